@@ -1,0 +1,279 @@
+"""The default parser: JSON, with binary data beside it as attachments.
+
+A packet is written `<type>[<attachments>-][<namespace>,][<id>]<json>`; every `bytes` in the data leaves a
+placeholder behind and follows as a frame of its own (protocol section "Packet encoding"). Every number that the
+peer may choose has a limit, which is looked at before the thing it counts.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from iogate.errors import ProtocolError
+from iogate.protocol.engineio.packets import MESSAGE_DIGIT, Encoded
+from iogate.protocol.socketio.packets import RESERVED_EVENTS, ROOT, Packet, PacketType
+
+MAX_ATTACHMENTS = 10
+"""Attachments of one packet, unless the server is told otherwise; what the reference implementation allows."""
+MAX_ID_DIGITS = 16
+"""Digits of an acknowledgement id: 2^53 has as many, and a JavaScript client cannot count further."""
+MAX_NAMESPACE = 256
+"""Bytes of the name of a namespace."""
+MAX_DEPTH = 100
+"""Lists and objects within each other. Far below what the interpreter's stack bears."""
+
+_EVENT: Final = PacketType.EVENT
+_DIGITS: Final = b"0123456789"
+_CONTAINERS: Final = (list, dict, tuple)
+_BYTES: Final = (bytes, bytearray, memoryview)
+_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
+_BINARY: Final = {
+    PacketType.BINARY_EVENT: PacketType.EVENT,
+    PacketType.BINARY_ACK: PacketType.ACK,
+}
+_AS_BINARY: Final = {plain: binary for binary, plain in _BINARY.items()}
+_encode_json: Final = msgspec.json.Encoder().encode
+_decode_json: Final = msgspec.json.Decoder().decode
+
+
+def encode(packet: Packet) -> Encoded:
+    """Write a packet, as an Engine.IO message.
+
+    Raises:
+        TypeError: the data holds something that has no JSON.
+        ValueError: a string in it is no Unicode text (a lone surrogate), or an integer has thousands of digits.
+        RecursionError: it is nested too deep, or contains itself.
+    """
+    type_, data = packet.type, packet.data
+    if type_ is _EVENT and packet.id is None and packet.namespace == ROOT and _is_flat(data):
+        return Encoded(b"42" + _encode_json(data))  # Nearly all there is.
+    attachments: list[bytes] = []
+    if type_ in _AS_BINARY and _holds_bytes(data):
+        data = _take_out(data, attachments)
+        type_ = _AS_BINARY[type_]
+    head = b"%b%d" % (MESSAGE_DIGIT, type_)
+    if attachments:
+        head += b"%d-" % len(attachments)
+    if packet.namespace != ROOT:
+        head += packet.namespace.encode() + b","
+    if packet.id is not None:
+        head += b"%d" % packet.id
+    return Encoded(head if data is None else head + _encode_json(data), attachments)
+
+
+class Decoder:
+    """Reads packets from frames, and holds the one whose attachments are still to come.
+
+    Args:
+        max_attachments: how many attachments a packet may announce.
+    """
+
+    __slots__ = ("_attachments", "_expected", "_max_attachments", "_packet")
+
+    def __init__(self, max_attachments: int = MAX_ATTACHMENTS) -> None:
+        self._max_attachments = max_attachments
+        self._packet: Packet | None = None
+        self._expected = 0
+        self._attachments: list[bytes] = []
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a packet has announced attachments that have not all come."""
+        return self._packet is not None
+
+    def text(self, frame: bytes, start: int = 0) -> Packet:
+        """Read a packet from a text frame. While `waiting` it is not complete: only its head may be looked at.
+
+        Args:
+            frame: the frame.
+            start: where the packet begins in it.
+
+        Raises:
+            ProtocolError: it is none, breaks a limit, or comes where an attachment should.
+        """
+        if self._packet is not None:
+            raise ProtocolError("a packet where an attachment was announced")
+        if frame.startswith(b"2[", start):  # An event in the root namespace without id: nearly all there is.
+            return Packet(_EVENT, ROOT, _event(_decode(frame, start + 1)))
+        digit = frame[start] - 0x30 if len(frame) > start else -1
+        if not 0 <= digit <= PacketType.BINARY_ACK:
+            raise ProtocolError("a message without a packet type")
+        type_ = PacketType(digit)
+        start += 1
+        announced = 0
+        if type_ in _BINARY:
+            announced, start = self._announced(frame, start)
+            type_ = _BINARY[type_]
+        namespace, start = _namespace(frame, start)
+        id_, start = _id(frame, start)
+        data = _decode(frame, start) if start < len(frame) else None
+        packet = Packet(type_, namespace, _VALID[type_](data), id_)
+        if (type_ is PacketType.ACK and id_ is None) or (id_ is not None and type_ not in _AS_BINARY):
+            raise ProtocolError(f"{type_.name} and an acknowledgement id do not fit")
+        if announced:
+            self._packet, self._expected = packet, announced
+        return packet
+
+    def binary(self, frame: bytes) -> Packet | None:
+        """Take an attachment; return the packet when it was the last one.
+
+        Raises:
+            ProtocolError: none was announced, or the placeholders do not fit what came.
+        """
+        packet = self._packet
+        if packet is None:
+            raise ProtocolError("an attachment that no packet announced")
+        self._attachments.append(frame)
+        if len(self._attachments) < self._expected:
+            return None
+        attachments, self._attachments, self._packet = self._attachments, [], None
+        packet.data = _put_back(packet.data, dict(enumerate(attachments)))
+        return packet
+
+    def _announced(self, frame: bytes, start: int) -> tuple[int, int]:
+        end = frame.find(b"-", start, start + 8)
+        digits = frame[start:end]
+        if end < 0 or not digits.isdigit():
+            raise ProtocolError("a binary packet that does not say how many attachments it has")
+        count = int(digits)
+        if count > self._max_attachments:
+            raise ProtocolError(f"more than {self._max_attachments} attachments announced")
+        return count, end + 1
+
+
+def _namespace(frame: bytes, start: int) -> tuple[str, int]:
+    if not frame.startswith(b"/", start):
+        return ROOT, start
+    end = frame.find(b",", start, start + MAX_NAMESPACE + 1)
+    if end < 0:
+        end = len(frame)
+    if end - start > MAX_NAMESPACE:
+        raise ProtocolError(f"the name of a namespace is longer than {MAX_NAMESPACE} bytes")
+    try:
+        return frame[start:end].decode(), end + 1
+    except UnicodeDecodeError as error:
+        raise ProtocolError("the name of a namespace is not UTF-8") from error
+
+
+def _id(frame: bytes, start: int) -> tuple[int | None, int]:
+    end = start
+    while end < len(frame) and frame[end] in _DIGITS:
+        end += 1
+        if end - start > MAX_ID_DIGITS:
+            raise ProtocolError(f"an acknowledgement id of more than {MAX_ID_DIGITS} digits")
+    return (int(frame[start:end]) if end > start else None), end
+
+
+def _decode(frame: bytes, start: int) -> Any:
+    try:
+        data = _decode_json(memoryview(frame)[start:])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolError(f"broken JSON: {type(error).__name__}") from None
+    # Brackets within strings count too, so this only says where a closer look is not needed.
+    if frame.count(b"[") + frame.count(b"{") > MAX_DEPTH and _deeper_than(data, MAX_DEPTH):
+        raise ProtocolError(f"JSON nested deeper than {MAX_DEPTH}")
+    return data
+
+
+def _event(data: Any) -> list[Any]:
+    if type(data) is list and data:
+        name = data[0]
+        if type(name) is int:  # To a JavaScript emitter 1 and "1" are the same name.
+            name = data[0] = str(name)
+        if type(name) is str and name not in RESERVED_EVENTS:
+            return data
+    raise ProtocolError("an EVENT is a list with a name that is not reserved")
+
+
+def _ack(data: Any) -> list[Any]:
+    if type(data) is list:
+        return data
+    raise ProtocolError("an ACK is a list")
+
+
+def _connect(data: Any) -> dict[str, Any] | None:
+    if data is None or type(data) is dict:
+        return data
+    raise ProtocolError("the payload of CONNECT is an object")
+
+
+def _connect_error(data: Any) -> Any:
+    if type(data) is dict or type(data) is str:
+        return data
+    raise ProtocolError("the payload of CONNECT_ERROR is an object or a string")
+
+
+def _disconnect(data: Any) -> None:
+    if data is not None:
+        raise ProtocolError("a DISCONNECT has no payload")
+
+
+_VALID: Final = {
+    PacketType.CONNECT: _connect,
+    PacketType.DISCONNECT: _disconnect,
+    PacketType.EVENT: _event,
+    PacketType.ACK: _ack,
+    PacketType.CONNECT_ERROR: _connect_error,
+}
+
+
+def _children(value: Any) -> Any:
+    return value.values() if isinstance(value, dict) else value
+
+
+def _deeper_than(data: Any, depth: int) -> bool:
+    level = [data] if isinstance(data, _CONTAINERS) else []
+    for _ in range(depth):
+        level = [child for value in level for child in _children(value) if isinstance(child, _CONTAINERS)]
+        if not level:
+            return False
+    return True
+
+
+def _is_flat(data: list[Any]) -> bool:
+    for child in data:  # noqa: SIM110
+        if child.__class__ not in _SCALARS:
+            return False
+    return True
+
+
+def _holds_bytes(data: Any) -> bool:
+    # Level by level and not by recursion: most data is flat, and a list of scalars costs one comprehension.
+    level, seen = [data], {id(data)}
+    while level:
+        rest = [child for value in level for child in _children(value) if child.__class__ not in _SCALARS]
+        if any(isinstance(child, _BYTES) for child in rest):
+            return True
+        # Each container once: data that contains itself ends here, and the encoder refuses it.
+        level = list(
+            {id(child): child for child in rest if isinstance(child, _CONTAINERS) and id(child) not in seen}.values()
+        )
+        seen.update(map(id, level))
+    return False
+
+
+def _take_out(value: Any, attachments: list[bytes]) -> Any:
+    if isinstance(value, _BYTES):
+        attachments.append(bytes(value))
+        return {"_placeholder": True, "num": len(attachments) - 1}
+    if isinstance(value, dict):
+        return {key: _take_out(child, attachments) for key, child in value.items()}
+    if isinstance(value, _CONTAINERS):
+        return [_take_out(child, attachments) for child in value]
+    return value
+
+
+def _put_back(value: Any, attachments: dict[int, bytes]) -> Any:
+    if type(value) is list:
+        return [_put_back(child, attachments) for child in value]
+    if type(value) is not dict:
+        return value
+    if value.get("_placeholder") is not True:
+        return {key: _put_back(child, attachments) for key, child in value.items()}
+    number = value.get("num")
+    if type(number) is not int or number not in attachments:
+        raise ProtocolError("a placeholder for an attachment that is not there, or has its place already")
+    # Once each: a thousand placeholders for one attachment would be a thousand attachments when they are sent on.
+    return attachments.pop(number)
