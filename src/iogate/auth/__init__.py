@@ -1,0 +1,21 @@
+"""Tokens and keys in, a `Principal` or a refusal out. No I/O: requests, keys and time are arguments."""
+
+from __future__ import annotations
+
+from iogate.auth.interface import Auth, UserLoader
+from iogate.auth.jwt import JWTAuth
+from iogate.auth.principal import Principal
+from iogate.auth.sources import AuthPayload, BearerHeader, Cookie, CredentialRequest, Query, Source
+
+__all__ = [
+    "Auth",
+    "AuthPayload",
+    "BearerHeader",
+    "Cookie",
+    "CredentialRequest",
+    "JWTAuth",
+    "Principal",
+    "Query",
+    "Source",
+    "UserLoader",
+]

@@ -1,0 +1,195 @@
+"""The rules for the claims of a token whose signature is good (RFC 7519, section 4.1).
+
+Each check has one claim as its subject and is a method of its own, so that `iogate token show` can tell them apart.
+`principal` runs them all, the expiry last: `TokenExpired` promises that nothing else is wrong.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+
+from iogate.auth.principal import Principal
+from iogate.errors import InvalidToken, TokenExpired
+
+ID_TOKEN = "id_token"  # noqa: S105
+"""The name that lets OpenID Connect ID tokens in, among `token_types`. They have no media type of their own."""
+
+_ID_TOKEN_CLAIMS = frozenset(("at_hash", "c_hash"))
+"""Claims that only ID tokens have (OpenID Connect Core 1.0, sections 3.1.3.6 and 3.3.2.11)."""
+
+_OTHER_USES = ("Refresh", "Offline", "Logout")
+"""What Keycloak writes in a claim named `typ`, next to `ID` and `Bearer`; the header of all of them says JWT."""
+
+_LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
+
+_YEAR_10000 = 253_402_300_800
+"""No date is later: a bound that keeps every later sum exact, and conversion to a calendar date possible."""
+
+
+class ClaimRules(msgspec.Struct, frozen=True):
+    """Check claims against what the server expects, and build the `Principal` from them.
+
+    Args:
+        issuers: the accepted issuers, or None for any.
+        audiences: the names of this server; the token must have one of them. None: audiences are not compared.
+        require: claims that must be there, and not null.
+        leeway: seconds by which clocks may differ.
+        max_age: seconds since `iat` for which a token is accepted, or None.
+        max_lifetime: seconds from now within which `exp` must lie.
+        id_tokens: whether ID tokens are accepted.
+    """
+
+    issuers: frozenset[str] | None = None
+    audiences: frozenset[str] | None = None
+    require: tuple[str, ...] = ()
+    leeway: float = 0
+    max_age: float | None = None
+    max_lifetime: float = 366 * 86400
+    id_tokens: bool = False
+
+    def principal(self, claims: dict[str, Any], now: float, key_id: str | None = None) -> Principal:
+        """Return the identity in `claims`.
+
+        Args:
+            claims: the decoded claims of a token whose signature is good.
+            now: Unix time in seconds.
+            key_id: which key signed the token, as its header says.
+
+        Raises:
+            TokenExpired: the token has expired, and nothing else is wrong with it.
+            InvalidToken: anything else is wrong.
+        """
+        self.check_required(claims)
+        self.check_use(claims)
+        subject = self.check_subject(claims)
+        issuer = self.check_issuer(claims)
+        audience = self.check_audience(claims)
+        issued_at = self.check_start(claims, now)
+        expires_at = self.check_lifetime(claims, now)
+        token_id = _text(claims, "jti")
+        session_id = _text(claims, "sid")
+        scopes = _scopes(claims)
+        self.check_expiry(expires_at, now)
+        return Principal(
+            subject,
+            issuer,
+            audience,
+            scopes,
+            token_id,
+            session_id,
+            issued_at,
+            expires_at,
+            MappingProxyType(claims),
+            key_id,
+        )
+
+    def end(self, principal: Principal) -> float | None:
+        """Return when an identity ends, Unix time in seconds: at its expiry or its greatest age, plus the leeway."""
+        ends = [] if principal.expires_at is None else [principal.expires_at]
+        if self.max_age is not None and principal.issued_at is not None:
+            ends.append(principal.issued_at + self.max_age)
+        return min(ends) + self.leeway if ends else None
+
+    def check_required(self, claims: dict[str, Any]) -> None:
+        """Refuse a token that lacks a required claim."""
+        for name in self.require:
+            if claims.get(name) is None:
+                raise InvalidToken(f"the claim {name!r} is required")
+
+    def check_use(self, claims: dict[str, Any]) -> None:
+        """Refuse tokens that were issued for another use than access (RFC 8725, section 3.12)."""
+        use = claims.get("typ")
+        if use in _OTHER_USES:
+            raise InvalidToken("the claim 'typ' names another use")
+        if not self.id_tokens and (use == "ID" or not _ID_TOKEN_CLAIMS.isdisjoint(claims)):
+            raise InvalidToken("an ID token is no access token")
+        events = claims.get("events")
+        if isinstance(events, dict) and _LOGOUT_EVENT in events:
+            raise InvalidToken("a logout token is no access token")
+
+    def check_subject(self, claims: dict[str, Any]) -> str:
+        """Return the subject; empty if there is none and none is required."""
+        if "sub" not in claims:
+            return ""
+        subject = claims["sub"]
+        if not isinstance(subject, str) or not subject or "\0" in subject:
+            raise InvalidToken("sub is not a string with something in it")
+        return subject
+
+    def check_issuer(self, claims: dict[str, Any]) -> str | None:
+        """Return the issuer, if it is one that is accepted."""
+        issuer = _text(claims, "iss")
+        if self.issuers is not None and issuer not in self.issuers:
+            raise InvalidToken("iss is not an accepted issuer")
+        return issuer
+
+    def check_audience(self, claims: dict[str, Any]) -> tuple[str, ...]:
+        """Return the audience, if this server is part of it (RFC 7519, section 4.1.3)."""
+        value = claims.get("aud", [])
+        names = [value] if isinstance(value, str) else value
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise InvalidToken("aud is neither a string nor a list of strings")
+        audience = tuple(names)
+        if self.audiences is not None and self.audiences.isdisjoint(audience):
+            raise InvalidToken("aud does not name this server")
+        return audience
+
+    def check_start(self, claims: dict[str, Any], now: float) -> float | None:
+        """Return when the token was issued, if that, `nbf` and the age are right."""
+        not_before = _date(claims, "nbf")
+        if not_before is not None and not_before > now + self.leeway:
+            raise InvalidToken("nbf is in the future")
+        issued_at = _date(claims, "iat")
+        if issued_at is not None and issued_at > now + self.leeway:
+            raise InvalidToken("iat is in the future")
+        if self.max_age is not None and (issued_at is None or now - issued_at > self.max_age + self.leeway):
+            raise InvalidToken("the token is older than max_age, or has no iat")
+        return issued_at
+
+    def check_lifetime(self, claims: dict[str, Any], now: float) -> float | None:
+        """Return when the token expires, if that is not too far away."""
+        expires_at = _date(claims, "exp")
+        if expires_at is not None and expires_at - now > self.max_lifetime:
+            raise InvalidToken("exp is farther away than max_lifetime")
+        return expires_at
+
+    def check_expiry(self, expires_at: float | None, now: float) -> None:
+        """Refuse a token on and after its expiry (RFC 7519, section 4.1.4)."""
+        if expires_at is not None and expires_at + self.leeway <= now:
+            raise TokenExpired("exp has passed")
+
+
+def _date(claims: dict[str, Any], name: str) -> float | None:
+    """Return a NumericDate: a number of seconds, not a string or a boolean, and no date before 1970."""
+    if name not in claims:
+        return None
+    value = claims[name]
+    if type(value) not in (int, float) or not 0 <= value < _YEAR_10000:
+        raise InvalidToken(f"{name} is not a date in seconds")
+    return float(value)
+
+
+def _text(claims: dict[str, Any], name: str) -> str | None:
+    value = claims.get(name)
+    if value is not None and not isinstance(value, str):
+        raise InvalidToken(f"{name} is not a string")
+    return value
+
+
+def _scopes(claims: dict[str, Any]) -> frozenset[str]:
+    """Collect scopes: `scope` is a string with spaces (RFC 8693, section 4.2), others are in use too.
+
+    What has another form gives no scope: it can only take rights away.
+    """
+    found: set[str] = set()
+    for name in ("scope", "scp", "permissions"):
+        value = claims.get(name)
+        if isinstance(value, str):
+            found.update(value.split(" "))
+        elif isinstance(value, list):
+            found.update(item for item in value if isinstance(item, str))
+    found.discard("")
+    return frozenset(found)

@@ -1,0 +1,87 @@
+"""What a server asks of its gatekeeper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from iogate.auth.principal import Principal
+from iogate.auth.sources import CredentialRequest, Source
+from iogate.clock import Clock
+
+UserLoader = Callable[[Mapping[str, Any]], Any]
+"""Turns claims into the application's user object; may be `async def`. None, or any exception, refuses."""
+
+
+class Auth(Protocol):
+    """Decide who may connect. `JWTAuth` is the one that iogate brings."""
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The ways in which a client may give its token."""
+
+    @property
+    def guests(self) -> bool:
+        """Whether a connection without any token is let in as a guest."""
+
+    @property
+    def user_loader(self) -> UserLoader | None:
+        """The application's function that turns claims into a user, if it gave one."""
+
+    @property
+    def clock(self) -> Clock:
+        """The clock that tokens are judged by."""
+
+    @property
+    def authenticate_within(self) -> float | None:
+        """Seconds in which a client that connected without a token may send `authenticate`; None: it may not."""
+
+    @property
+    def refresh_before(self) -> float:
+        """Seconds before the end of an identity at which its client is told to refresh it."""
+
+    @property
+    def leeway(self) -> float:
+        """Seconds by which the clocks of issuer and server may differ."""
+
+    @property
+    def max_lifetime(self) -> float:
+        """Seconds that an identity lasts at most: for as long a revocation has to be remembered."""
+
+    @property
+    def uses_cookies(self) -> bool:
+        """Whether one of the sources is a cookie: the server then insists on a list of allowed origins."""
+
+    def credential(self, request: CredentialRequest) -> str | None:
+        """Return the one token that a request carries, or None if it carries none.
+
+        Raises:
+            CredentialsBadScheme: a credential of another scheme than Bearer was given.
+            CredentialsBadFormat: a credential is not a string, or there are two.
+        """
+
+    def verify(self, token: str) -> Principal:
+        """Return the identity that `token` proves.
+
+        Raises:
+            CredentialsBadFormat: it is not a string, is empty, or is too large.
+            TokenExpired: it has expired, and nothing else is wrong with it.
+            InvalidToken: anything else. No other exception leaves this method.
+        """
+
+    async def user_for(self, principal: Principal) -> object:
+        """Return the application's user object for `principal`, or None if the application has no loader.
+
+        Raises:
+            InvalidToken: the loader returned None. What it raises itself passes through.
+        """
+
+    def end(self, principal: Principal) -> float | None:
+        """Return when a socket with this identity is to be ended, Unix time in seconds; None: never."""
+
+    def check_expiry(self, principal: Principal) -> None:
+        """Look once more at the time, for an identity that was verified a while ago.
+
+        Raises:
+            TokenExpired: its token has expired meanwhile.
+        """

@@ -1,0 +1,289 @@
+"""Turn the key that a server was given into functions that check signatures, or say what is wrong with it.
+
+Everything a key can be wrong about is refused here, when the server is put together. What is left for a token is to
+name an algorithm in the table that `from_secret` or `from_public_key` returns. The cryptography is joserfc's.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from base64 import b64decode
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from joserfc.jwk import ECKey, JWKRegistry, OctKey, OKPKey, RSAKey
+from joserfc.jws import JWSRegistry
+
+from iogate.errors import ConfigurationError
+
+Verifier = Callable[[bytes, bytes], bool]
+"""Takes the signing input and the signature; says whether they belong together."""
+
+
+class Algorithm(NamedTuple):
+    """What an algorithm needs: the family of its key, and what within the family tells keys apart."""
+
+    family: str
+    secret_bytes: int = 0
+    curve: str = ""
+
+
+ALGORITHMS: Mapping[str, Algorithm] = {
+    # RFC 7518, section 3.2: a secret is at least as long as the hash.
+    "HS256": Algorithm("secret", secret_bytes=32),
+    "HS384": Algorithm("secret", secret_bytes=48),
+    "HS512": Algorithm("secret", secret_bytes=64),
+    **{name: Algorithm("RSA") for name in ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")},
+    "ES256": Algorithm("EC", curve="P-256"),
+    "ES384": Algorithm("EC", curve="P-384"),
+    "ES512": Algorithm("EC", curve="P-521"),
+    # RFC 9864 names the curve; most issuers still write the older name.
+    "Ed25519": Algorithm("Ed25519", curve="Ed25519"),
+    "EdDSA": Algorithm("Ed25519", curve="Ed25519"),
+}
+
+_CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
+
+_KEY_MARKS = (b"-----BEGIN ", b"---- BEGIN ", b"ssh-rsa ", b"ssh-dss ", b"ssh-ed25519 ", b"ecdsa-sha2-", b"sk-ssh-")
+
+_PRIVATE_MEMBERS = frozenset(("d", "p", "q", "dp", "dq", "qi", "oth"))
+
+_PUBLISHED_SECRETS = (
+    "a-string-secret-at-least-256-bits-long",
+    "a-valid-string-secret-that-is-at-least-384-bits-long",
+    "a-valid-string-secret-that-is-at-least-512-bits-long",
+    "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",
+    "your-256-bit-secret",
+    "your-384-bit-secret",
+    "your-512-bit-secret",
+    "your-secret-key",
+    "your_secret_key",
+    "changeme",
+    "change-me",
+    "change_me",
+    "change-this",
+    "change_this",
+    "replace-me",
+    "replace_me",
+    "qwertyuiop",
+    "abcdefghijklmnopqrstuvwxyz",
+    "passwordpassword",
+)
+"""Secrets that stand in tutorials and tools for everybody to read, and the words people leave for later."""
+
+_MAKE_ONE = 'python -c "import secrets; print(secrets.token_urlsafe(64))"'
+
+
+def algorithm_names(algorithms: object) -> tuple[str, ...]:
+    """Return the names in `algorithms`, if each is one that iogate knows.
+
+    Raises:
+        ConfigurationError: it is empty or a bare string, or a name is unknown or `none`.
+    """
+    if isinstance(algorithms, str):
+        raise ConfigurationError(f"algorithms is a list of names: write algorithms=[{algorithms!r}]")
+    names: tuple[Any, ...] = tuple(algorithms) if isinstance(algorithms, Collection) else ()
+    if not names:
+        raise ConfigurationError(
+            'algorithms is needed, and never taken from the token: write algorithms=["HS256"] for a secret, '
+            '["RS256"] or ["ES256"] for a public key'
+        )
+    for name in names:
+        if isinstance(name, str) and name.lower() == "none":
+            raise ConfigurationError("algorithms has 'none': a token without a signature proves nothing; leave it out")
+        if not isinstance(name, str) or name not in ALGORITHMS:
+            known = ", ".join(ALGORITHMS)
+            raise ConfigurationError(f"algorithms has {name!r}, which is not one of {known}")
+    return names
+
+
+def from_secret(secret: str | bytes, algorithms: Collection[str]) -> dict[str, Verifier]:
+    """Return a verifier an algorithm, all with the same shared secret.
+
+    Args:
+        secret: a random text or random bytes, at least as long as the longest hash in `algorithms`.
+        algorithms: names of the HS family.
+
+    Raises:
+        ConfigurationError: the secret is short, weak or a public key, or an algorithm is of another family.
+    """
+    names = algorithm_names(algorithms)
+    _check_family(names, "secret", "a secret", 'algorithms=["HS256"], or public_key= with the issuer\'s public key')
+    if not isinstance(secret, (str, bytes)):
+        raise ConfigurationError("secret is a str or bytes; a JWK with a public key is given as public_key=")
+    try:
+        raw = secret.encode("utf-8") if isinstance(secret, str) else secret
+    except UnicodeEncodeError:
+        raw = b""
+    if not raw:
+        raise ConfigurationError(f"secret is empty or no text; make one with: {_MAKE_ONE}")
+    if _is_public_key(raw):
+        # Who knows the public key, which is everybody, could sign tokens with it (RFC 8725, section 2.1).
+        raise ConfigurationError("secret is a key that others may know: give it as public_key=, with its algorithms")
+    needed = max(ALGORITHMS[name].secret_bytes for name in names)
+    if len(raw) < needed:
+        raise ConfigurationError(
+            f"secret has {len(raw)} bytes, {' and '.join(names)} needs {needed} or more; make one with: {_MAKE_ONE}"
+        )
+    if _is_weak(raw):
+        raise ConfigurationError(
+            f"secret can be guessed: it repeats itself or is published; make one with: {_MAKE_ONE}"
+        )
+    return _verifiers(OctKey.import_key(raw), names)
+
+
+def from_public_key(public_key: str | bytes | Mapping[str, Any], algorithms: Collection[str]) -> dict[str, Verifier]:
+    """Return a verifier an algorithm, all with the same public key.
+
+    Args:
+        public_key: a PEM block, or a JWK as a mapping or as JSON text.
+        algorithms: names of the family of the key, and for EC of its curve.
+
+    Raises:
+        ConfigurationError: the key cannot be read, is private or weak, or does not fit the algorithms.
+    """
+    names = algorithm_names(algorithms)
+    if isinstance(public_key, Mapping):
+        native = _read_jwk(dict(public_key), names)
+    elif isinstance(public_key, (str, bytes)):
+        data = public_key.encode("utf-8", "replace") if isinstance(public_key, str) else public_key
+        native = _read_jwk(_read_json(data), names) if data.lstrip().startswith(b"{") else _read_pem(data)
+    else:
+        raise ConfigurationError("public_key is a PEM text, or a JWK as a mapping or JSON text")
+    return _verifiers(_check_key(native, names), names)
+
+
+def _verifiers(key: OctKey | RSAKey | ECKey | OKPKey, names: tuple[str, ...]) -> dict[str, Verifier]:
+    # Asked this way joserfc checks the key against each algorithm once more, and without its warning about EdDSA.
+    models = JWSRegistry.filter_algorithms(key, list(names))
+    return {model.name: partial(model.verify, key=key) for model in models}
+
+
+def _check_family(names: tuple[str, ...], family: str, what: str, instead: str) -> None:
+    for name in names:
+        if ALGORITHMS[name].family != family:
+            raise ConfigurationError(f"algorithms has {name!r}, which does not go with {what}; write {instead}")
+
+
+def _is_public_key(raw: bytes) -> bool:
+    """Say whether a secret is the text of a key pair's part, in any of the forms these come in."""
+    if any(mark in raw for mark in _KEY_MARKS):
+        return True
+    if raw.lstrip().startswith(b"{") and b'"kty"' in raw:
+        return True
+    # Bare DER, and the base64 of it without the PEM lines, as Keycloak's admin pages show it.
+    try:
+        bare = b64decode(b"".join(raw.split()), validate=True)
+    except ValueError:
+        bare = raw
+    return _joserfc_refuses(raw) or _joserfc_refuses(bare)
+
+
+def _joserfc_refuses(raw: bytes) -> bool:
+    """Say whether joserfc finds a public key or a certificate in what is to be a secret: it tries to load each kind."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about short secrets, which are refused later
+        try:
+            OctKey.import_key(raw)
+        except ValueError:
+            return True
+    return False
+
+
+def _is_weak(raw: bytes) -> bool:
+    repeats = any(raw[size:] == raw[:-size] for size in range(1, min(len(raw) // 2, 64) + 1))
+    text = raw.decode("utf-8", "replace").lower()
+    return repeats or any(known in text for known in _PUBLISHED_SECRETS)
+
+
+def _read_json(data: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise ConfigurationError("public_key begins like a JWK, but is not a JSON object")
+    return value
+
+
+def _read_jwk(jwk: dict[str, Any], names: tuple[str, ...]) -> object:
+    if "keys" in jwk:
+        raise ConfigurationError("public_key is a set of keys (JWKS): give the one key that signs the tokens")
+    if jwk.get("kty") == "oct":
+        raise ConfigurationError("public_key is a JWK with a shared secret: give its decoded `k` as secret=")
+    if not _PRIVATE_MEMBERS.isdisjoint(jwk):
+        raise ConfigurationError("public_key is a private JWK: keep that with the issuer, give the JWK without `d`")
+    if jwk.get("use", "sig") != "sig":
+        raise ConfigurationError("public_key is a JWK whose `use` is not 'sig': give the key that signs the tokens")
+    operations = jwk.get("key_ops", ["verify"])
+    if not isinstance(operations, list) or "verify" not in operations:
+        raise ConfigurationError("public_key is a JWK whose `key_ops` lacks 'verify': give the key for signatures")
+    own = jwk.get("alg")
+    if own is not None and any(_same_algorithm(own) != _same_algorithm(name) for name in names):
+        raise ConfigurationError(f"public_key is a JWK for {own!r} alone: write algorithms=[{own!r}]")
+    value = {name: part for name, part in jwk.items() if name not in ("alg", "use", "key_ops")}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about sizes, which are checked below
+            return JWKRegistry.import_key(value).public_key
+    except Exception:  # what is wrong with a key comes in many types, some of them no ValueError
+        raise ConfigurationError("public_key is a JWK that cannot be read: kty, its members or the curve") from None
+
+
+def _same_algorithm(name: object) -> object:
+    return "EdDSA" if name == "Ed25519" else name
+
+
+def _read_pem(data: bytes) -> object:
+    if b"PRIVATE KEY-----" in data:
+        raise ConfigurationError(
+            "public_key is a private key: keep that with the issuer, give what `openssl pkey -pubout` prints of it"
+        )
+    if b"CERTIFICATE-----" in data:
+        raise ConfigurationError("public_key is a certificate: give what `openssl x509 -pubkey -noout` prints of it")
+    if b"-----BEGIN " not in data:
+        raise ConfigurationError(
+            "public_key is neither PEM nor a JWK: a PEM begins with -----BEGIN PUBLIC KEY-----; "
+            "from an OpenSSH key `ssh-keygen -e -m PKCS8` makes one"
+        )
+    if b"\\n" in data:
+        raise ConfigurationError(
+            'public_key has its line breaks as the two characters \\n: write public_key=text.replace("\\\\n", "\\n")'
+        )
+    if data.count(b"-----BEGIN ") > 1:
+        raise ConfigurationError("public_key has several PEM blocks: give one")
+    try:
+        return load_pem_public_key(data)
+    except (ValueError, UnsupportedAlgorithm):
+        raise ConfigurationError("public_key is a PEM that cannot be read; copy it again, all lines of it") from None
+
+
+def _check_key(native: object, names: tuple[str, ...]) -> RSAKey | ECKey | OKPKey:
+    if isinstance(native, RSAPublicKey):
+        _check_family(names, "RSA", "an RSA key", 'algorithms=["RS256"] or ["PS256"]')
+        exponent = native.public_numbers().e
+        if not 2048 <= native.key_size <= 8192:
+            raise ConfigurationError(f"public_key is RSA with {native.key_size} bits: use 2048 to 8192")
+        # FIPS 186-5, section 5.4, asks for more than 2**16; a huge one only makes each check slow.
+        if not 65537 <= exponent < 2**32 or exponent % 2 == 0:
+            raise ConfigurationError("public_key is RSA with an unusual exponent: use 65537")
+        return RSAKey.import_key(native)
+    if isinstance(native, EllipticCurvePublicKey):
+        curve = _CURVES.get(native.curve.name, native.curve.name)
+        fitting = [name for name, algorithm in ALGORITHMS.items() if algorithm.curve == curve]
+        instead = f"algorithms={fitting}" if fitting else "a key on P-256, P-384 or P-521"
+        for name in names:
+            if name not in fitting:
+                raise ConfigurationError(f"algorithms has {name!r}, which does not go with {curve}; write {instead}")
+        return ECKey.import_key(native)
+    if isinstance(native, Ed25519PublicKey):
+        _check_family(names, "Ed25519", "an Ed25519 key", 'algorithms=["EdDSA"]')
+        return OKPKey.import_key(native)
+    raise ConfigurationError("public_key is of a kind that is not used: give an RSA, EC or Ed25519 key")

@@ -1,0 +1,156 @@
+"""Where a client may put its token: each way is an object that reads it from a request, or finds none.
+
+A source answers with the token, with None when the client gave nothing this way, or raises: something that was meant
+as a credential but is none must never count as "no token", or a server with guests would let it in. For the same
+reason an empty string is a badly formed credential, not an absent one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import msgspec
+
+from iogate.errors import ConfigurationError, CredentialsBadFormat, CredentialsBadScheme
+
+
+class CredentialRequest(Protocol):
+    """What the sources may read: the handshake request and the payload of the CONNECT packet."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Headers by lower-case name; one that came twice is joined with `, `."""
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """The decoded parameters of the query string."""
+
+    @property
+    def cookies(self) -> Mapping[str, str]:
+        """Cookies by name."""
+
+    @property
+    def payload(self) -> object:
+        """The payload of the CONNECT packet: any JSON value, None when there was none."""
+
+
+class Source(Protocol):
+    """One way to give a token."""
+
+    def read(self, request: CredentialRequest) -> str | None:
+        """Return the token that `request` carries this way, or None if it carries nothing this way.
+
+        Raises:
+            CredentialsBadScheme: it is a credential of another scheme than Bearer.
+            CredentialsBadFormat: it was meant as a credential, and is none.
+        """
+
+
+class AuthPayload(msgspec.Struct, frozen=True):
+    """Read the token from a field of the CONNECT payload: `io(url, { auth: { token } })`.
+
+    The `Bearer` scheme may stand in front of the token, in any case of letters.
+
+    Args:
+        field: the name of the field.
+    """
+
+    field: str = "token"
+
+    def __post_init__(self) -> None:
+        _check_name(self.field, "AuthPayload")
+
+    def read(self, request: CredentialRequest) -> str | None:
+        """Return the token in the payload; see `Source.read`."""
+        payload = request.payload
+        if payload is None:
+            return None
+        if not isinstance(payload, dict):
+            raise CredentialsBadFormat("the CONNECT payload is not an object")
+        value = payload.get(self.field)
+        if value is None:
+            return None
+        if not isinstance(value, str):
+            raise CredentialsBadFormat("the token in the CONNECT payload is not a string")
+        if not value:
+            raise CredentialsBadFormat("the token in the CONNECT payload is empty")
+        return _bearer(value) if " " in value else value
+
+    def redact(self, payload: object) -> object:
+        """Return `payload` as the application may see it: without the field that holds the token."""
+        if isinstance(payload, dict) and self.field in payload:
+            return {name: value for name, value in payload.items() if name != self.field}
+        return payload
+
+
+class BearerHeader(msgspec.Struct, frozen=True):
+    """Read the token from the header `Authorization: Bearer <token>` (RFC 6750, section 2.1)."""
+
+    def read(self, request: CredentialRequest) -> str | None:
+        """Return the token in the header; see `Source.read`."""
+        value = request.headers.get("authorization")
+        return None if value is None else _bearer(value)
+
+
+class Query(msgspec.Struct, frozen=True):
+    """Read the token from a parameter of the URL: `io(url, { query: { token } })`.
+
+    Off by default: URLs end up in the logs of every proxy on the way.
+
+    Args:
+        name: the name of the parameter.
+    """
+
+    name: str = "token"
+
+    def __post_init__(self) -> None:
+        _check_name(self.name, "Query")
+
+    def read(self, request: CredentialRequest) -> str | None:
+        """Return the token in the query string; see `Source.read`."""
+        value = request.query.get(self.name)
+        if value == "":
+            raise CredentialsBadFormat("the token in the query string is empty")
+        return value
+
+
+class Cookie(msgspec.Struct, frozen=True):
+    """Read the token from a cookie.
+
+    Browsers send cookies with requests that other sites start, so the server insists on a list of allowed origins.
+
+    Args:
+        name: the name of the cookie, for example `"__Host-token"`.
+    """
+
+    name: str
+
+    def __post_init__(self) -> None:
+        _check_name(self.name, "Cookie")
+
+    def read(self, request: CredentialRequest) -> str | None:
+        """Return the token in the cookie; see `Source.read`."""
+        value = request.cookies.get(self.name)
+        if value == "":
+            raise CredentialsBadFormat("the token in the cookie is empty")
+        return value
+
+
+def _bearer(value: str) -> str:
+    """Return the token in `Bearer <token>`; RFC 9110, section 11.4: the scheme, then one space or more."""
+    scheme, _, rest = value.partition(" ")
+    token = rest.lstrip(" ")
+    if not scheme or not token:
+        raise CredentialsBadFormat("the credential is not a scheme and a token")
+    if scheme.lower() != "bearer":
+        raise CredentialsBadScheme("the scheme is not Bearer")
+    # A comma is what joins a header that came twice; neither it nor a space can be part of a token.
+    if " " in token or "," in token:
+        raise CredentialsBadFormat("more than one token follows the scheme")
+    return token
+
+
+def _check_name(name: object, kind: str) -> None:
+    if not isinstance(name, str) or not name:
+        raise ConfigurationError(f'{kind} takes the name to read as a string, for example {kind}("token")')
