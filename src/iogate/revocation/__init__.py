@@ -1,0 +1,9 @@
+"""Which tokens are revoked before their time, and where that is remembered."""
+
+from __future__ import annotations
+
+from iogate.revocation.memory import MemoryRevocations
+from iogate.revocation.records import Revocation, Revocations
+from iogate.revocation.sqlite import SQLiteRevocations
+
+__all__ = ["MemoryRevocations", "Revocation", "Revocations", "SQLiteRevocations"]

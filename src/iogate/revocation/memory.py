@@ -1,0 +1,77 @@
+"""Revocations that last as long as the process."""
+
+from __future__ import annotations
+
+import heapq
+
+from iogate.auth import Principal
+from iogate.revocation.records import HANDLES, Revocation
+
+FORGOTTEN_AT_ONCE = 1000
+"""Lists that one `add` clears out at most: about a millisecond. It fills one, so that they cannot pile up."""
+
+_ANYBODY = ("", "")
+"""The list of the revocations that only name a time."""
+
+
+class MemoryRevocations:
+    """Remember revocations in memory: enough where tokens live shorter than the process, or restarts may forget.
+
+    One takes a few hundred bytes, and is kept until the longest-lived token has expired that the server accepts: with
+    a `max_lifetime` that fits the issuer's tokens, `JWTAuth` keeps this small. The same one twice counts once.
+    """
+
+    __slots__ = ("_ends", "_lists")
+
+    def __init__(self) -> None:
+        self._lists: dict[tuple[str, str], list[Revocation]] = {}
+        # A heap of when to look through which list, one entry a list.
+        self._ends: list[tuple[float, tuple[str, str]]] = []
+
+    def __len__(self) -> int:
+        return sum(map(len, self._lists.values()))
+
+    def open(self) -> None:
+        """Do nothing: it is ready."""
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to let go of."""
+
+    def revoked(self, principal: Principal, now: float) -> bool:
+        """Say whether the token of this identity is revoked at `now`, Unix time in seconds."""
+        if not self._lists:
+            return False
+        handles = [(name, value) for name in HANDLES if (value := getattr(principal, name)) is not None]
+        return any(
+            revocation.until > now and revocation.matches(principal)
+            for handle in (*handles, _ANYBODY)
+            for revocation in self._lists.get(handle, ())
+        )
+
+    def add(self, revocation: Revocation, now: float) -> None:
+        """Remember a revocation, and forget those that have outlived what they mean."""
+        self._forget(now)
+        handle = revocation.handle or _ANYBODY
+        known = self._lists.get(handle)
+        if known is None:
+            self._lists[handle] = [revocation]
+            heapq.heappush(self._ends, (revocation.until, handle))
+        elif not any(other.covers(revocation) for other in known):
+            known[:] = [other for other in known if not revocation.covers(other)]
+            known.append(revocation)
+
+    async def save(self, revocation: Revocation) -> None:
+        """Do nothing: memory is all there is."""
+
+    def _forget(self, now: float) -> None:
+        for _ in range(FORGOTTEN_AT_ONCE):
+            if not self._ends or self._ends[0][0] > now:
+                return
+            handle = self._ends[0][1]
+            left = [revocation for revocation in self._lists[handle] if revocation.until > now]
+            if left:
+                self._lists[handle] = left
+                heapq.heapreplace(self._ends, (min(revocation.until for revocation in left), handle))
+            else:
+                del self._lists[handle]
+                heapq.heappop(self._ends)
