@@ -1,0 +1,78 @@
+"""iogate: a Socket.IO server in which every connection carries a verified identity."""
+
+from __future__ import annotations
+
+from iogate.auth import Auth, AuthPayload, BearerHeader, Cookie, JWTAuth, Principal, Query
+from iogate.clock import Clock
+from iogate.errors import (
+    AckTimeout,
+    AuthError,
+    AuthTimeout,
+    AuthUnavailable,
+    ConfigurationError,
+    CredentialsBadFormat,
+    CredentialsBadScheme,
+    CredentialsRequired,
+    Disconnected,
+    InsufficientScope,
+    InvalidToken,
+    IogateError,
+    NotAuthenticated,
+    ProtocolError,
+    Refused,
+    RevokedToken,
+    TokenExpired,
+    TooManyAttempts,
+    TooManyConnections,
+)
+from iogate.http import BackChannelLogout
+from iogate.revocation import MemoryRevocations, Revocation, Revocations, SQLiteRevocations
+from iogate.server.handlers import Event
+from iogate.server.handshake import Handshake
+from iogate.server.limits import Limits
+from iogate.server.namespace import Namespace
+from iogate.server.server import Server
+from iogate.server.socket import Socket
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AckTimeout",
+    "Auth",
+    "AuthError",
+    "AuthPayload",
+    "AuthTimeout",
+    "AuthUnavailable",
+    "BackChannelLogout",
+    "BearerHeader",
+    "Clock",
+    "ConfigurationError",
+    "Cookie",
+    "CredentialsBadFormat",
+    "CredentialsBadScheme",
+    "CredentialsRequired",
+    "Disconnected",
+    "Event",
+    "Handshake",
+    "InsufficientScope",
+    "InvalidToken",
+    "IogateError",
+    "JWTAuth",
+    "Limits",
+    "MemoryRevocations",
+    "Namespace",
+    "NotAuthenticated",
+    "Principal",
+    "ProtocolError",
+    "Query",
+    "Refused",
+    "Revocation",
+    "Revocations",
+    "RevokedToken",
+    "SQLiteRevocations",
+    "Server",
+    "Socket",
+    "TokenExpired",
+    "TooManyAttempts",
+    "TooManyConnections",
+]

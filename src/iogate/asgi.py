@@ -1,0 +1,156 @@
+"""The ASGI application: Socket.IO's requests go to the transports, all others to the application beside it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from iogate.asgi_types import ASGIApp, Message, Receive, Scope, Send
+from iogate.protocol.engineio.handshake import RequestError
+from iogate.server.handshake import Handshake
+from iogate.server.requests import Answer, Request, examine, is_for, upgrade_target
+from iogate.transports.polling import PollingTransport, TooLarge
+from iogate.transports.websocket import CLOSE_CODES, WebSocketTransport, upgrade
+
+if TYPE_CHECKING:
+    from iogate.server.server import Server
+
+TEXT = (b"content-type", b"text/plain; charset=UTF-8")
+
+
+class SocketIOApp:
+    """A server as an ASGI application.
+
+    Args:
+        server: the server.
+        other: the application that gets what is not for the server's path.
+    """
+
+    __slots__ = ("_other", "server")
+
+    def __init__(self, server: Server, other: ASGIApp | None = None) -> None:
+        self.server = server
+        self._other = other
+
+    @property
+    def fast_lane_server(self) -> Server:
+        """The server, for a lane that leads past this application: `transports/fastlane.py`."""
+        return self.server
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection, as ASGI says."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(scope, receive, send)
+        elif is_for(self.server, scope):
+            await self._serve(scope, receive, send)
+        elif self._other is not None:
+            await self._other(scope, receive, send)
+        else:
+            await _answer(scope, send, Answer(404, b"Not Found", [TEXT]))
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = examine(self.server, scope)
+        if isinstance(request, Answer):
+            await _answer(scope, send, request)
+        elif scope["type"] == "websocket":
+            await self._websocket(request.handshake, scope, receive, send)
+        else:
+            await _answer(scope, send, await self._polling(request, scope["method"], receive))
+
+    async def _polling(self, request: Request, method: str, receive: Receive) -> Answer:
+        transport = self._polled(request.handshake)
+        if isinstance(transport, RequestError):
+            return Answer.to(transport, request.cors)
+        if method == "GET":
+            payload = await transport.get(receive)
+            if payload is not None:
+                return Answer(200, payload, [TEXT, *request.cors])
+        else:
+            try:
+                if await transport.post(receive):
+                    return Answer(200, b"ok", [TEXT, *request.cors])
+            except TooLarge:
+                return Answer(413, headers=request.cors)
+        return Answer.to(RequestError.BAD_REQUEST, request.cors)
+
+    def _polled(self, handshake: Handshake) -> PollingTransport | RequestError:
+        """Return the transport that a polling request is for: a new session's if it names none."""
+        sid = handshake.query.get("sid")
+        if sid is None:
+            connection = self.server.open(handshake)
+            polling = PollingTransport(connection)
+            connection.begin(polling, upgrades=["websocket"])
+            return polling
+        transport = self.server.transport(sid)
+        if transport is None:
+            return RequestError.UNKNOWN_SID
+        return transport if isinstance(transport, PollingTransport) else RequestError.BAD_REQUEST
+
+    async def _websocket(self, handshake: Handshake, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()  # websocket.connect
+        polled = upgrade_target(self.server, handshake)
+        if isinstance(polled, Answer):
+            await _answer(scope, send, polled)
+            return
+        await send({"type": "websocket.accept"})
+        if polled is not None:
+            await upgrade(polled, receive, send)
+        elif self.server.closing:  # It began to close meanwhile, and would not see this one any more.
+            await send({"type": "websocket.close", "code": CLOSE_CODES["server shutting down"]})
+        else:
+            connection = self.server.open(handshake)
+            transport = WebSocketTransport(connection, send)
+            connection.begin(transport)
+            await transport.run(receive)
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        first: Message | None = None
+
+        async def received() -> Message:
+            nonlocal first
+            message = await receive()
+            first = first or message
+            if message["type"] == "lifespan.startup":
+                try:
+                    self.server.start()
+                except Exception as error:
+                    # Said, and not only raised: servers take an exception for an application without a lifespan.
+                    await sent({"type": "lifespan.startup.failed", "message": str(error)})
+                    raise
+            elif message["type"] == "lifespan.shutdown":
+                await self.server.shutdown()
+            return message
+
+        answered = False
+
+        async def sent(message: Message) -> None:
+            nonlocal answered
+            answered = True
+            await send(message)
+
+        if self._other is not None:
+            try:
+                await self._other(scope, received, sent)
+            except Exception:
+                if answered:
+                    raise
+            if answered:
+                return
+        # There is nothing beside the server, or it has no lifespan.
+        if first is None:
+            await received()
+        await send({"type": "lifespan.startup.complete"})
+        await received()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _answer(scope: Scope, send: Send, answer: Answer) -> None:
+    """Answer an HTTP request, or a WebSocket that is not accepted, in as far as the ASGI server can do that."""
+    prefix = "http.response"
+    if scope["type"] == "websocket":
+        if "websocket.http.response" not in scope.get("extensions", {}):
+            await send({"type": "websocket.close"})  # The ASGI server answers 403.
+            return
+        prefix = "websocket.http.response"
+    fields = [*answer.headers, (b"content-length", b"%d" % len(answer.body)), (b"cache-control", b"no-store")]
+    await send({"type": f"{prefix}.start", "status": answer.status, "headers": fields})
+    await send({"type": f"{prefix}.body", "body": answer.body})

@@ -1,0 +1,1 @@
+"""The server: namespaces, sockets, rooms, and the gate in front of them."""

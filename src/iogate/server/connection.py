@@ -1,0 +1,417 @@
+"""One Engine.IO session on the server: what comes in goes to sockets, what goes out waits for the transport.
+
+The session outlives its transport: it may begin with polling and move to a WebSocket. It ends once, in `close`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
+
+from iogate.errors import AuthTimeout, ProtocolError, Refused
+from iogate.protocol.engineio import connection as engineio
+from iogate.protocol.engineio.packets import MESSAGE_DIGIT, PING, Encoded, OpenPacket, PacketType
+from iogate.protocol.socketio import connection as socketio
+from iogate.protocol.socketio import packets
+from iogate.protocol.socketio.json import encode
+from iogate.server import dispatch
+from iogate.server.attempts import Attempt, Connect, InBand, Refresh, unauthorized
+from iogate.server.handshake import Handshake
+from iogate.server.identity import Identity
+from iogate.server.transport import Transport
+
+if TYPE_CHECKING:
+    from iogate.server.server import Server
+    from iogate.server.socket import Socket
+
+logger = logging.getLogger("iogate")
+
+MAX_RUNNING = 1000
+"""Handlers of one connection that may run at a time; with that many, nothing more is read from it."""
+VOLATILE_BUFFERED = 65_536
+"""Bytes that may wait for a client before volatile packets for it are dropped."""
+GOODBYE = 1
+"""The id of the acknowledgement by which a client says that it has read why it is turned away."""
+
+AUTHENTICATE = "authenticate"
+EVENT = packets.PacketType.EVENT
+
+
+class Connection:
+    """One client's session.
+
+    Args:
+        server: the server.
+        sid: its id, known to the client alone.
+        handshake: the request that opened it.
+    """
+
+    __slots__ = (
+        "_closed",
+        "_engine",
+        "_idle",
+        "_late",
+        "_outbox",
+        "_running",
+        "attempts",
+        "buffered",
+        "end_due",
+        "goodbyes",
+        "handshake",
+        "identity",
+        "refusals",
+        "server",
+        "sid",
+        "socketio",
+        "sockets",
+        "transport",
+        "waiting",
+    )
+
+    def __init__(self, server: Server, sid: str, handshake: Handshake) -> None:
+        self.server = server
+        self.sid = sid
+        self.handshake = handshake
+        self.transport: Transport  # From `begin` on.
+        self.identity: Identity | None = None
+        self.end_due = 0.0  # When the identity ends, on the monotonic clock, once its client has been told to refresh.
+        self.sockets: dict[str, Socket] = {}
+        self.attempts: dict[str, Attempt] = {}
+        self.waiting: dict[str, Connect] = {}  # Let in on the wire only, until they authenticate.
+        self.goodbyes: set[str] = set()  # Turned away, and given a moment to say that they have read why.
+        self.refusals = 0
+        self.buffered = 0
+        self.socketio = socketio.Connection(engineio.Role.SERVER, max_attachments=server.settings.max_attachments)
+        self._engine = engineio.Connection(engineio.Role.SERVER)
+        self._outbox: deque[Encoded] = deque()
+        self._closed = False
+        self._late = False  # The deadline has passed: nothing that is asked for now is answered.
+        self._running = 0
+        self._idle: asyncio.Event | None = None
+
+    def begin(self, transport: Transport, upgrades: Sequence[str] = ()) -> None:
+        """Tell the client about its session, on the transport that it came by.
+
+        Args:
+            transport: that transport.
+            upgrades: the names of those that it may move to.
+        """
+        self.transport = transport
+        settings = self.server.settings
+        opening = OpenPacket(
+            sid=self.sid,
+            upgrades=upgrades,
+            ping_interval=round(settings.ping_interval * 1000),
+            ping_timeout=round(settings.ping_timeout * 1000),
+            max_payload=settings.max_payload,
+        )
+        self.send(opening.encode())
+
+    @property
+    def open(self) -> bool:
+        """Whether the session goes on."""
+        return not self._closed
+
+    # In.
+
+    def receive(self, frame: bytes, *, binary: bool = False) -> None:
+        """Take one frame from the transport. What breaks the grammar or a limit closes the connection."""
+        if self._closed:
+            return
+        try:
+            if binary:
+                packet = self.socketio.receive(frame, binary=True)
+            elif frame.startswith(MESSAGE_DIGIT):
+                packet = self.socketio.receive(frame, start=1)
+            else:
+                self._control(frame)
+                return
+            if self.socketio.waiting:
+                if not self.sockets:
+                    raise ProtocolError("attachments of a client that has not been let in")
+                self.server.attachments_due.start(self)
+            elif binary:
+                self.server.attachments_due.stop(self)
+            if packet is not None:
+                self._handle(packet)
+        except ProtocolError as error:
+            self.fail(error)
+
+    def fail(self, error: ProtocolError) -> None:
+        """End the session because of what its client sent."""
+        logger.info("closed: %s", error)
+        self.close("parse error")
+
+    def _control(self, frame: bytes) -> None:
+        event = self._engine.receive(frame)
+        if event.type is PacketType.PONG:
+            self.server.pong_received(self)
+        elif event.type is PacketType.CLOSE:
+            self.close("transport close")
+
+    def _handle(self, packet: packets.Packet) -> None:
+        name = packet.namespace
+        socket = self.sockets.get(name)
+        if packet.type is EVENT:
+            if packet.data[0] == AUTHENTICATE:
+                self._authenticate(name, socket, packet)
+            elif socket is not None:
+                dispatch.dispatch(socket, packet.data, packet.id)
+        elif packet.type is packets.PacketType.ACK:
+            if socket is not None and packet.id is not None:
+                socket.acknowledged(packet.id, packet.data)
+            elif name in self.goodbyes:
+                self.part(name)
+        elif packet.type is packets.PacketType.CONNECT:
+            if socket is not None:
+                self._forget(socket, "client namespace disconnect")
+            self._withdraw(name)  # A client that asks anew has given up what it asked for before.
+            if self._late:
+                self.close("forced close")
+            elif not self._closed:
+                attempt = Connect(self, name, packet.data)
+                self._try(attempt, self.server.gate.admit(attempt))
+        elif socket is not None:
+            self._forget(socket, "client namespace disconnect")
+        else:
+            self._withdraw(name)
+
+    # At the gate.
+
+    def _authenticate(self, name: str, socket: Socket | None, packet: packets.Packet) -> None:
+        if name in self.attempts:
+            return  # One at a time; the answer to the first is on its way.
+        message = packet.data[1] if len(packet.data) > 1 else None
+        if socket is not None:
+            refresh = Refresh(socket, message, packet.id)
+            self._try(refresh, self.server.gate.refresh(refresh))
+        elif name in self.waiting:
+            entry = InBand(self.waiting.pop(name), message, packet.id)
+            self._try(entry, self.server.gate.admit(entry))
+
+    def _try(self, attempt: Attempt, verdict: Coroutine[Any, Any, None]) -> None:
+        self.attempts[attempt.namespace] = attempt
+        attempt.task = self.server.spawn(verdict)
+        self.server.verdict_due.start(attempt)
+
+    def decided(self, attempt: Attempt) -> None:
+        """Take note that there is a verdict on an attempt, or that none is waited for any more."""
+        self.attempts.pop(attempt.namespace, None)
+        self.server.verdict_due.stop(attempt)
+
+    def _withdraw(self, name: str) -> None:
+        attempt = self.attempts.get(name)
+        if attempt is not None:
+            attempt.task.cancel()
+            self.decided(attempt)
+        self.waiting.pop(name, None)
+        if name in self.goodbyes:  # Whatever it says now, it knows that it is turned away.
+            self.goodbyes.remove(name)
+            self.server.goodbye_due.stop((self, name))
+            self.close_if_empty()
+
+    def identity_timed_out(self) -> None:
+        """End a connection that has been let in nowhere in time, whether it ever asked or not."""
+        refusal = AuthTimeout("no verdict before the deadline")
+        if not self.sockets:
+            self._late = True
+            for attempt in list(self.attempts.values()):
+                if attempt.pending:
+                    attempt.task.cancel()
+                    attempt.refuse(refusal)
+        for name in list(self.waiting):
+            self.turn_away(name, refusal)
+        self.close_if_empty()
+
+    def turn_away(self, namespace: str, refusal: Refused) -> None:
+        """Tell a client that is in on the wire only that it is not let in, and part when it has read that."""
+        self.waiting.pop(namespace, None)
+        self.goodbyes.add(namespace)
+        self.server.goodbye_due.start((self, namespace))
+        self.tell(namespace, "unauthorized", unauthorized(refusal), GOODBYE)
+
+    def part(self, namespace: str) -> None:
+        """Send a client that was turned away out of the namespace, and close a transport that is nowhere else."""
+        if namespace in self.goodbyes:
+            self.goodbyes.remove(namespace)
+            self.server.goodbye_due.stop((self, namespace))
+            self.send(self.socketio.disconnect(namespace))
+            self.close_if_empty()
+
+    def close_if_empty(self) -> None:
+        """Close a transport on which nobody is let in, asks to be, or is being told why not."""
+        if not (self.sockets or self.attempts or self.waiting or self.goodbyes):
+            self.close("forced close")
+
+    def tell(self, namespace: str, event: str, payload: object, ack_id: int | None = None) -> None:
+        """Send an event of the gate's own."""
+        self.send(encode(packets.Packet(packets.PacketType.EVENT, namespace, [event, payload], ack_id)))
+
+    # Who it is.
+
+    def enter(self, socket: Socket) -> None:
+        """Let a socket in. Only a verdict of the gate comes here."""
+        if not self.waiting:  # For whoever still waits in another namespace the deadline stays.
+            self.server.identity_due.stop(self)
+        self.server.pending.discard(self)
+        self.sockets[socket.namespace.name] = socket
+        socket.enter(self.identity)
+
+    def adopt(self, identity: Identity) -> None:
+        """Take an identity, in the place of the one there was: for all sockets at once, before the next packet."""
+        old = self.identity
+        if identity is old:
+            return
+        self.identity = identity
+        self.refusals = 0
+        sockets = list(self.sockets.values())
+        for socket in sockets:
+            if socket.renew(identity):
+                self._drop_output(socket.misses)
+        # From here on handlers are called, which may do anything: end this very connection, say.
+        for socket in sockets:
+            if not socket.namespace.allows(identity.principal) and socket.connected:
+                self._drop_output(socket.hears)
+                self.dismiss(socket, "insufficient scope")
+        if not self._closed:
+            self.server.identified(self)
+        for socket in sockets:
+            if socket.connected:
+                dispatch.refreshed(socket, old.principal if old is not None else None, identity.principal)
+
+    # Out.
+
+    @property
+    def has_output(self) -> bool:
+        """Whether something waits for the transport."""
+        return bool(self._outbox)
+
+    def send(self, packet: Encoded, *, volatile: bool = False) -> None:
+        """Hand a packet to the transport. A consumer that leaves more than `max_buffered` bytes unread is closed."""
+        if self._closed or (volatile and not (self.transport.writable and self.buffered < VOLATILE_BUFFERED)):
+            return
+        # What counts is what the client has had a chance to read: one large packet, or many at once, end nobody.
+        if self.buffered > self.server.settings.max_buffered and not self.transport.writable:
+            self.close("slow consumer", abort=True)
+            return
+        if self._outbox or not self.transport.write(packet):
+            self.buffered += packet.size
+            self._outbox.append(packet)
+            self.transport.flush()
+
+    def take(self) -> list[Encoded]:
+        """Return all that is to be sent, for a transport that sends it at once. It calls `sent` for each."""
+        taken = list(self._outbox)
+        self._outbox.clear()
+        return taken
+
+    def take_one(self) -> Encoded | None:
+        """Return the next packet, for a transport that waits between them: the others can still be dropped."""
+        return self._outbox.popleft() if self._outbox else None
+
+    def sent(self, packet: Encoded) -> None:
+        """Take note that a packet has left."""
+        self.buffered -= packet.size
+
+    def ping(self) -> None:
+        """Send a ping."""
+        self.send(PING)
+
+    def _drop_output(self, condition: Callable[[Encoded], bool]) -> None:
+        kept = [packet for packet in self._outbox if not condition(packet)]
+        self.buffered -= sum(packet.size for packet in self._outbox) - sum(packet.size for packet in kept)
+        self._outbox = deque(kept)
+
+    # The end.
+
+    def disconnect(self, socket: Socket, *, close: bool) -> None:
+        """Send a socket out of its namespace, or end the whole connection."""
+        if not socket.connected:
+            return
+        for gone in list(self.sockets.values()) if close else [socket]:
+            self.dismiss(gone, "server namespace disconnect")
+        if close:
+            self.close("server namespace disconnect")
+
+    def dismiss(self, socket: Socket, reason: str) -> None:
+        """Send a socket out of its namespace."""
+        self.send(self.socketio.disconnect(socket.namespace.name))
+        self._forget(socket, reason)
+
+    def expel(self, refusal: Refused, reason: str) -> None:
+        """End the session of somebody who was let in, and tell why.
+
+        Nothing that was queued before is sent. Who does not even take the refusal is cut off without it.
+
+        Args:
+            refusal: why, for the client.
+            reason: why, for the disconnect handlers.
+        """
+        self._drop_output(lambda _: True)
+        for name in [*self.sockets, *self.waiting]:
+            self.tell(name, "unauthorized", unauthorized(refusal))
+            self.send(self.socketio.disconnect(name))
+        self.close(reason, abort=self.transport.congested)
+
+    def close(self, reason: str, *, abort: bool = False) -> None:
+        """End the session: its sockets, the verdicts that are pending, its transport, its deadlines.
+
+        Args:
+            reason: what the disconnect handlers read.
+            abort: do not wait for what is still to be sent: the transport has gone, or does not take it.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self._engine.close()
+        for name in {*self.attempts, *self.waiting, *self.goodbyes}:
+            self._withdraw(name)
+        self.server.forget(self)
+        if self._idle is not None:
+            self._idle.set()
+        if abort:
+            self._outbox.clear()
+            self.transport.abort()
+        else:
+            self.transport.close(reason)
+        for socket in list(self.sockets.values()):
+            self._forget(socket, reason)
+
+    def _forget(self, socket: Socket, reason: str) -> None:
+        if self.sockets.pop(socket.namespace.name, None) is not socket:
+            return  # The disconnect handler of another one has sent it away.
+        socket.exit()
+        socket.namespace.release()
+        if not self.sockets and not self._closed:
+            self.server.identity_due.start(self)  # In no namespace: it has as long as a new connection to find one.
+        dispatch.disconnected(socket, reason)
+
+    # The work it causes.
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a handler in a task that counts as this connection's."""
+        self._running += 1
+        self.server.spawn(work, self._finished)
+
+    def _finished(self) -> None:
+        self._running -= 1
+        if self._idle is not None and self._running < MAX_RUNNING:
+            self._idle.set()
+            self._idle = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether nothing more may be read from the client for now: `MAX_RUNNING` of its handlers are running."""
+        return self._running >= MAX_RUNNING and not self._closed
+
+    async def ready(self) -> None:
+        """Return when more may be read from the client."""
+        if self.busy:
+            self._idle = self._idle or asyncio.Event()
+            await self._idle.wait()
+
+    def __repr__(self) -> str:
+        return f"<Connection of {self.handshake.address} in {len(self.sockets)} namespaces>"

@@ -1,0 +1,206 @@
+"""From an EVENT packet to the application's handler, and from its result to the acknowledgement.
+
+A plain handler runs at once, an `async def` one in a task, and middleware costs nothing where there is none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any
+
+from iogate.auth import Principal
+from iogate.errors import InsufficientScope, Refused
+from iogate.protocol.socketio.json import encode
+from iogate.protocol.socketio.packets import Packet, PacketType
+from iogate.server.handlers import CONNECT, DISCONNECT, REFRESH, CallNext, Event, EventMiddleware, Handler
+
+if TYPE_CHECKING:
+    from iogate.server.socket import Socket
+
+logger = logging.getLogger("iogate")
+
+FAILURES = (Exception, asyncio.CancelledError)
+"""How a handler fails. Cancelled is also who takes the result of what somebody else has cancelled."""
+FAILED = {"error": {"code": "internal_error", "message": "The event could not be handled"}}
+"""The acknowledgement of an event whose handler failed. It says nothing of the inside."""
+BAD_ARGUMENTS = {"error": {"code": "bad_arguments", "message": "The event does not take these arguments"}}
+"""The acknowledgement of an event with too few or too many arguments."""
+
+
+def dispatch(socket: Socket, data: list[Any], ack_id: int | None) -> None:
+    """Handle an event.
+
+    Args:
+        socket: who sent it.
+        data: the name, then the arguments.
+        ack_id: the acknowledgement that is asked for, if one is.
+    """
+    handlers = socket.namespace.handlers
+    if handlers.event_middleware:
+        event = Event(data[0], tuple(data[1:]))
+        _spawn(socket, _through_middleware(socket, event), ack_id)
+        return
+    handler, catch_all = handlers.find(data[0])
+    if handler is None:
+        return
+    args = data if catch_all else data[1:]
+    if handler.scopes and not handler.scopes <= socket.scopes:
+        _forbid(socket, data[0], ack_id, handler.scopes)
+    elif not handler.takes(1 + len(args)):
+        _acknowledge(socket, ack_id, BAD_ARGUMENTS)
+    elif handler.is_async:
+        _spawn(socket, handler.function(socket, *args), ack_id)
+    else:
+        try:
+            result = handler.function(socket, *args)
+        except FAILURES as error:
+            _failed(socket, ack_id, error)
+        else:
+            if type(result) is CoroutineType:  # A lambda, or a decorator that has hidden the `async`.
+                _spawn(socket, result, ack_id)
+            else:
+                _acknowledge(socket, ack_id, result)
+
+
+def connected(socket: Socket) -> None:
+    """Run the connect handler. If it fails, the socket does not stay in a state that nobody meant."""
+    _run(socket, CONNECT, (), socket.disconnect)
+
+
+def disconnected(socket: Socket, reason: str) -> None:
+    """Run the disconnect handler."""
+    _run(socket, DISCONNECT, (reason,), lambda: None)
+
+
+def refreshed(socket: Socket, old: Principal | None, new: Principal) -> None:
+    """Run the refresh handler."""
+    _run(socket, REFRESH, (old, new), lambda: None)
+
+
+def _run(socket: Socket, event: str, args: tuple[Any, ...], on_failure: Callable[[], None]) -> None:
+    handler = socket.namespace.handlers.events.get(event)
+    if handler is None:
+        return
+    try:
+        result = handler.function(socket, *args)
+    except FAILURES as error:
+        _log(socket, handler, error)
+        on_failure()
+    else:
+        if handler.is_async or type(result) is CoroutineType:
+            socket.connection.spawn(_awaited(socket, handler, result, on_failure))
+
+
+async def _awaited(socket: Socket, handler: Handler, result: Awaitable[Any], on_failure: Callable[[], None]) -> None:
+    try:
+        await result
+    except FAILURES as error:
+        on_failure()
+        if _is_cancelled():
+            raise
+        _log(socket, handler, error)
+
+
+def _log(socket: Socket, handler: Handler, error: BaseException) -> None:
+    logger.error("the handler %r of %s failed", handler, socket.namespace.name, exc_info=error)
+
+
+def _spawn(socket: Socket, handling: Awaitable[Any], ack_id: int | None) -> None:
+    socket.connection.spawn(_answered(socket, handling, ack_id))
+
+
+async def _answered(socket: Socket, handling: Awaitable[Any], ack_id: int | None) -> None:
+    try:
+        result = await handling
+    except FAILURES as error:
+        if _is_cancelled():
+            raise
+        _failed(socket, ack_id, error)
+    else:
+        _acknowledge(socket, ack_id, result)
+
+
+def _is_cancelled() -> bool:
+    """Say whether it is this very task that somebody wants the end of."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+async def _through_middleware(socket: Socket, event: Event) -> Any:
+    chain: CallNext = _Innermost(socket)
+    for middleware in reversed(socket.namespace.handlers.event_middleware):
+        chain = _Around(socket, middleware, chain)
+    return await chain(event)
+
+
+class _Around:
+    """One middleware, with what comes after it."""
+
+    __slots__ = ("_inner", "_middleware", "_socket")
+
+    def __init__(self, socket: Socket, middleware: EventMiddleware, inner: CallNext) -> None:
+        self._socket, self._middleware, self._inner = socket, middleware, inner
+
+    def __call__(self, event: Event) -> Awaitable[Any]:
+        return self._middleware(self._socket, event, self._inner)
+
+
+class _Innermost:
+    """The handler, as the last middleware sees it."""
+
+    __slots__ = ("_socket",)
+
+    def __init__(self, socket: Socket) -> None:
+        self._socket = socket
+
+    async def __call__(self, event: Event) -> Any:
+        handler, catch_all = self._socket.namespace.handlers.find(event.name)
+        if handler is None:
+            return None
+        args = (event.name, *event.args) if catch_all else event.args
+        if not handler.scopes <= self._socket.scopes:
+            raise _Forbidden(event.name, handler.scopes)
+        if not handler.takes(1 + len(args)):
+            return BAD_ARGUMENTS
+        result = handler.function(self._socket, *args)
+        return await result if handler.is_async or type(result) is CoroutineType else result
+
+
+class _Forbidden(InsufficientScope):
+    """An event that came through middleware, and that the sender's token does not allow."""
+
+    def __init__(self, event: str, required: frozenset[str]) -> None:
+        super().__init__(required)
+        self.event = event
+
+
+def _forbid(socket: Socket, event: str, ack_id: int | None, required: frozenset[str]) -> None:
+    notice = {"event": event, "code": InsufficientScope.code, "required": sorted(required)}
+    socket.connection.tell(socket.namespace.name, "forbidden", notice)
+    _acknowledge(socket, ack_id, {"error": notice})
+
+
+def _failed(socket: Socket, ack_id: int | None, error: BaseException) -> None:
+    if isinstance(error, _Forbidden):
+        _forbid(socket, error.event, ack_id, frozenset(error.required))
+        return
+    if isinstance(error, Refused):
+        _acknowledge(socket, ack_id, {"error": error.payload()})
+        return
+    logger.error("an event handler of %s failed", socket.namespace.name, exc_info=error)
+    _acknowledge(socket, ack_id, FAILED)
+
+
+def _acknowledge(socket: Socket, ack_id: int | None, result: Any) -> None:
+    if ack_id is None or not socket.connected:
+        return
+    data = [] if result is None else list(result) if isinstance(result, tuple) else [result]
+    try:
+        packet = encode(Packet(PacketType.ACK, socket.namespace.name, data, ack_id))
+    except Exception as error:  # It has no JSON, for one of many reasons.
+        _failed(socket, ack_id, error)
+    else:
+        socket.connection.send(packet)

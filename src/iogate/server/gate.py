@@ -1,0 +1,223 @@
+"""The gate: the one place where it is decided whether a client is let in.
+
+    CONNECT or `authenticate` -> which token is it -> is it good, is it revoked, who is it -> the namespace and its
+    scopes -> middleware -> is all of that still true -> let in
+                                                         anything else on the way -> refuse
+
+Until `admit` has said yes, no socket of the connection is in a namespace or a room, and no handler knows of it.
+Whatever goes wrong on the way is a refusal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import inspect
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from iogate.auth import Auth, AuthPayload, Principal
+from iogate.errors import (
+    BAD_CREDENTIALS,
+    AuthError,
+    AuthUnavailable,
+    CredentialsRequired,
+    InsufficientScope,
+    InvalidToken,
+    Refused,
+    RevokedToken,
+    TokenExpired,
+    TooManyAttempts,
+)
+from iogate.revocation import Revocations
+from iogate.server.attempts import MAX_REFUSALS, Attempt, Connect, Entry, Refresh
+from iogate.server.identity import Identity, digest_of
+from iogate.server.limits import Failures
+from iogate.server.socket import Socket
+
+if TYPE_CHECKING:
+    from iogate.server.connection import Connection
+    from iogate.server.namespace import Namespace, Namespaces
+
+logger = logging.getLogger("iogate")
+
+INVALID_NAMESPACE = "Invalid namespace"
+"""The message that tells a client that there is no such namespace, as the official servers word it."""
+
+
+class Gate:
+    """Decides who is let in.
+
+    Args:
+        auth: what verifies tokens; None lets everybody through to the middleware.
+        namespaces: where they may ask to be let in.
+        revocations: the tokens that are good no more.
+        failures: who has shown too many bad ones.
+    """
+
+    __slots__ = ("_auth", "_failures", "_namespaces", "_revocations")
+
+    def __init__(self, auth: Auth | None, namespaces: Namespaces, revocations: Revocations, failures: Failures) -> None:
+        self._auth = auth
+        self._namespaces = namespaces
+        self._revocations = revocations
+        self._failures = failures
+
+    async def admit(self, attempt: Entry) -> None:
+        """Let a client into a namespace, leave it outside until it authenticates, or refuse it."""
+        connection, known = attempt.connection, attempt.connection.identity
+        with self._refusing(attempt):
+            identity = await self._identify(attempt)
+            namespace = self._find(attempt.namespace)
+            if identity is None and isinstance(attempt, Connect) and self._may_wait():
+                if attempt.pending:
+                    attempt.wait()
+                return
+            socket = await self._examine(attempt, namespace, identity)
+            # Nothing is awaited from here on: what is checked now is true when the socket is let in.
+            if attempt.pending:
+                # Who came with nothing of his own has what the connection has now, be it as old as what it had.
+                self._adopt(connection, connection.identity if identity is known else identity)
+                self._check_scopes(namespace, connection.identity)
+                if attempt.pending:  # A handler that was called for the new identity may have ended the connection.
+                    attempt.accept(socket)
+
+    async def refresh(self, attempt: Refresh) -> None:
+        """Let a client that is in put another token in the place of the one it has, or refuse that."""
+        with self._refusing(attempt):
+            identity = await self._identify(attempt)
+            if not attempt.pending:
+                return
+            if identity is None:  # On a server without `auth` nobody has an identity to refresh.
+                attempt.connection.decided(attempt)
+                return
+            self._adopt(attempt.connection, identity)
+            if attempt.connection.identity is None or attempt.connection.identity.digest != identity.digest:
+                raise InvalidToken("an older token on a connection that has a newer one")
+            attempt.accept()
+
+    @contextmanager
+    def _refusing(self, attempt: Attempt) -> Iterator[None]:
+        """Turn whatever is raised into a refusal, if the verdict is still waited for."""
+        try:
+            yield
+        except Refused as refused:
+            refusal = _tellable(refused)
+            logger.info("refused: %s", refusal if isinstance(refusal, AuthError) else "by the application")
+            if isinstance(refusal, BAD_CREDENTIALS) and not isinstance(refusal, TokenExpired):
+                self._failures.add(attempt.connection.handshake.address)
+            if attempt.pending:
+                attempt.refuse(refusal)
+        except asyncio.CancelledError:
+            # The connection's own doing (then nobody waits for a verdict any more), or a hook's: that is a refusal.
+            if attempt.pending:
+                attempt.refuse(AuthUnavailable("cancelled"))
+            raise
+        except BaseException as error:
+            logger.exception("refused: the verdict failed")
+            if attempt.pending:
+                attempt.refuse(AuthUnavailable("the verdict failed"))
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self._namespaces.release(attempt.namespace)
+
+    async def _identify(self, attempt: Attempt) -> Identity | None:
+        """Return the identity behind an attempt; None is nobody, where that is allowed.
+
+        A token is verified once a transport: the same token, or none, in the CONNECT to another namespace stands
+        for the identity that the connection has.
+        """
+        auth, connection = self._auth, attempt.connection
+        if auth is None:
+            return None
+        known = connection.identity
+        token = attempt.credential(auth)
+        if token is None:
+            if isinstance(attempt, Connect) and (known is not None or auth.guests or self._may_wait()):
+                return known
+            raise CredentialsRequired
+        if known is not None and hmac.compare_digest(known.digest, digest_of(token)):
+            return known
+        if known is None:
+            self._failures.check(connection.handshake.address)
+        if connection.refusals >= MAX_REFUSALS:
+            raise TooManyAttempts("the transport has shown too many bad credentials")
+        principal = auth.verify(token)
+        if self._revocations.revoked(principal, auth.clock.wall()):
+            raise RevokedToken
+        _check_person(known, principal)
+        return Identity(principal, await auth.user_for(principal), digest_of(token))
+
+    def _may_wait(self) -> bool:
+        return self._auth is not None and self._auth.authenticate_within is not None and not self._auth.guests
+
+    def _find(self, name: str) -> Namespace:
+        namespace = self._namespaces.find(name)
+        if namespace is None:
+            raise Refused(INVALID_NAMESPACE)
+        return namespace
+
+    async def _examine(self, attempt: Entry, namespace: Namespace, identity: Identity | None) -> Socket:
+        """Return a socket that may be let in, or raise."""
+        connection = attempt.connection
+        self._check_scopes(namespace, identity)
+        handshake = connection.handshake.with_auth(self._redacted(attempt.payload))
+        socket = Socket(attempt.socket_id, namespace, connection, handshake, identity)
+        namespace.visitors += 1
+        try:
+            for middleware in namespace.handlers.connect_middleware:
+                result = middleware(socket)
+                if inspect.isawaitable(result):
+                    await result
+        finally:
+            namespace.visitors -= 1
+        return socket
+
+    def _adopt(self, connection: Connection, identity: Identity | None) -> None:
+        """Give a connection an identity, after one more look at whether it still holds: hooks take their time.
+
+        A connection that has come by a newer token meanwhile keeps that.
+        """
+        if self._auth is None or identity is None:
+            return
+        known = connection.identity
+        _check_person(known, identity.principal)
+        if known is not None and (known.digest == identity.digest or not known.is_older_than(identity.principal)):
+            identity = known
+        self._auth.check_expiry(identity.principal)
+        if self._revocations.revoked(identity.principal, self._auth.clock.wall()):
+            raise RevokedToken
+        connection.server.subjects.check(connection, identity.principal)
+        connection.adopt(identity)
+
+    @staticmethod
+    def _check_scopes(namespace: Namespace, identity: Identity | None) -> None:
+        if not namespace.allows(identity.principal if identity is not None else None):
+            raise InsufficientScope(namespace.scopes)
+
+    def _redacted(self, payload: object) -> object:
+        for source in self._auth.sources if self._auth is not None else ():
+            if isinstance(source, AuthPayload):
+                payload = source.redact(payload)
+        return payload
+
+
+def _check_person(known: Identity | None, principal: Principal) -> None:
+    if known is not None and not known.is_of(principal):
+        raise InvalidToken("another person's token on a connection that has an identity")
+
+
+def _tellable(refusal: Refused) -> Refused:
+    """Return a refusal that can be written down: the data of the application's own may have no JSON."""
+    if not isinstance(refusal, AuthError):
+        try:
+            msgspec.json.encode(refusal.payload())
+        except Exception:
+            logger.exception("the data of a refusal has no JSON")
+            return AuthUnavailable("the data of a refusal has no JSON")
+    return refusal

@@ -1,0 +1,110 @@
+"""What a client said when its connection began."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+MAX_QUERY_FIELDS = 64
+"""Parameters that the URL of a handshake may have."""
+
+
+class Handshake:
+    """The request that opened a connection, and the payload of the CONNECT that asked for a socket.
+
+    A name that came twice (a header, a parameter, a cookie) has its values joined by `, `: no reader can be fooled
+    about which one counts, and a credential that came twice is none.
+
+    Args:
+        headers: the header fields of the request, as ASGI gives them: lower-case names, bytes.
+        query: the parameters of its URL.
+        path: the path of its URL.
+        address: the peer's address, as the ASGI server tells it; None on a Unix socket.
+        secure: whether the request came over TLS.
+        auth: the payload of CONNECT without the credential.
+    """
+
+    __slots__ = ("_fields", "_headers", "address", "auth", "path", "query", "secure")
+
+    def __init__(
+        self,
+        headers: Iterable[tuple[bytes, bytes]] = (),
+        query: Mapping[str, str] | None = None,
+        path: str = "/",
+        address: str | None = None,
+        *,
+        secure: bool = False,
+        auth: Any = None,
+    ) -> None:
+        self._fields = headers
+        self._headers: dict[str, str] | None = None
+        self.query: Mapping[str, str] = query or {}
+        self.path = path
+        self.address = address
+        self.secure = secure
+        self.auth = auth
+
+    @classmethod
+    def of_scope(cls, scope: Mapping[str, Any], query: Mapping[str, str]) -> Handshake:
+        """Return the handshake of an ASGI connection scope (HTTP or WebSocket)."""
+        client = scope.get("client")
+        return cls(
+            scope["headers"],
+            query,
+            scope["path"],
+            client[0] if client else None,
+            secure=scope.get("scheme") in {"https", "wss"},
+        )
+
+    def with_auth(self, auth: Any) -> Handshake:
+        """Return the same handshake with the payload of another CONNECT."""
+        handshake = Handshake(self._fields, self.query, self.path, self.address, secure=self.secure, auth=auth)
+        handshake._headers = self._headers
+        return handshake
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The header fields: lower-case names, values decoded as Latin-1 (RFC 9110, section 5.5)."""
+        if self._headers is None:
+            fields = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in self._fields)
+            self._headers = _joined(fields)
+        return self._headers
+
+    @property
+    def cookies(self) -> Mapping[str, str]:
+        """The cookies of the request (RFC 6265, section 4.2)."""
+        header = self.headers.get("cookie", "").replace(", ", "; ")
+        pairs = (pair.partition("=") for pair in header.split(";"))
+        return _joined((name.strip(), value.strip().strip('"')) for name, equals, value in pairs if equals)
+
+    def __repr__(self) -> str:
+        # Headers, parameters and payload may hold credentials.
+        return f"<Handshake {self.path!r} from {self.address}>"
+
+
+def parse_query(query_string: bytes) -> dict[str, str]:
+    """Return the parameters of a URL.
+
+    Raises:
+        ValueError: there are more than `MAX_QUERY_FIELDS`.
+    """
+    pairs = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS)
+    return _joined(pairs)
+
+
+def redact_query(query_string: bytes, hidden: Callable[[str], bool]) -> bytes:
+    """Return the query string with the values of the hidden parameters taken out, for whoever logs it."""
+    parts = query_string.split(b"&")
+    for index, part in enumerate(parts):
+        pairs = parse_qsl(part.decode("latin-1"), keep_blank_values=True)
+        if any(hidden(name) for name, _ in pairs):
+            parts[index] = part.partition(b"=")[0] + b"=REDACTED"
+    return b"&".join(parts)
+
+
+def _joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    result: dict[str, str] = {}
+    for name, value in pairs:
+        result[name] = f"{result[name]}, {value}" if name in result else value
+    return result

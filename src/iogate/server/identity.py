@@ -1,0 +1,46 @@
+"""Whom a connection belongs to."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+from iogate.auth import Principal
+
+
+class Identity(msgspec.Struct, frozen=True, eq=False):
+    """The verified identity of a connection. All sockets of it share it, and a refresh puts another in its place.
+
+    Args:
+        principal: from the token that was verified.
+        user: what the application's `load_user` made of it.
+        digest: the SHA-256 of that token, by which the same one is known again.
+    """
+
+    principal: Principal
+    user: Any
+    digest: bytes
+
+    def is_of(self, other: Principal) -> bool:
+        """Say whether this is the same person. Who has no subject is nobody else's equal."""
+        mine = self.principal
+        return bool(mine.subject) and (mine.issuer, mine.subject) == (other.issuer, other.subject)
+
+    def is_older_than(self, other: Principal) -> bool:
+        """Say whether another token is at least as new as this one's."""
+        mine = self.principal
+        if mine.issued_at is not None and other.issued_at is not None:
+            return mine.issued_at <= other.issued_at
+        if mine.expires_at is not None and other.expires_at is not None:
+            return mine.expires_at <= other.expires_at
+        return True
+
+    def __repr__(self) -> str:
+        return f"<Identity of {self.principal.subject!r}>"
+
+
+def digest_of(token: str) -> bytes:
+    """Return what a token is known again by."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()

@@ -1,0 +1,271 @@
+"""What somebody without an identity may cost: connections that wait for a verdict, and bad credentials."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from iogate.auth import Principal
+from iogate.clock import Clock
+from iogate.errors import ConfigurationError, TooManyAttempts, TooManyConnections
+
+if TYPE_CHECKING:
+    from iogate.server.connection import Connection
+
+REFILL = 1.0
+"""Bad credentials a second that an address may go on giving when it has used up its allowance."""
+LONGEST_BLOCK = 60.0
+"""Seconds that an address is turned away for at most."""
+MAX_ADDRESSES = 10_000
+"""Addresses whose bad credentials are remembered; who has been quiet for longest is forgotten first."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """How much a server bears of those whom it does not know, and of one whom it does.
+
+    Args:
+        pending: transports that may be open without a verdict, in all. With that many, new ones are answered 429.
+        pending_per_address: the same for one address.
+        failures_per_address: bad credentials that an address may give before it is turned away for a time, which
+            doubles with each further one. Tokens that have merely expired do not count. One is forgiven with each
+            second that it is quiet. A network of 64 bits is one address in IPv6.
+        connections_per_subject: connections that one subject may have; None: any number.
+        when_full: whether one more connection of a subject is refused (`"reject"`) or ends its oldest
+            (`"end_oldest"`).
+
+    Raises:
+        ConfigurationError: a number is none, or less than one, or `when_full` is something else.
+    """
+
+    pending: int = 10_000
+    pending_per_address: int = 1000
+    failures_per_address: int = 100
+    connections_per_subject: int | None = None
+    when_full: Literal["reject", "end_oldest"] = "reject"
+
+    def __post_init__(self) -> None:
+        for name in ("pending", "pending_per_address", "failures_per_address", "connections_per_subject"):
+            value = getattr(self, name)
+            if value is None and name == "connections_per_subject":
+                continue
+            if type(value) is not int or value < 1:
+                raise ConfigurationError(f"Limits({name}=...) is a whole number, at least 1")
+        if self.when_full not in ("reject", "end_oldest"):
+            raise ConfigurationError('Limits(when_full=...) is "reject" or "end_oldest"')
+
+
+class Pending:
+    """The transports that have no verdict yet, counted by address.
+
+    Args:
+        limits: how many there may be.
+    """
+
+    __slots__ = ("_by_address", "_connections", "_limits")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._connections: set[Connection] = set()
+        self._by_address: dict[str | None, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def check(self, address: str | None) -> None:
+        """See whether there is room for one more.
+
+        Raises:
+            TooManyConnections: there is not.
+        """
+        if len(self._connections) >= self._limits.pending:
+            raise TooManyConnections("too many transports wait for a verdict: Limits(pending=...)")
+        if self._by_address.get(_source(address), 0) >= self._limits.pending_per_address:
+            raise TooManyConnections("too many transports of one address wait: Limits(pending_per_address=...)")
+
+    def add(self, connection: Connection) -> None:
+        """Count a transport until `discard`."""
+        if connection not in self._connections:
+            self._connections.add(connection)
+            address = _source(connection.handshake.address)
+            self._by_address[address] = self._by_address.get(address, 0) + 1
+
+    def discard(self, connection: Connection) -> None:
+        """Count it no more: it has its verdict, or has gone."""
+        if connection in self._connections:
+            self._connections.remove(connection)
+            address = _source(connection.handshake.address)
+            self._by_address[address] -= 1
+            if not self._by_address[address]:
+                del self._by_address[address]
+
+
+class Subjects:
+    """The connections of each subject, where their number is limited.
+
+    Args:
+        limits: how many there may be.
+    """
+
+    __slots__ = ("_connections", "_ends_oldest", "_limit")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limit = limits.connections_per_subject
+        self._ends_oldest = limits.when_full == "end_oldest"
+        # A dict and not a set, for the order: the oldest comes first.
+        self._connections: dict[tuple[str | None, str], dict[Connection, None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def check(self, connection: Connection, principal: Principal) -> None:
+        """See whether a subject may have one more connection.
+
+        Raises:
+            TooManyConnections: it may not, and its oldest is not to be ended for the new one.
+        """
+        others = self._connections.get(_person(principal), {})
+        if self._limit is None or self._ends_oldest or not principal.subject or connection in others:
+            return
+        if len(others) >= self._limit:
+            raise TooManyConnections("the subject has too many: Limits(connections_per_subject=...)")
+
+    def add(self, connection: Connection, principal: Principal) -> None:
+        """Count a connection until `discard`; end the subject's oldest if there are too many now."""
+        if self._limit is None or not principal.subject:  # Who has no subject is nobody else's equal.
+            return
+        connections = self._connections.setdefault(_person(principal), {})
+        connections.setdefault(connection)
+        while len(connections) > self._limit:
+            oldest = next(iter(connections))
+            oldest.expel(TooManyConnections("the subject has a newer connection"), "too many connections")
+            connections.pop(oldest, None)
+
+    def discard(self, connection: Connection, principal: Principal) -> None:
+        """Count it no more."""
+        connections = self._connections.get(_person(principal), {})
+        connections.pop(connection, None)
+        if not connections:
+            self._connections.pop(_person(principal), None)
+
+
+def _person(principal: Principal) -> tuple[str | None, str]:
+    return principal.issuer, principal.subject
+
+
+class _Record(msgspec.Struct):
+    failures: float
+    seen: float
+    blocked_until: float = 0.0
+
+
+class Failures:
+    """The bad credentials that came from each address, and who is turned away for them.
+
+    Args:
+        limits: how many an address may give.
+        clock: what their age is measured with.
+    """
+
+    __slots__ = ("_clock", "_limit", "_records")
+
+    def __init__(self, limits: Limits, clock: Clock) -> None:
+        self._limit = limits.failures_per_address
+        self._clock = clock
+        self._records: OrderedDict[str | None, _Record] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def check(self, address: str | None) -> None:
+        """See whether an address may try.
+
+        Raises:
+            TooManyAttempts: it is turned away for now.
+        """
+        record = self._records.get(_source(address))
+        if record is not None and record.blocked_until > self._clock.monotonic():
+            raise TooManyAttempts("too many bad credentials of one address: Limits(failures_per_address=...)")
+
+    def add(self, address: str | None) -> None:
+        """Take note of a bad credential."""
+        now = self._clock.monotonic()
+        address = _source(address)
+        record = self._records.pop(address, None) or _Record(0.0, now)
+        quiet = max(0.0, now - max(record.seen, record.blocked_until))  # To be turned away is not to be quiet.
+        record.failures = max(0.0, record.failures - quiet * REFILL) + 1
+        record.seen = now
+        over = record.failures - self._limit
+        if over > 0:
+            record.blocked_until = now + min(2.0 ** min(over, 16.0), LONGEST_BLOCK)
+        self._records[address] = record
+        if len(self._records) > MAX_ADDRESSES:
+            self._records.popitem(last=False)
+
+
+class Proxies:
+    """The proxies in front whose word about the address of a client is believed.
+
+    Args:
+        trusted: their addresses or networks, such as `["10.0.0.0/8"]`.
+
+    Raises:
+        ConfigurationError: one is neither.
+    """
+
+    __slots__ = ("_networks",)
+
+    def __init__(self, trusted: Collection[str]) -> None:
+        try:
+            self._networks = [ipaddress.ip_network(network) for network in trusted]
+        except ValueError as error:
+            raise ConfigurationError(f'trusted_proxies is a list of networks, like ["10.0.0.0/8"]: {error}') from None
+
+    def client(self, peer: str | None, headers: Mapping[str, str]) -> str | None:
+        """Return the address of the client behind trusted proxies, or that of the peer.
+
+        `X-Forwarded-For` is read from its end: what stands before the first address that is no trusted proxy's may
+        have been made up by the client.
+        """
+        if not self._networks:
+            return peer
+        address = peer
+        hops = headers.get("x-forwarded-for", "").split(",")
+        while self._trusts(address) and hops:
+            hop = hops.pop().strip()
+            if not _is_address(hop):
+                break
+            address = hop
+        return address
+
+    def _trusts(self, address: str | None) -> bool:
+        if address is None or not _is_address(address):
+            return False
+        ip = _unmapped(ipaddress.ip_address(address))
+        return any(ip in network for network in self._networks)
+
+
+@lru_cache(maxsize=MAX_ADDRESSES)
+def _source(address: str | None) -> str | None:
+    """Return what counts as one address: of IPv6 the first 64 bits, the rest is for the client to choose."""
+    if address is None or not _is_address(address):
+        return address
+    ip = _unmapped(ipaddress.ip_address(address))
+    return str(ip if ip.version == 4 else ipaddress.ip_network((int(ip) >> 64 << 64, 64)))
+
+
+def _unmapped(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Return the IPv4 address that an IPv6 socket gives as `::ffff:192.0.2.1` (RFC 4291, section 2.5.5.2)."""
+    return (ip.ipv4_mapped or ip) if isinstance(ip, ipaddress.IPv6Address) else ip
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,139 @@
+"""What a request for the server's path may do, before a transport takes it: origin, limits, grammar.
+
+Every lane that a request can come by asks here, so that it is decided in one place.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from iogate.asgi_types import Scope
+from iogate.errors import AuthError
+from iogate.protocol.engineio.handshake import RequestError, check_request
+from iogate.server.handshake import Handshake, parse_query, redact_query
+
+if TYPE_CHECKING:
+    from iogate.server.connection import Connection
+    from iogate.server.server import Server
+
+Headers = list[tuple[bytes, bytes]]
+
+JSON = (b"content-type", b"application/json")
+
+RETRY_AFTER = 5
+"""Seconds after which a client may come again for which there was no room."""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """An HTTP answer that is known without a transport.
+
+    Args:
+        status: the status.
+        body: the body.
+        headers: the header fields, as ASGI writes them.
+    """
+
+    status: int
+    body: bytes = b""
+    headers: Headers = []
+
+    @classmethod
+    def to(cls, error: RequestError, headers: Headers | None = None) -> Answer:
+        """Return the answer to a request that breaks the rules of Engine.IO."""
+        return cls(error.status, error.body, [JSON, *(headers or [])])
+
+
+class Request(msgspec.Struct, frozen=True):
+    """A request that a transport may take.
+
+    Args:
+        handshake: what the client said.
+        cors: the header fields that let a page of another origin read the answer.
+    """
+
+    handshake: Handshake
+    cors: Headers
+
+
+def is_for(server: Server, scope: Scope) -> bool:
+    """Say whether a request is for the server's path, also where it is mounted below another."""
+    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+    return path.removesuffix("/") == server.settings.path
+
+
+def examine(server: Server, scope: Scope) -> Request | Answer:
+    """Return the request if a transport may take it, or else the answer to it.
+
+    Args:
+        server: the server.
+        scope: of an HTTP request or a WebSocket (ASGI). Credentials in its query string are taken out, for whoever
+            logs it.
+    """
+    query_string = scope["query_string"]
+    if server.hidden_parameters:
+        scope["query_string"] = redact_query(query_string, server.hidden_parameters.__contains__)
+    try:
+        query = parse_query(query_string)
+    except ValueError:
+        return Answer.to(RequestError.BAD_REQUEST)
+    handshake = Handshake.of_scope(scope, query)
+    handshake.address = server.proxies.client(handshake.address, handshake.headers)
+    cors = _cors(server, handshake)
+    if cors is None:
+        return Answer.to(RequestError.FORBIDDEN)
+    if scope.get("method") == "OPTIONS":
+        return Answer(204, headers=cors + _preflight(handshake))
+    error = check_request(scope.get("method", "GET"), query, websocket=scope["type"] == "websocket")
+    if error is not None:
+        return Answer.to(error, cors)
+    return _no_room(server, handshake, cors) or Request(handshake, cors)
+
+
+def upgrade_target(server: Server, handshake: Handshake) -> Connection | Answer | None:
+    """Return the session that a WebSocket is to take over; None if it begins one of its own."""
+    sid = handshake.query.get("sid")
+    if sid is None:
+        return None
+    connection = server.connections.get(sid)
+    if connection is None:
+        return Answer.to(RequestError.UNKNOWN_SID)
+    return connection if connection.transport.upgradable else Answer.to(RequestError.BAD_REQUEST)
+
+
+def _no_room(server: Server, handshake: Handshake, cors: Headers) -> Answer | None:
+    if "sid" in handshake.query:
+        return None
+    if server.closing:
+        return Answer(503, headers=cors)
+    try:
+        server.pending.check(handshake.address)
+    except AuthError as refusal:
+        retry = (b"retry-after", b"%d" % RETRY_AFTER)
+        return Answer(refusal.status, msgspec.json.encode(refusal.data), [JSON, retry, *cors])
+    return None
+
+
+def _cors(server: Server, handshake: Handshake) -> Headers | None:
+    origin = handshake.headers.get("origin")
+    if origin is None:
+        return []
+    if not server.origins.allow(origin, host=handshake.headers.get("host", ""), secure=handshake.secure):
+        return None
+    if server.origins.any:
+        return [(b"access-control-allow-origin", b"*")]
+    return [
+        (b"access-control-allow-origin", origin.encode("latin-1")),
+        (b"access-control-allow-credentials", b"true"),
+        (b"vary", b"Origin"),
+    ]
+
+
+def _preflight(handshake: Handshake) -> Headers:
+    requested = handshake.headers.get("access-control-request-headers", "")
+    return [
+        (b"access-control-allow-methods", b"GET, POST"),
+        (b"access-control-allow-headers", requested.encode("latin-1")),
+        (b"access-control-max-age", b"600"),
+    ]

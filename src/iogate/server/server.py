@@ -1,0 +1,358 @@
+"""The server: its settings, its namespaces, and the table of its connections."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+from collections.abc import Callable, Collection, Coroutine
+from typing import TYPE_CHECKING, Any, overload
+
+import msgspec
+
+from iogate.auth import Auth, Query
+from iogate.clock import SYSTEM, Clock
+from iogate.errors import AuthTimeout, ConfigurationError
+from iogate.protocol.socketio.json import MAX_ATTACHMENTS
+from iogate.protocol.socketio.packets import ROOT
+from iogate.revocation import MemoryRevocations, Revocation, Revocations
+from iogate.server.attempts import Attempt
+from iogate.server.connection import Connection
+from iogate.server.deadlines import Deadlines
+from iogate.server.emitter import Emitter, Target
+from iogate.server.gate import Gate
+from iogate.server.handlers import Handlers, Registers
+from iogate.server.handshake import Handshake
+from iogate.server.lifetimes import Lifetimes, revoke
+from iogate.server.limits import Failures, Limits, Pending, Proxies, Subjects
+from iogate.server.namespace import DynamicNamespace, Namespace, Namespaces, Predicate
+from iogate.server.origins import Origins
+from iogate.server.scopes import Scopes, parse_scopes
+from iogate.server.transport import Transport
+
+if TYPE_CHECKING:
+    from iogate.asgi import SocketIOApp
+    from iogate.asgi_types import ASGIApp
+
+logger = logging.getLogger("iogate")
+
+GOODBYE_TIMEOUT = 1.0
+"""Seconds that a client has to say that it has read why it is turned away; it is a figure of the wire contract."""
+LINGER = 5.0
+"""Seconds that a closed connection has to fetch what was written to it before it is cut off."""
+SHUTDOWN_TIMEOUT = 3.0
+"""Seconds that a shutdown waits for clients and handlers unless it is told otherwise."""
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """The numbers of a server. `Server` explains each."""
+
+    path: str
+    ping_interval: float
+    ping_timeout: float
+    connect_timeout: float
+    max_payload: int
+    max_buffered: int
+    max_attachments: int
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"(/[^/?#\s]+)+", self.path):
+            raise ConfigurationError(f'path is {self.path!r}: write it like "/socket.io", without a slash at the end')
+        for name in ("ping_interval", "ping_timeout", "connect_timeout"):
+            if type(getattr(self, name)) not in (int, float) or not 0 < getattr(self, name) <= 3600:
+                raise ConfigurationError(f"{name} is a number of seconds, more than 0 and at most 3600")
+        for name, least in (("max_payload", 1024), ("max_buffered", 1024), ("max_attachments", 0)):
+            if type(getattr(self, name)) is not int or getattr(self, name) < least:
+                raise ConfigurationError(f"{name} is a whole number, at least {least}")
+
+
+class Server(Registers, Emitter):
+    """A Socket.IO server. Everything that a `Namespace` has (`on`, `use`, `emit`, `to`, ...) it has for `/`.
+
+    Args:
+        auth: what verifies the token of every connection, such as `JWTAuth(...)`. There is no default: a server
+            that is open to everybody must say `auth=None`.
+        path: where it is served. A client's default is `/socket.io`.
+        cors_allowed_origins: the origins of the pages that may connect, such as `["https://app.example.com"]`.
+            Empty: pages of the same origin only. `["*"]`: every page.
+        ping_interval: seconds between two pings of a connection.
+        ping_timeout: seconds in which the pong must come.
+        connect_timeout: seconds from the opening of a transport to the verdict of the gate. A transport that is let
+            in nowhere by then is closed, whatever it sends.
+        max_payload: bytes that a frame or a polling payload may have.
+        max_buffered: bytes that may wait for a slow client before it is disconnected.
+        max_attachments: binary attachments that one packet may announce.
+        limits: how much is borne of clients that have no identity yet, and of one subject.
+        revocations: where revoked tokens are remembered; in memory unless said otherwise.
+        trusted_proxies: networks of proxies whose `X-Forwarded-For` is believed, such as `["10.0.0.0/8"]`.
+        clock: what time is taken from.
+
+    Raises:
+        ConfigurationError: the arguments do not make a safe server.
+    """
+
+    def __init__(
+        self,
+        *,
+        auth: Auth | None,
+        path: str = "/socket.io",
+        cors_allowed_origins: Collection[str] = (),
+        ping_interval: float = 25.0,
+        ping_timeout: float = 20.0,
+        connect_timeout: float = 10.0,
+        max_payload: int = 1_000_000,
+        max_buffered: int = 1_048_576,
+        max_attachments: int = MAX_ATTACHMENTS,
+        limits: Limits | None = None,
+        revocations: Revocations | None = None,
+        trusted_proxies: Collection[str] = (),
+        clock: Clock = SYSTEM,
+    ) -> None:
+        self.settings = Settings(
+            path, ping_interval, ping_timeout, connect_timeout, max_payload, max_buffered, max_attachments
+        )
+        self.origins = Origins(cors_allowed_origins)
+        if auth is not None and not (hasattr(auth, "verify") and isinstance(auth.sources, tuple)):
+            raise ConfigurationError("auth is JWTAuth(...), or None for a server that is open to everybody")
+        if auth is not None and auth.uses_cookies and not self.origins.listed:
+            raise ConfigurationError(
+                "with a Cookie source any page could act for its visitor: list the pages that may connect,"
+                ' cors_allowed_origins=["https://app.example.com"]'
+            )
+        self.hidden_parameters = frozenset(
+            source.name for source in (auth.sources if auth is not None else ()) if isinstance(source, Query)
+        )
+        self.connections: dict[str, Connection] = {}
+        self.closing = False
+        self.lingering: dict[str, Connection] = {}  # Closed, but with something that its client may still fetch.
+        self._namespaces = Namespaces()
+        self._root = self._namespaces.of(ROOT)
+        self._tasks: dict[asyncio.Task[None], Callable[[], None] | None] = {}
+        self._auth = auth
+        self.proxies = Proxies(trusted_proxies)
+        limits = limits or Limits()
+        self.pending = Pending(limits)
+        self.failures = Failures(limits, clock)
+        self.subjects = Subjects(limits)
+        self.revocations = revocations if revocations is not None else MemoryRevocations()
+        self.gate = Gate(auth, self._namespaces, self.revocations, self.failures)
+        self._deadlines = deadlines = Deadlines(clock)
+        self._lifetimes = Lifetimes(auth, deadlines)
+        in_band = auth.authenticate_within if auth is not None else None
+        self.identity_due = deadlines.queue(in_band or connect_timeout, Connection.identity_timed_out)
+        self.verdict_due = deadlines.queue(connect_timeout, _verdict_timed_out)
+        self.goodbye_due = deadlines.queue(GOODBYE_TIMEOUT, _part)
+        self.attachments_due = deadlines.queue(ping_timeout, _attachments_timed_out)
+        self._ping_due = deadlines.queue(ping_interval, self._ping)
+        self._pong_due = deadlines.queue(ping_timeout, _pong_timed_out)
+        self.linger_due = deadlines.queue(LINGER, _abort)
+
+    # The application's side.
+
+    @property
+    def handlers(self) -> Handlers:
+        """What the application registered for the root namespace."""
+        return self._root.handlers
+
+    @property
+    def _target(self) -> Target:
+        return Target((self._root,))
+
+    @overload
+    def of(self, name: str, *, scopes: Scopes = ()) -> Namespace: ...
+    @overload
+    def of(self, name: re.Pattern[str] | Predicate, *, scopes: Scopes = ()) -> DynamicNamespace: ...
+    def of(self, name: str | re.Pattern[str] | Predicate, *, scopes: Scopes = ()) -> Namespace | DynamicNamespace:
+        """Return a namespace, or all namespaces whose names match.
+
+        Args:
+            name: its name (`"/admin"`); or a pattern that the whole name must match, or a predicate that is given
+                it and returns True.
+            scopes: scopes that a token must have to be let in, all of them: a name, several with spaces between
+                them, or a list. They add to those given before.
+
+        Raises:
+            ConfigurationError: it cannot be the name of a namespace.
+        """
+        found: Namespace | DynamicNamespace
+        if isinstance(name, str):
+            found = self._namespaces.of(name)
+        elif isinstance(name, re.Pattern) or callable(name):
+            found = self._namespaces.matching(name)
+        else:
+            raise ConfigurationError(f"{name!r} is neither a name, a compiled pattern nor a predicate")
+        found.scopes |= parse_scopes(scopes)
+        return found
+
+    def asgi(self, other: ASGIApp | None = None) -> SocketIOApp:
+        """Return the ASGI application.
+
+        Args:
+            other: your own application, which gets every request that is not for `path`.
+        """
+        # The one import that goes upwards: it is here so that `io.asgi()` can be written.
+        from iogate.asgi import SocketIOApp
+
+        return SocketIOApp(self, other)
+
+    def start(self) -> None:
+        """Let clients in. The ASGI lifespan calls it; without one, the first client does."""
+        self.revocations.open()
+        self.closing = False
+
+    async def revoke(
+        self,
+        *,
+        token_id: str | None = None,
+        subject: str | None = None,
+        session_id: str | None = None,
+        key_id: str | None = None,
+        issuer: str | None = None,
+        issued_before: float | None = None,
+        until: float | None = None,
+    ) -> None:
+        """Revoke tokens before their time, and end the sockets that came with them.
+
+        What is said of the tokens holds together: `subject` with `key_id` means those of one person that one key
+        signed. When it returns, nothing more is sent to those sockets, what was queued for them is dropped, and such
+        a token is refused wherever it is shown.
+
+        Args:
+            token_id: their `jti`.
+            subject: their `sub`. Tokens that the person gets from now on are good again, unless `issued_before` says
+                otherwise.
+            session_id: their `sid`.
+            key_id: the `kid` of the key that signed them.
+            issuer: their `iss`.
+            issued_before: Unix time in seconds until which they were issued.
+            until: Unix time in seconds after which this is forgotten; when the longest-lived token that is accepted
+                now has expired, unless said otherwise.
+
+        Raises:
+            ConfigurationError: nothing was said that tells one token from another, or the server has no `auth`.
+        """
+        if self._auth is None:
+            raise ConfigurationError("there is no token to revoke on a server with auth=None")
+        now = self._auth.clock.wall()
+        if subject is not None and issued_before is None:
+            issued_before = now + self._auth.leeway  # The issuer's clock may be that far ahead.
+        revocation = Revocation(
+            token_id=token_id,
+            subject=subject,
+            session_id=session_id,
+            key_id=key_id,
+            issuer=issuer,
+            issued_before=issued_before,
+            until=now + self._auth.max_lifetime + self._auth.leeway if until is None else until,
+        )
+        connections = [*self.connections.values(), *self.lingering.values()]
+        await revoke(revocation, self.revocations, connections, now)
+
+    async def shutdown(self, timeout: float = SHUTDOWN_TIMEOUT) -> None:
+        """Close every connection, and return when the clients have been told and the handlers have ended.
+
+        Clients see a transport that closes, and come back to whatever serves the address next. Nobody new is let in.
+
+        Args:
+            timeout: seconds to wait at most; what is not done by then is cut off.
+        """
+        self.closing = True
+        transports = [connection.transport for connection in self.connections.values()]
+        for connection in list(self.connections.values()):
+            connection.close("server shutting down")
+        try:
+            async with asyncio.timeout(timeout):
+                while tasks := self._tasks.keys() - {asyncio.current_task()}:  # A handler may be who asks for the end.
+                    await asyncio.wait(tasks)
+        except TimeoutError:
+            for transport in transports:
+                transport.abort()
+            for task in self._tasks.keys() - {asyncio.current_task()}:
+                task.cancel()
+
+    # The transports' side.
+
+    def open(self, handshake: Handshake) -> Connection:
+        """Begin a session, and its deadlines; `Connection.begin` then gives it its transport."""
+        connection = Connection(self, secrets.token_urlsafe(15), handshake)
+        self.connections[connection.sid] = connection
+        self.identity_due.start(connection)
+        self.pending.add(connection)
+        self._ping_due.start(connection)
+        return connection
+
+    def transport(self, sid: str) -> Transport | None:
+        """Return the transport of a session, or of one that has ended and still has something to fetch."""
+        connection = self.connections.get(sid) or self.lingering.get(sid)
+        return connection.transport if connection is not None else None
+
+    # The connections' side.
+
+    def spawn(self, work: Coroutine[Any, Any, None], finished: Callable[[], None] | None = None) -> asyncio.Task[None]:
+        """Run something in a task that a shutdown waits for.
+
+        Args:
+            work: what to run.
+            finished: called when it has ended.
+        """
+        task = asyncio.create_task(work)
+        self._tasks[task] = finished
+        task.add_done_callback(self._finished)
+        return task
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        finished = self._tasks.pop(task, None)
+        if finished is not None:
+            finished()
+
+    def forget(self, connection: Connection) -> None:
+        """Take a closed connection out of every table."""
+        self.connections.pop(connection.sid, None)
+        for queue in (self.identity_due, self.attachments_due, self._ping_due, self._pong_due):
+            queue.stop(connection)
+        self.pending.discard(connection)
+        self._lifetimes.stop(connection)
+        if connection.identity is not None:
+            self.subjects.discard(connection, connection.identity.principal)
+
+    def identified(self, connection: Connection) -> None:
+        """Take note of the identity that a connection has from now on."""
+        if connection.identity is not None:
+            self._lifetimes.begin(connection)
+            self.subjects.add(connection, connection.identity.principal)  # The last: it may call handlers.
+
+    def pong_received(self, connection: Connection) -> None:
+        """Take note that a client lives. A pong that nobody asked for counts for nothing."""
+        if self._pong_due.stop(connection):
+            self._ping_due.start(connection)
+
+    def _ping(self, connection: Connection) -> None:
+        self._pong_due.start(connection)
+        connection.ping()
+
+    def __repr__(self) -> str:
+        return f"<Server on {self.settings.path} with {len(self.connections)} connections>"
+
+
+def _abort(transport: Transport) -> None:
+    transport.abort()
+
+
+def _pong_timed_out(connection: Connection) -> None:
+    connection.close("ping timeout", abort=True)
+
+
+def _attachments_timed_out(connection: Connection) -> None:
+    logger.info("closed: announced attachments did not come")
+    connection.close("parse error")
+
+
+def _verdict_timed_out(attempt: Attempt) -> None:
+    attempt.task.cancel()
+    attempt.refuse(AuthTimeout("no verdict before the deadline"))
+
+
+def _part(turned_away: tuple[Connection, str]) -> None:
+    connection, namespace = turned_away
+    connection.part(namespace)

@@ -1,0 +1,274 @@
+"""A socket: one client in one namespace, as the application sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from iogate.auth import Principal
+from iogate.errors import AckTimeout, Disconnected, InsufficientScope, NotAuthenticated
+from iogate.protocol.engineio.packets import Encoded
+from iogate.protocol.socketio.json import encode
+from iogate.protocol.socketio.packets import Packet, PacketType
+from iogate.server.emitter import ACK_TIMEOUT, Broadcast, Target, event_data
+from iogate.server.handshake import Handshake
+from iogate.server.identity import Identity
+from iogate.server.scopes import Scopes, parse_scopes
+
+if TYPE_CHECKING:
+    from iogate.server.connection import Connection
+    from iogate.server.namespace import Namespace
+
+_HEAD = re.compile(rb"4\d(?:\d+-)?(?:(/[^,]*),)?")
+"""Where a packet that is about to be sent says to which namespace it belongs."""
+
+
+class Socket:
+    """One client in one namespace.
+
+    Connect middleware sees it before it is let in: it can read everything and keep things in `data`, and rooms that
+    it joins count from the moment it is let in. What is emitted to it before is dropped, as it is after it has gone.
+    """
+
+    __slots__ = (
+        "_acks",
+        "_data",
+        "_identity",
+        "_last_ack",
+        "_rooms",
+        "_scoped",
+        "connected",
+        "connection",
+        "handshake",
+        "id",
+        "namespace",
+    )
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002
+        namespace: Namespace,
+        connection: Connection,
+        handshake: Handshake,
+        identity: Identity | None,
+    ) -> None:
+        self.id = id
+        self.namespace = namespace
+        self.connection = connection
+        self.handshake = handshake
+        self.connected = False
+        self._identity = identity
+        self._scoped: dict[str, frozenset[str]] | None = None  # The rooms that depend on scopes.
+        self._rooms: tuple[str, ...] = ()  # What was joined before it was let in.
+        self._data: dict[str, Any] | None = None
+        self._acks: dict[int, asyncio.Future[Any]] | None = None
+        self._last_ack = 0
+
+    # Who it is.
+
+    @property
+    def authenticated(self) -> bool:
+        """Whether it has an identity: False for a guest, and for everybody on a server without `auth`."""
+        return self._identity is not None
+
+    @property
+    def principal(self) -> Principal:
+        """The verified identity.
+
+        Raises:
+            NotAuthenticated: it has none; `authenticated` says so beforehand.
+        """
+        if self._identity is None:
+            raise NotAuthenticated("this socket has no identity: ask socket.authenticated first")
+        return self._identity.principal
+
+    @property
+    def claims(self) -> Mapping[str, Any]:
+        """The claims of its token; none for a guest."""
+        return self._identity.principal.claims if self._identity is not None else {}
+
+    @property
+    def user(self) -> Any:
+        """What `load_user` made of the claims; None if there is no such function, and for a guest."""
+        return self._identity.user if self._identity is not None else None
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """The scopes of its token; none for a guest."""
+        return self._identity.principal.scopes if self._identity is not None else frozenset()
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """A place for what the application wants to keep with it."""
+        if self._data is None:
+            self._data = {}
+        return self._data
+
+    # Rooms.
+
+    @property
+    def rooms(self) -> frozenset[str]:
+        """The rooms that it is in: the one of its own id, `user:<subject>` if it has an identity, and the joined."""
+        return self.namespace.members.of(self)
+
+    def join(self, *rooms: str, scopes: Scopes = ()) -> None:
+        """Enter rooms. Nothing happens once it has gone.
+
+        Args:
+            rooms: their names.
+            scopes: scopes that its token must have, all of them, as long as it is there: a refresh that takes one
+                away takes it out of the rooms, and what was queued for them is not sent.
+
+        Raises:
+            InsufficientScope: its token lacks one.
+        """
+        needed = parse_scopes(scopes)
+        if not needed <= self.scopes:
+            raise InsufficientScope(needed)
+        if needed:
+            self._scoped = {**(self._scoped or {}), **dict.fromkeys(rooms, needed)}
+        if self.connected:
+            self.namespace.members.join(self, rooms)
+        else:
+            self._rooms += rooms
+
+    def leave(self, *rooms: str) -> None:
+        """Leave rooms."""
+        for room in rooms:
+            (self._scoped or {}).pop(room, None)
+        if self.connected:
+            self.namespace.members.leave(self, rooms)
+        else:
+            self._rooms = tuple(room for room in self._rooms if room not in rooms)
+
+    # To itself.
+
+    def emit(self, event: str, *args: Any) -> None:
+        """Send an event to this client. It never waits.
+
+        Raises:
+            ConfigurationError: the name is reserved.
+            TypeError: an argument has no JSON.
+        """
+        data = event_data(event, args)
+        if self.connected:
+            self.connection.send(encode(Packet(PacketType.EVENT, self.namespace.name, data)))
+
+    def send(self, *args: Any) -> None:
+        """Emit `message`."""
+        self.emit("message", *args)
+
+    async def call(self, event: str, *args: Any, timeout: float = ACK_TIMEOUT) -> Any:
+        """Send an event and return what the client acknowledged: None, one value, or a tuple of several.
+
+        Args:
+            event: its name.
+            args: its arguments.
+            timeout: seconds to wait.
+
+        Raises:
+            AckTimeout: no answer in time.
+            Disconnected: the client has gone, or went before it answered.
+        """
+        data = event_data(event, args)
+        if not self.connected:
+            raise Disconnected(f"{event!r} cannot be acknowledged: the socket is not connected")
+        self._last_ack = id_ = self._last_ack + 1
+        if self._acks is None:
+            self._acks = {}
+        answer = self._acks[id_] = asyncio.get_running_loop().create_future()
+        try:
+            self.connection.send(encode(Packet(PacketType.EVENT, self.namespace.name, data, id_)))
+            async with asyncio.timeout(timeout):
+                return await answer
+        except TimeoutError:
+            raise AckTimeout(f"{event!r} was not acknowledged in {timeout} s") from None
+        finally:
+            self._acks.pop(id_, None)
+
+    @property
+    def volatile(self) -> Broadcast:
+        """Only this client, but what is sent is dropped if it cannot take it at once."""
+        return Broadcast(Target((self.namespace,), rooms=(self.id,), volatile=True))
+
+    # To the others.
+
+    @property
+    def broadcast(self) -> Broadcast:
+        """Everybody in the namespace but this socket."""
+        return Broadcast(Target((self.namespace,), excluded=(self.id,)))
+
+    @property
+    def local(self) -> Broadcast:
+        """Everybody in the namespace on this server but this socket."""
+        return self.broadcast.local
+
+    def to(self, *rooms: str) -> Broadcast:
+        """Everybody in any of these rooms but this socket."""
+        return self.broadcast.to(*rooms)
+
+    def except_(self, *rooms: str) -> Broadcast:
+        """Everybody in none of these rooms, and not this socket."""
+        return self.broadcast.except_(*rooms)
+
+    def disconnect(self, close: bool = False) -> None:
+        """Tell the client to leave the namespace; its handlers see the reason `server namespace disconnect`.
+
+        Args:
+            close: end the whole connection, with its sockets in other namespaces.
+        """
+        self.connection.disconnect(self, close=close)
+
+    # For the connection and the gate.
+
+    def enter(self, identity: Identity | None) -> None:
+        """Be let in, with the identity that the connection has now: appear in the namespace and in the rooms."""
+        self.connected = True
+        self.namespace.members.add(self)
+        self.namespace.members.join(self, self._rooms)
+        self._rooms = ()
+        if identity is not None:  # It may be a newer one than middleware has seen, and give less.
+            self.renew(identity)
+
+    def renew(self, identity: Identity) -> bool:
+        """Take another identity, and leave the rooms that it does not give; say whether there were any."""
+        self._identity = identity
+        self.namespace.members.join(self, self._own_rooms())
+        lost = [room for room, needed in (self._scoped or {}).items() if not needed <= identity.principal.scopes]
+        self.leave(*lost)
+        return bool(lost)
+
+    def misses(self, packet: Encoded) -> bool:
+        """Say whether a packet was meant for rooms of which it is in none any more."""
+        if packet.audience is None or packet.audience[0] is not self.namespace:
+            return False
+        return self.rooms.isdisjoint(packet.audience[1])
+
+    def hears(self, packet: Encoded) -> bool:
+        """Say whether a packet is for its namespace."""
+        head = _HEAD.match(packet.text)
+        return head is not None and (head[1] or b"/").decode() == self.namespace.name
+
+    def _own_rooms(self) -> tuple[str, ...]:
+        subject = self._identity.principal.subject if self._identity is not None else ""
+        return (f"user:{subject}",) if subject else ()
+
+    def exit(self) -> None:
+        """Be gone: from the namespace, the rooms, and for whoever waits for an answer."""
+        self.connected = False
+        self.namespace.members.remove(self)
+        for answer in (self._acks or {}).values():
+            if not answer.done():
+                answer.set_exception(Disconnected("the client went before it answered"))
+
+    def acknowledged(self, id_: int, args: list[Any]) -> None:
+        """Take the client's answer to a `call`. One that nobody waits for is dropped."""
+        answer = self._acks.get(id_) if self._acks else None
+        if answer is not None and not answer.done():
+            answer.set_result(None if not args else args[0] if len(args) == 1 else tuple(args))
+
+    def __repr__(self) -> str:
+        subject = self._identity.principal.subject if self._identity is not None else None
+        return f"<Socket {self.id} in {self.namespace.name} of {subject!r}>"

@@ -1,0 +1,42 @@
+"""What a connection asks of the thing that moves its bytes."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from iogate.protocol.engineio.packets import Encoded
+
+
+class Transport(Protocol):
+    """What moves the bytes of a connection. It decides nothing."""
+
+    @property
+    def name(self) -> str:
+        """The name that Engine.IO has for it."""
+
+    @property
+    def upgradable(self) -> bool:
+        """Whether a WebSocket may ask to take its place."""
+
+    @property
+    def writable(self) -> bool:
+        """Whether a packet would leave at once."""
+
+    @property
+    def congested(self) -> bool:
+        """Whether the client does not take what is being sent to it."""
+
+    def write(self, packet: Encoded) -> bool:
+        """Send a packet at once, if that can be done: then there is no need to keep it."""
+
+    def flush(self) -> None:
+        """Send what `Connection.take` or `take_one` gives, now or as soon as it can be sent. It never waits."""
+
+    def close(self, reason: str) -> None:
+        """Send what there is, then close. The reason is for the transport to put into its own words."""
+
+    def abort(self) -> None:
+        """Close now, whatever has not been sent."""
+
+    async def closed(self) -> None:
+        """Return when nothing more will be sent, after `close` or `abort`."""

@@ -1,0 +1,1 @@
+"""What moves the bytes of a connection: HTTP long-polling and WebSocket. They decide nothing."""

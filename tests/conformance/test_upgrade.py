@@ -1,0 +1,207 @@
+"""Engine.IO v4: the move of a session from polling to WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from websockets.asyncio.client import ClientConnection
+
+from tests.conformance.conftest import echo_server
+from tests.conformance.wire import (
+    WEBSOCKET,
+    Polling,
+    WebSocket,
+    echoes,
+    ends,
+    enter,
+    polling,
+    raw_websocket,
+    refused,
+    within,
+)
+from tests.servers import serve
+
+pytestmark = pytest.mark.usefixtures("lane")
+
+BAD_REQUEST = {"code": 3, "message": "Bad request"}
+
+
+def target(opened: Polling) -> dict[str, str]:
+    """Return the parameters of a WebSocket that asks for this session."""
+    return {**WEBSOCKET, "sid": opened.handshake["sid"]}
+
+
+async def move(connection: ClientConnection) -> WebSocket:
+    """Do the three steps of an upgrade, and return the session as it goes on."""
+    await connection.send("2probe")
+    assert await within(connection.recv()) == "3probe"
+    await connection.send("5")
+    return WebSocket(connection)
+
+
+async def closes(connection: ClientConnection) -> None:
+    """Wait until the server has closed the WebSocket."""
+    await ends(WebSocket(connection))
+
+
+async def test_a_session_moves_with_a_probe(url: str) -> None:
+    async with polling(url) as before:
+        await enter(before)
+        async with raw_websocket(url, target(before)) as connection:
+            after = await move(connection)
+            await echoes(after)
+
+
+async def test_a_poll_that_waits_is_released_with_a_noop(url: str) -> None:
+    async with polling(url) as before:
+        await enter(before)
+        async with raw_websocket(url, target(before)) as connection:
+            poll = asyncio.create_task(before.get())
+            await connection.send("2probe")
+            assert await within(connection.recv()) == "3probe"
+            answer = await within(poll)
+            assert (answer.status_code, answer.text) == (200, "6")
+            await connection.send("5")
+            await echoes(WebSocket(connection))
+
+
+async def test_polling_works_until_the_last_step(url: str) -> None:
+    async with polling(url) as before:
+        await enter(before)
+        async with raw_websocket(url, target(before)) as connection:
+            await connection.send("2probe")
+            assert await within(connection.recv()) == "3probe"
+            await before.send('42["echo","during"]')
+            while (packet := await within(before.receive())) == "6":
+                pass
+            assert packet == '42["echo","during"]'
+            await connection.send("5")
+            await echoes(WebSocket(connection))
+
+
+async def test_what_was_not_fetched_before_the_upgrade_comes_after_it_in_order(url: str) -> None:
+    async with polling(url) as before:
+        await enter(before)
+        async with raw_websocket(url, target(before)) as connection:
+            await before.send(*(f'42["echo",{number}]' for number in range(50)))
+            after = await move(connection)
+            await after.send(*(f'42["echo",{number}]' for number in range(50, 100)))
+            heard = [await within(after.receive()) for _ in range(100)]
+    assert heard == [f'42["echo",{number}]' for number in range(100)]
+
+
+async def test_a_session_may_enter_its_namespace_after_the_upgrade(url: str) -> None:
+    async with polling(url) as before, raw_websocket(url, target(before)) as connection:
+        after = await move(connection)
+        await enter(after)
+        await echoes(after)
+
+
+async def test_requests_for_a_session_that_has_moved_are_refused_and_harm_nothing(url: str) -> None:
+    async with polling(url) as before:
+        await enter(before)
+        async with raw_websocket(url, target(before)) as connection:
+            after = await move(connection)
+            await echoes(after)
+            for answer in (await before.get(), await before.post('42["echo"]')):
+                assert (answer.status_code, answer.json()) == (400, BAD_REQUEST)
+            await echoes(after)
+
+
+async def test_another_socket_for_a_session_that_has_moved_is_refused_and_harms_nothing(url: str) -> None:
+    async with polling(url) as before:
+        await enter(before)
+        async with raw_websocket(url, target(before)) as connection:
+            after = await move(connection)
+            await echoes(after)
+            answer = await refused(url, target(before))
+            assert (answer.status_code, json.loads(answer.body)) == (400, BAD_REQUEST)
+            await echoes(after)
+
+
+async def test_a_second_socket_during_an_upgrade_is_refused_and_the_first_goes_on(url: str) -> None:
+    async with polling(url) as before:
+        await enter(before)
+        async with raw_websocket(url, target(before)) as connection:
+            await connection.send("2probe")
+            assert await within(connection.recv()) == "3probe"
+            answer = await refused(url, target(before))
+            assert (answer.status_code, json.loads(answer.body)) == (400, BAD_REQUEST)
+            await connection.send("5")
+            await echoes(WebSocket(connection))
+
+
+@pytest.mark.parametrize("frame", ["", "2", "2prob", "3probe", "5", '42["echo"]', "1", b"2probe"], ids=repr)
+async def test_an_upgrade_that_begins_wrongly_fails_and_polling_goes_on(url: str, frame: str | bytes) -> None:
+    async with polling(url) as before:
+        await enter(before)
+        async with raw_websocket(url, target(before)) as connection:
+            await connection.send(frame)
+            await closes(connection)
+        await skip_noops(before)
+
+
+@pytest.mark.parametrize("frame", ["2probe", "2", '42["echo"]', b"5"], ids=repr)
+async def test_an_upgrade_that_ends_wrongly_fails_and_polling_goes_on(url: str, frame: str | bytes) -> None:
+    async with polling(url) as before:
+        await enter(before)
+        async with raw_websocket(url, target(before)) as connection:
+            await connection.send("2probe")
+            assert await within(connection.recv()) == "3probe"
+            await connection.send(frame)
+            await closes(connection)
+        await skip_noops(before)
+
+
+@pytest.mark.parametrize("probed", [False, True])
+async def test_a_socket_that_goes_away_during_an_upgrade_leaves_polling_working(url: str, probed: bool) -> None:
+    async with polling(url) as before:
+        await enter(before)
+        async with raw_websocket(url, target(before)) as connection:
+            if probed:
+                await connection.send("2probe")
+                assert await within(connection.recv()) == "3probe"
+        await skip_noops(before)
+        # And it may try again.
+        async with raw_websocket(url, target(before)) as connection:
+            await echoes(await move(connection))
+
+
+async def test_a_session_that_ends_takes_the_socket_of_an_unfinished_upgrade_with_it(url: str) -> None:
+    async with polling(url) as before:
+        await enter(before)
+        async with raw_websocket(url, target(before)) as connection:
+            await before.send("1")
+            await closes(connection)
+
+
+async def test_an_upgrade_that_stops_half_way_is_ended_in_time() -> None:
+    async with serve(echo_server(ping_interval=0.2, ping_timeout=0.2)) as url, polling(url) as before:
+        await enter(before)
+        async with raw_websocket(url, target(before)) as connection:
+            await connection.send("2probe")
+            assert await within(connection.recv()) == "3probe"
+            # Nobody polls and nobody answers the pings any more.
+            await closes(connection)
+
+
+async def test_heartbeats_go_on_after_the_upgrade() -> None:
+    async with serve(echo_server(ping_interval=0.2, ping_timeout=0.2)) as url, polling(url) as before:
+        await enter(before)
+        async with raw_websocket(url, target(before)) as connection:
+            after = await move(connection)
+            for _ in range(3):
+                assert await within(after.receive_any()) == "2"
+                await after.send("3")
+            await echoes(after)
+            await ends(after)
+
+
+async def skip_noops(opened: Polling) -> None:
+    """Make sure that polling is served, whatever noops the failed upgrade left behind."""
+    await opened.send('42["echo","polling"]')
+    while (packet := await within(opened.receive())) == "6":
+        pass
+    assert packet == '42["echo","polling"]'
