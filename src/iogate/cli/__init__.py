@@ -1,0 +1,30 @@
+"""The command line: `iogate`. Each subcommand is a file of this folder, loaded when it is asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+from iogate import __version__
+
+_COMMANDS = ("run", "token")
+
+
+class _Commands(click.Group):
+    """Load a subcommand only when it runs, so that `iogate token` starts without a web server."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"iogate.cli.{cmd_name}"), cmd_name)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="iogate")
+def main() -> None:
+    """Serve Socket.IO with a verified identity on every connection."""
