@@ -1,0 +1,1 @@
+"""The chat demo: an account, a token, a room whose door asks for it."""
