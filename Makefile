@@ -1,0 +1,84 @@
+# Everything a fresh machine needs to run the demo and the tests. What is missing is installed on the first run;
+# later runs find the stamps and start at once.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 3000
+ARGS ?=
+
+VENV := .venv
+PY := $(VENV)/bin/python
+# Node may be the system's or, where there is none, the wheel's inside the virtual environment.
+WITH_NODE = PATH="$$("$(CURDIR)/tools/node.sh" --path)"
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+# Behind a proxy with a certificate of its own, npm trusts what the machine trusts, as pip does.
+export NODE_USE_SYSTEM_CA := 1
+
+.PHONY: help demo test check format clean node chromium
+
+help: ## Say what can be made
+	@echo "iogate: make TARGET"
+	@echo
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
+	@echo
+	@echo "  PYTHON=python3.12   the Python to use, 3.11 or newer"
+	@echo "  PORT=3000           where the demo listens"
+	@echo "  ARGS='-k polling'   more arguments for pytest"
+
+demo: $(VENV)/.demo examples/chat/node_modules/.installed ## Serve the chat demo on http://localhost:3000
+	@trap : INT TERM; PORT=$(PORT) $(VENV)/bin/iogate run examples.chat.app:app --host $(HOST) --port $(PORT) \
+	  || { code=$$?; test $$code -eq 130 || test $$code -eq 143 || exit $$code; }
+
+test: $(VENV)/.dev examples/chat/node_modules/.installed tests/e2e/js/node_modules/.installed clients/js/node_modules/.installed | node chromium ## Run all tests, those with real clients and a browser too
+	@$(WITH_NODE) $(PY) -m pytest $(ARGS)
+
+check: $(VENV)/.dev ## Lint, check the format, the types and the layers
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy src tests examples benchmarks
+	@$(VENV)/bin/lint-imports
+
+format: $(VENV)/.dev ## Put the code into shape
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+clean: ## Remove what the other targets made
+	@rm -rf $(VENV) build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find . -name node_modules -prune -exec rm -rf {} +
+	@find . -name __pycache__ -prune -exec rm -rf {} +
+
+# The virtual environment, in two steps: what the demo runs on, and the tools of the developers.
+
+$(VENV)/.made:
+	@tools/venv.sh $(PYTHON) $(VENV)
+	@touch $@
+
+$(VENV)/.demo: pyproject.toml | $(VENV)/.made
+	@echo "==> installing iogate and what the demo needs"
+	@$(PY) -m pip install --quiet --editable '.[chat]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml $(VENV)/.demo
+	@echo "==> installing the tools of the tests and the checks"
+	@$(PY) -m pip install --quiet --group dev
+	@touch $@
+
+%/node_modules/.installed: %/package.json %/package-lock.json | node
+	@echo "==> installing the JavaScript of $*"
+	@cd $* && $(WITH_NODE) npm ci --no-audit --no-fund --no-update-notifier --loglevel=error
+	@touch $@
+
+# What only the machine can give is looked for every time: that is quick, and it can go away.
+
+node: | $(VENV)/.made
+	@tools/node.sh --install $(PY)
+
+chromium:
+	@tools/system-package.sh "a browser for the tests of the demo" chromium chromium chromium-browser google-chrome

