@@ -218,7 +218,11 @@ async def test_nothing_but_connect_may_come_first(
     assert handled == []
 
 
-async def test_an_event_that_overtakes_the_verdict_ends_the_connection(url: str, transport: str) -> None:
+async def test_an_event_that_overtakes_the_verdict_ends_the_connection(io: Server, url: str, transport: str) -> None:
+    @io.use
+    async def slow(socket: Socket) -> None:
+        await asyncio.Event().wait()
+
     async with session(url, transport) as bad:
         await bad.send("40" + json.dumps({"token": make_token()}), '42["echo","too early"]')
         assert '42["echo","too early"]' not in await within(said(bad))

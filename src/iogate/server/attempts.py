@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from iogate.auth import Auth, AuthPayload
 from iogate.errors import BAD_CREDENTIALS, Refused
-from iogate.protocol.socketio.json import encode
 from iogate.protocol.socketio.packets import Packet, PacketType
 from iogate.server import dispatch
 from iogate.server.handshake import Handshake
@@ -66,12 +65,17 @@ class Attempt:
     def __init__(self, connection: Connection, namespace: str) -> None:
         self.connection = connection
         self.namespace = namespace
-        self.task: asyncio.Task[None]  # The verdict in the making.
+        self.task: asyncio.Task[None] | None = None  # The verdict in the making, once it has had to wait.
 
     @property
     def pending(self) -> bool:
         """Whether its verdict is still waited for: it is not once the client has gone or the deadline has passed."""
         return self.connection.attempts.get(self.namespace) is self
+
+    def cancel(self) -> None:
+        """Stop whatever is still done for its verdict."""
+        if self.task is not None:
+            self.task.cancel()
 
     def credential(self, auth: Auth) -> str | None:
         """Return the token that was shown, or None. Raises `AuthError` for what was meant as one and is none."""
@@ -131,7 +135,10 @@ class Connect(Entry):
         connection.send(connection.socketio.accept(self.namespace, self.socket_id))
 
     def refuse(self, refusal: Refused) -> None:
-        """Answer CONNECT_ERROR. A transport that is let in nowhere is closed after that, as is one that goes on."""
+        """Answer CONNECT_ERROR. A transport that is let in nowhere is closed after that, as is one that goes on.
+
+        Not at once: clients ask for all their namespaces together, and the next one may have come already.
+        """
         connection = self.connection
         connection.decided(self)
         connection.refusals += isinstance(refusal, BAD_CREDENTIALS)
@@ -139,7 +146,7 @@ class Connect(Entry):
         if connection.refusals >= MAX_REFUSALS:
             connection.close("forced close")
         else:
-            connection.close_if_empty()
+            connection.server.turn.add(connection.close_if_empty)
 
 
 class InBand(Entry):
@@ -233,4 +240,6 @@ def _authenticated(attempt: InBand | Refresh, ack_id: int | None) -> None:
 
 def _acknowledge(attempt: InBand | Refresh, ack_id: int | None, answer: object) -> None:
     if ack_id is not None:
-        attempt.connection.send(encode(Packet(PacketType.ACK, attempt.namespace, [answer], ack_id)))
+        attempt.connection.send(
+            attempt.connection.socketio.encode(Packet(PacketType.ACK, attempt.namespace, [answer], ack_id))
+        )

@@ -16,9 +16,11 @@ from iogate.protocol.engineio import connection as engineio
 from iogate.protocol.engineio.packets import MESSAGE_DIGIT, PING, Encoded, OpenPacket, PacketType
 from iogate.protocol.socketio import connection as socketio
 from iogate.protocol.socketio import packets
-from iogate.protocol.socketio.json import encode
+from iogate.protocol.socketio.json import JSON
+from iogate.protocol.socketio.packets import ROOT
 from iogate.server import dispatch
 from iogate.server.attempts import Attempt, Connect, InBand, Refresh, unauthorized
+from iogate.server.eager import Rest
 from iogate.server.handshake import Handshake
 from iogate.server.identity import Identity
 from iogate.server.transport import Transport
@@ -37,6 +39,8 @@ GOODBYE = 1
 """The id of the acknowledgement by which a client says that it has read why it is turned away."""
 
 AUTHENTICATE = "authenticate"
+DIRECT = b"42"
+"""How an event of the root namespace begins; and one of another namespace, which is left alone then."""
 EVENT = packets.PacketType.EVENT
 
 
@@ -51,6 +55,7 @@ class Connection:
 
     __slots__ = (
         "_closed",
+        "_direct",
         "_engine",
         "_idle",
         "_late",
@@ -58,6 +63,7 @@ class Connection:
         "_running",
         "attempts",
         "buffered",
+        "busy",
         "end_due",
         "goodbyes",
         "handshake",
@@ -84,10 +90,14 @@ class Connection:
         self.goodbyes: set[str] = set()  # Turned away, and given a moment to say that they have read why.
         self.refusals = 0
         self.buffered = 0
-        self.socketio = socketio.Connection(engineio.Role.SERVER, max_attachments=server.settings.max_attachments)
+        self.busy = False  # So many of its handlers are running that nothing more may be read from the client for now.
+        self.socketio = socketio.Connection(
+            engineio.Role.SERVER, parser=server.parser, max_attachments=server.settings.max_attachments
+        )
         self._engine = engineio.Connection(engineio.Role.SERVER)
         self._outbox: deque[Encoded] = deque()
         self._closed = False
+        self._direct: Socket | None = None  # The one in the root namespace, if its events can be handled directly.
         self._late = False  # The deadline has passed: nothing that is asked for now is answered.
         self._running = 0
         self._idle: asyncio.Event | None = None
@@ -119,6 +129,8 @@ class Connection:
 
     def receive(self, frame: bytes, *, binary: bool = False) -> None:
         """Take one frame from the transport. What breaks the grammar or a limit closes the connection."""
+        if self._direct is not None and frame[:2] == DIRECT and not binary and dispatch.direct(self._direct, frame):
+            return
         if self._closed:
             return
         try:
@@ -133,12 +145,18 @@ class Connection:
                 if not self.sockets:
                     raise ProtocolError("attachments of a client that has not been let in")
                 self.server.attachments_due.start(self)
+                self._direct = None
             elif binary:
                 self.server.attachments_due.stop(self)
+                self._choose_direct()
             if packet is not None:
                 self._handle(packet)
         except ProtocolError as error:
             self.fail(error)
+
+    def _choose_direct(self) -> None:
+        """Say whose events need no look at the grammar: the general way and `dispatch.direct` must not differ."""
+        self._direct = self.sockets.get(ROOT) if self.server.parser is JSON and not self.socketio.waiting else None
 
     def fail(self, error: ProtocolError) -> None:
         """End the session because of what its client sent."""
@@ -194,8 +212,16 @@ class Connection:
 
     def _try(self, attempt: Attempt, verdict: Coroutine[Any, Any, None]) -> None:
         self.attempts[attempt.namespace] = attempt
-        attempt.task = self.server.spawn(verdict)
-        self.server.verdict_due.start(attempt)
+        try:
+            rest = self.server.eager.begin(verdict)
+        except asyncio.CancelledError:
+            return  # By a hook that was called for it: the gate has refused it.
+        if rest is not None:
+            attempt.task = self.server.go_on(rest)
+            if attempt.pending:
+                self.server.verdict_due.start(attempt)
+            else:  # A hook has ended the connection, and waits for something else now.
+                attempt.cancel()
 
     def decided(self, attempt: Attempt) -> None:
         """Take note that there is a verdict on an attempt, or that none is waited for any more."""
@@ -205,7 +231,7 @@ class Connection:
     def _withdraw(self, name: str) -> None:
         attempt = self.attempts.get(name)
         if attempt is not None:
-            attempt.task.cancel()
+            attempt.cancel()
             self.decided(attempt)
         self.waiting.pop(name, None)
         if name in self.goodbyes:  # Whatever it says now, it knows that it is turned away.
@@ -220,7 +246,7 @@ class Connection:
             self._late = True
             for attempt in list(self.attempts.values()):
                 if attempt.pending:
-                    attempt.task.cancel()
+                    attempt.cancel()
                     attempt.refuse(refusal)
         for name in list(self.waiting):
             self.turn_away(name, refusal)
@@ -248,7 +274,7 @@ class Connection:
 
     def tell(self, namespace: str, event: str, payload: object, ack_id: int | None = None) -> None:
         """Send an event of the gate's own."""
-        self.send(encode(packets.Packet(packets.PacketType.EVENT, namespace, [event, payload], ack_id)))
+        self.send(self.socketio.encode(packets.Packet(EVENT, namespace, [event, payload], ack_id)))
 
     # Who it is.
 
@@ -258,6 +284,7 @@ class Connection:
             self.server.identity_due.stop(self)
         self.server.pending.discard(self)
         self.sockets[socket.namespace.name] = socket
+        self._choose_direct()
         socket.enter(self.identity)
 
     def adopt(self, identity: Identity) -> None:
@@ -291,16 +318,18 @@ class Connection:
 
     def send(self, packet: Encoded, *, volatile: bool = False) -> None:
         """Hand a packet to the transport. A consumer that leaves more than `max_buffered` bytes unread is closed."""
-        if self._closed or (volatile and not (self.transport.writable and self.buffered < VOLATILE_BUFFERED)):
+        if self._closed or (not self._outbox and self.transport.write(packet)):
+            return
+        writable = self.transport.writable
+        if volatile and not (writable and self.buffered < VOLATILE_BUFFERED):
             return
         # What counts is what the client has had a chance to read: one large packet, or many at once, end nobody.
-        if self.buffered > self.server.settings.max_buffered and not self.transport.writable:
+        if self.buffered > self.server.settings.max_buffered and not writable:
             self.close("slow consumer", abort=True)
             return
-        if self._outbox or not self.transport.write(packet):
-            self.buffered += packet.size
-            self._outbox.append(packet)
-            self.transport.flush()
+        self.buffered += packet.size
+        self._outbox.append(packet)
+        self.transport.flush()
 
     def take(self) -> list[Encoded]:
         """Return all that is to be sent, for a transport that sends it at once. It calls `sent` for each."""
@@ -366,6 +395,8 @@ class Connection:
         if self._closed:
             return
         self._closed = True
+        self._direct = None
+        self.busy = False
         self._engine.close()
         for name in {*self.attempts, *self.waiting, *self.goodbyes}:
             self._withdraw(name)
@@ -383,6 +414,7 @@ class Connection:
     def _forget(self, socket: Socket, reason: str) -> None:
         if self.sockets.pop(socket.namespace.name, None) is not socket:
             return  # The disconnect handler of another one has sent it away.
+        self._choose_direct()
         socket.exit()
         socket.namespace.release()
         if not self.sockets and not self._closed:
@@ -391,21 +423,23 @@ class Connection:
 
     # The work it causes.
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a handler in a task that counts as this connection's."""
+    def go_on(self, rest: Rest, work: Coroutine[Any, Any, None]) -> None:
+        """Go on with a handler that waits, in a task that counts as this connection's.
+
+        Args:
+            rest: what is left of the handler.
+            work: awaits it, and does what is to be done with its result.
+        """
         self._running += 1
-        self.server.spawn(work, self._finished)
+        self.busy = self._running >= MAX_RUNNING and not self._closed
+        self.server.go_on(rest, work, self._finished)
 
     def _finished(self) -> None:
         self._running -= 1
-        if self._idle is not None and self._running < MAX_RUNNING:
+        self.busy = self._running >= MAX_RUNNING and not self._closed
+        if self._idle is not None and not self.busy:
             self._idle.set()
             self._idle = None
-
-    @property
-    def busy(self) -> bool:
-        """Whether nothing more may be read from the client for now: `MAX_RUNNING` of its handlers are running."""
-        return self._running >= MAX_RUNNING and not self._closed
 
     async def ready(self) -> None:
         """Return when more may be read from the client."""

@@ -1,20 +1,22 @@
 """From an EVENT packet to the application's handler, and from its result to the acknowledgement.
 
-A plain handler runs at once, an `async def` one in a task, and middleware costs nothing where there is none.
+A handler begins at once, an `async def` one too; that one gets a task if it has to wait (`eager.py`). Middleware costs
+nothing where there is none.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from iogate.auth import Principal
 from iogate.errors import InsufficientScope, Refused
-from iogate.protocol.socketio.json import encode
+from iogate.protocol.socketio.json import decode_event
 from iogate.protocol.socketio.packets import Packet, PacketType
+from iogate.server.eager import Rest
 from iogate.server.handlers import CONNECT, DISCONNECT, REFRESH, CallNext, Event, EventMiddleware, Handler
 
 if TYPE_CHECKING:
@@ -30,6 +32,31 @@ BAD_ARGUMENTS = {"error": {"code": "bad_arguments", "message": "The event does n
 """The acknowledgement of an event with too few or too many arguments."""
 
 
+def direct(socket: Socket, frame: bytes) -> bool:
+    """Handle an event of the root namespace in the shortest way there is.
+
+    Nearly all events are such. `Connection.receive` and `dispatch` do the same by way of packets and states, for a
+    third more of what an event costs.
+
+    Args:
+        socket: who sent it.
+        frame: a text frame that begins with `42`.
+
+    Returns:
+        False if it is left to the general way: what is broken, refused, or handled by something that has no name.
+    """
+    event = decode_event(frame)
+    if event is None:
+        return False
+    args, ack_id = event
+    handler = socket.namespace.handlers.direct.get(args[0])
+    if handler is None or not handler.least <= len(args) <= handler.most:
+        return False
+    args[0] = socket
+    _handle(socket, handler, args, ack_id)
+    return True
+
+
 def dispatch(socket: Socket, data: list[Any], ack_id: int | None) -> None:
     """Handle an event.
 
@@ -41,28 +68,18 @@ def dispatch(socket: Socket, data: list[Any], ack_id: int | None) -> None:
     handlers = socket.namespace.handlers
     if handlers.event_middleware:
         event = Event(data[0], tuple(data[1:]))
-        _spawn(socket, _through_middleware(socket, event), ack_id)
+        _handle(socket, _THROUGH_MIDDLEWARE, [socket, event], ack_id)
         return
     handler, catch_all = handlers.find(data[0])
     if handler is None:
         return
-    args = data if catch_all else data[1:]
+    args = [socket, *data] if catch_all else [socket, *data[1:]]
     if handler.scopes and not handler.scopes <= socket.scopes:
         _forbid(socket, data[0], ack_id, handler.scopes)
-    elif not handler.takes(1 + len(args)):
+    elif not handler.takes(len(args)):
         _acknowledge(socket, ack_id, BAD_ARGUMENTS)
-    elif handler.is_async:
-        _spawn(socket, handler.function(socket, *args), ack_id)
     else:
-        try:
-            result = handler.function(socket, *args)
-        except FAILURES as error:
-            _failed(socket, ack_id, error)
-        else:
-            if type(result) is CoroutineType:  # A lambda, or a decorator that has hidden the `async`.
-                _spawn(socket, result, ack_id)
-            else:
-                _acknowledge(socket, ack_id, result)
+        _handle(socket, handler, args, ack_id)
 
 
 def connected(socket: Socket) -> None:
@@ -86,12 +103,14 @@ def _run(socket: Socket, event: str, args: tuple[Any, ...], on_failure: Callable
         return
     try:
         result = handler.function(socket, *args)
+        if result.__class__ is CoroutineType or handler.is_async:
+            result = socket.connection.server.eager.begin(_coroutine(result))
     except FAILURES as error:
         _log(socket, handler, error)
         on_failure()
     else:
-        if handler.is_async or type(result) is CoroutineType:
-            socket.connection.spawn(_awaited(socket, handler, result, on_failure))
+        if result.__class__ is Rest:
+            socket.connection.go_on(result, _awaited(socket, handler, result, on_failure))
 
 
 async def _awaited(socket: Socket, handler: Handler, result: Awaitable[Any], on_failure: Callable[[], None]) -> None:
@@ -108,8 +127,26 @@ def _log(socket: Socket, handler: Handler, error: BaseException) -> None:
     logger.error("the handler %r of %s failed", handler, socket.namespace.name, exc_info=error)
 
 
-def _spawn(socket: Socket, handling: Awaitable[Any], ack_id: int | None) -> None:
-    socket.connection.spawn(_answered(socket, handling, ack_id))
+def _handle(socket: Socket, handler: Handler, args: list[Any], ack_id: int | None) -> None:
+    try:
+        result = handler.function(*args)
+        if result.__class__ is CoroutineType or handler.is_async:  # Some are `async` and do not look it: a lambda, say.
+            result = socket.connection.server.eager.begin(_coroutine(result))
+    except FAILURES as error:
+        _failed(socket, ack_id, error)
+    else:
+        if result.__class__ is Rest:
+            socket.connection.go_on(result, _answered(socket, result, ack_id))
+        elif ack_id is not None:
+            _acknowledge(socket, ack_id, result)
+
+
+def _coroutine(awaitable: Awaitable[Any]) -> Coroutine[Any, Any, Any]:
+    return awaitable if isinstance(awaitable, CoroutineType) else _result(awaitable)
+
+
+async def _result(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
 
 
 async def _answered(socket: Socket, handling: Awaitable[Any], ack_id: int | None) -> None:
@@ -134,6 +171,9 @@ async def _through_middleware(socket: Socket, event: Event) -> Any:
     for middleware in reversed(socket.namespace.handlers.event_middleware):
         chain = _Around(socket, middleware, chain)
     return await chain(event)
+
+
+_THROUGH_MIDDLEWARE = Handler(_through_middleware)
 
 
 class _Around:
@@ -199,7 +239,7 @@ def _acknowledge(socket: Socket, ack_id: int | None, result: Any) -> None:
         return
     data = [] if result is None else list(result) if isinstance(result, tuple) else [result]
     try:
-        packet = encode(Packet(PacketType.ACK, socket.namespace.name, data, ack_id))
+        packet = socket.namespace.encode(Packet(PacketType.ACK, socket.namespace.name, data, ack_id))
     except Exception as error:  # It has no JSON, for one of many reasons.
         _failed(socket, ack_id, error)
     else:

@@ -9,13 +9,14 @@ import msgspec
 
 from iogate.errors import AckTimeout, ConfigurationError, Disconnected
 from iogate.protocol.engineio.packets import Encoded
-from iogate.protocol.socketio.json import encode
 from iogate.protocol.socketio.packets import RESERVED_EVENTS, Packet, PacketType
 from iogate.server.handlers import GATE_EVENTS
 
 if TYPE_CHECKING:
     from iogate.server.namespace import Namespace
     from iogate.server.socket import Socket
+
+_NOT_YOURS = RESERVED_EVENTS | GATE_EVENTS
 
 ACK_TIMEOUT = 10.0
 """Seconds that `call` waits for an acknowledgement unless it is told otherwise."""
@@ -27,7 +28,7 @@ def event_data(event: str, args: tuple[Any, ...]) -> list[Any]:
     Raises:
         ConfigurationError: the name belongs to the protocol or to the gate.
     """
-    if event in RESERVED_EVENTS or event in GATE_EVENTS:
+    if event in _NOT_YOURS:
         raise ConfigurationError(f"the event {event!r} is reserved; choose another name for yours")
     return [event, *args]
 
@@ -121,9 +122,9 @@ class Emitter:
         target = self._target
         data = event_data(event, args)
         for namespace in target.namespaces:
-            packet = encode(Packet(PacketType.EVENT, namespace.name, data))
+            packet = namespace.encode(Packet(PacketType.EVENT, namespace.name, data))
             if target.rooms:
-                packet.audience = (namespace, target.rooms)
+                packet.audience = target.rooms
             loop = namespace.members.loop
             if loop is None or loop is _running_loop():
                 _deliver(namespace, target, packet)

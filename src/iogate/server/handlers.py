@@ -76,13 +76,17 @@ class Handler:
 
 
 class Handlers:
-    """The handlers and middleware of a namespace, or of all namespaces that match a pattern."""
+    """The handlers and middleware of a namespace, or of all namespaces that match a pattern.
 
-    __slots__ = ("connect_middleware", "event_middleware", "events", "namespace")
+    `direct` has those events that need no more than a call: no scopes to look at, and no middleware to go through.
+    """
+
+    __slots__ = ("connect_middleware", "direct", "event_middleware", "events", "namespace")
 
     def __init__(self, namespace: str) -> None:
         self.namespace = namespace
         self.events: dict[str, Handler] = {}
+        self.direct: dict[str, Handler] = {}
         self.connect_middleware: list[ConnectMiddleware] = []
         self.event_middleware: list[EventMiddleware] = []
 
@@ -110,6 +114,13 @@ class Handlers:
         if handler.lacks is not None:
             raise ConfigurationError(f"nobody gives the handler {handler!r} of {event!r} a {handler.lacks!r}")
         self.events[event] = handler
+        if not (handler.scopes or self.event_middleware or event in NOT_FOR_CLIENTS):
+            self.direct[event] = handler
+
+    def surround(self, middleware: EventMiddleware) -> None:
+        """Register event middleware."""
+        self.event_middleware.append(middleware)
+        self.direct.clear()
 
     def find(self, event: str) -> tuple[Handler | None, bool]:
         """Return the handler of an event that a client sent, and whether it is the one for all others."""
@@ -125,10 +136,8 @@ class Registers:
 
     __slots__ = ()
 
-    @property
-    def handlers(self) -> Handlers:
-        """What has been registered."""
-        raise NotImplementedError
+    handlers: Handlers
+    """What has been registered."""
 
     @overload
     def on(self, event: str, *, scopes: Scopes = ()) -> Callable[[F], F]: ...
@@ -197,7 +206,7 @@ class Registers:
         """
         if not _is_async(middleware):
             raise ConfigurationError("event middleware is async def: it awaits call_next(event)")
-        self.handlers.event_middleware.append(middleware)
+        self.handlers.surround(middleware)
         return middleware
 
 

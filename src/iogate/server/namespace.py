@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from iogate.auth import Principal
 from iogate.errors import ConfigurationError
-from iogate.protocol.socketio.json import MAX_NAMESPACE
+from iogate.protocol.socketio.packets import MAX_NAMESPACE, Encode
 from iogate.server.emitter import Emitter, Target
 from iogate.server.handlers import Handlers, Registers
 from iogate.server.rooms import Rooms
@@ -25,23 +25,20 @@ class Namespace(Registers, Emitter):
 
     Args:
         name: with its leading slash.
+        encode: how packets are written: what the server's parser has for it.
         pattern: the dynamic namespace that it was made by, whose handlers it has.
     """
 
-    __slots__ = ("_handlers", "members", "name", "pattern", "scopes", "visitors")
+    __slots__ = ("encode", "handlers", "members", "name", "pattern", "scopes", "visitors")
 
-    def __init__(self, name: str, pattern: DynamicNamespace | None = None) -> None:
+    def __init__(self, name: str, encode: Encode, pattern: DynamicNamespace | None = None) -> None:
         self.name = name
+        self.encode = encode
         self.scopes: frozenset[str] = pattern.scopes if pattern is not None else frozenset()
         self.pattern = pattern
         self.members = Rooms()
         self.visitors = 0  # Connections that wait for the verdict on them.
-        self._handlers = pattern.handlers if pattern is not None else Handlers(name)
-
-    @property
-    def handlers(self) -> Handlers:
-        """What the application registered for it."""
-        return self._handlers
+        self.handlers = pattern.handlers if pattern is not None else Handlers(name)
 
     @property
     def sockets(self) -> Mapping[str, Socket]:
@@ -70,20 +67,17 @@ class DynamicNamespace(Registers, Emitter):
 
     Args:
         match: a pattern that the whole name must match, or a predicate that is given the name.
+        encode: how packets are written.
     """
 
-    __slots__ = ("_handlers", "_match", "children", "scopes")
+    __slots__ = ("_encode", "_match", "children", "handlers", "scopes")
 
-    def __init__(self, match: re.Pattern[str] | Predicate) -> None:
+    def __init__(self, match: re.Pattern[str] | Predicate, encode: Encode) -> None:
         self._match = match
+        self._encode = encode
         self.scopes: frozenset[str] = frozenset()
         self.children: dict[str, Namespace] = {}
-        self._handlers = Handlers(match.pattern if isinstance(match, re.Pattern) else repr(match))
-
-    @property
-    def handlers(self) -> Handlers:
-        """What the application registered for all of them."""
-        return self._handlers
+        self.handlers = Handlers(match.pattern if isinstance(match, re.Pattern) else repr(match))
 
     @property
     def _target(self) -> Target:
@@ -98,16 +92,21 @@ class DynamicNamespace(Registers, Emitter):
     def child(self, name: str) -> Namespace:
         """Return the namespace of this name, made if it is not there."""
         if name not in self.children:
-            self.children[name] = Namespace(name, self)
+            self.children[name] = Namespace(name, self._encode, self)
         return self.children[name]
 
 
 class Namespaces:
-    """All namespaces of a server."""
+    """All namespaces of a server.
 
-    __slots__ = ("_dynamic", "_static")
+    Args:
+        encode: how packets are written.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_dynamic", "_encode", "_static")
+
+    def __init__(self, encode: Encode) -> None:
+        self._encode = encode
         self._static: dict[str, Namespace] = {}
         self._dynamic: list[DynamicNamespace] = []
 
@@ -123,12 +122,12 @@ class Namespaces:
                 f"a namespace has no comma in its name and at most {MAX_NAMESPACE} bytes: {name!r}"
             )
         if name not in self._static:
-            self._static[name] = Namespace(name)
+            self._static[name] = Namespace(name, self._encode)
         return self._static[name]
 
     def matching(self, match: re.Pattern[str] | Predicate) -> DynamicNamespace:
         """Return new namespaces on demand; those registered first are asked first."""
-        dynamic = DynamicNamespace(match)
+        dynamic = DynamicNamespace(match, self._encode)
         self._dynamic.append(dynamic)
         return dynamic
 

@@ -7,22 +7,23 @@ import logging
 import re
 import secrets
 from collections.abc import Callable, Collection, Coroutine
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import msgspec
 
 from iogate.auth import Auth, Query
 from iogate.clock import SYSTEM, Clock
 from iogate.errors import AuthTimeout, ConfigurationError
-from iogate.protocol.socketio.json import MAX_ATTACHMENTS
-from iogate.protocol.socketio.packets import ROOT
+from iogate.protocol.socketio.json import JSON
+from iogate.protocol.socketio.packets import MAX_ATTACHMENTS, ROOT, Parser
 from iogate.revocation import MemoryRevocations, Revocation, Revocations
 from iogate.server.attempts import Attempt
 from iogate.server.connection import Connection
 from iogate.server.deadlines import Deadlines
+from iogate.server.eager import Eager, Rest
 from iogate.server.emitter import Emitter, Target
 from iogate.server.gate import Gate
-from iogate.server.handlers import Handlers, Registers
+from iogate.server.handlers import Registers
 from iogate.server.handshake import Handshake
 from iogate.server.lifetimes import Lifetimes, revoke
 from iogate.server.limits import Failures, Limits, Pending, Proxies, Subjects
@@ -30,12 +31,15 @@ from iogate.server.namespace import DynamicNamespace, Namespace, Namespaces, Pre
 from iogate.server.origins import Origins
 from iogate.server.scopes import Scopes, parse_scopes
 from iogate.server.transport import Transport
+from iogate.server.turn import Turn
 
 if TYPE_CHECKING:
     from iogate.asgi import SocketIOApp
     from iogate.asgi_types import ASGIApp
 
 logger = logging.getLogger("iogate")
+
+PARSERS: dict[str, Parser] = {"json": JSON}
 
 GOODBYE_TIMEOUT = 1.0
 """Seconds that a client has to say that it has read why it is turned away; it is a figure of the wire contract."""
@@ -73,6 +77,8 @@ class Server(Registers, Emitter):
     Args:
         auth: what verifies the token of every connection, such as `JWTAuth(...)`. There is no default: a server
             that is open to everybody must say `auth=None`.
+        parser: how packets are written: `"json"`, which is every client's default, or `"msgpack"`, for clients with
+            the parser of `socket.io-msgpack-parser`.
         path: where it is served. A client's default is `/socket.io`.
         cors_allowed_origins: the origins of the pages that may connect, such as `["https://app.example.com"]`.
             Empty: pages of the same origin only. `["*"]`: every page.
@@ -96,6 +102,7 @@ class Server(Registers, Emitter):
         self,
         *,
         auth: Auth | None,
+        parser: Literal["json", "msgpack"] = "json",
         path: str = "/socket.io",
         cors_allowed_origins: Collection[str] = (),
         ping_interval: float = 25.0,
@@ -126,8 +133,14 @@ class Server(Registers, Emitter):
         self.connections: dict[str, Connection] = {}
         self.closing = False
         self.lingering: dict[str, Connection] = {}  # Closed, but with something that its client may still fetch.
-        self._namespaces = Namespaces()
+        if parser not in PARSERS:
+            raise ConfigurationError(f"parser is one of {', '.join(map(repr, PARSERS))}, and not {parser!r}")
+        self.parser = PARSERS[parser]
+        self._namespaces = Namespaces(self.parser.encode)
         self._root = self._namespaces.of(ROOT)
+        self.handlers = self._root.handlers
+        self.eager = Eager()
+        self.turn = Turn()
         self._tasks: dict[asyncio.Task[None], Callable[[], None] | None] = {}
         self._auth = auth
         self.proxies = Proxies(trusted_proxies)
@@ -149,11 +162,6 @@ class Server(Registers, Emitter):
         self.linger_due = deadlines.queue(LINGER, _abort)
 
     # The application's side.
-
-    @property
-    def handlers(self) -> Handlers:
-        """What the application registered for the root namespace."""
-        return self._root.handlers
 
     @property
     def _target(self) -> Target:
@@ -275,6 +283,8 @@ class Server(Registers, Emitter):
 
     def open(self, handshake: Handshake) -> Connection:
         """Begin a session, and its deadlines; `Connection.begin` then gives it its transport."""
+        self.eager.prepare()
+        self.turn.prepare()
         connection = Connection(self, secrets.token_urlsafe(15), handshake)
         self.connections[connection.sid] = connection
         self.identity_due.start(connection)
@@ -289,14 +299,26 @@ class Server(Registers, Emitter):
 
     # The connections' side.
 
-    def spawn(self, work: Coroutine[Any, Any, None], finished: Callable[[], None] | None = None) -> asyncio.Task[None]:
-        """Run something in a task that a shutdown waits for.
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run something in a task that a shutdown waits for."""
+        return self._keep(asyncio.create_task(work))
+
+    def go_on(
+        self,
+        rest: Rest,
+        work: Coroutine[Any, Any, None] | None = None,
+        finished: Callable[[], None] | None = None,
+    ) -> asyncio.Task[None]:
+        """Go on with what `eager.begin` has begun, in a task that a shutdown waits for.
 
         Args:
-            work: what to run.
+            rest: what it returned.
+            work: what the task is to do, if it is more than to await `rest`.
             finished: called when it has ended.
         """
-        task = asyncio.create_task(work)
+        return self._keep(self.eager.go_on(rest, work), finished)
+
+    def _keep(self, task: asyncio.Task[None], finished: Callable[[], None] | None = None) -> asyncio.Task[None]:
         self._tasks[task] = finished
         task.add_done_callback(self._finished)
         return task
@@ -349,7 +371,7 @@ def _attachments_timed_out(connection: Connection) -> None:
 
 
 def _verdict_timed_out(attempt: Attempt) -> None:
-    attempt.task.cancel()
+    attempt.cancel()
     attempt.refuse(AuthTimeout("no verdict before the deadline"))
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from iogate.auth import Principal
 from iogate.errors import AckTimeout, Disconnected, InsufficientScope, NotAuthenticated
 from iogate.protocol.engineio.packets import Encoded
-from iogate.protocol.socketio.json import encode
 from iogate.protocol.socketio.packets import Packet, PacketType
 from iogate.server.emitter import ACK_TIMEOUT, Broadcast, Target, event_data
 from iogate.server.handshake import Handshake
@@ -20,9 +18,6 @@ from iogate.server.scopes import Scopes, parse_scopes
 if TYPE_CHECKING:
     from iogate.server.connection import Connection
     from iogate.server.namespace import Namespace
-
-_HEAD = re.compile(rb"4\d(?:\d+-)?(?:(/[^,]*),)?")
-"""Where a packet that is about to be sent says to which namespace it belongs."""
 
 
 class Socket:
@@ -154,7 +149,7 @@ class Socket:
         """
         data = event_data(event, args)
         if self.connected:
-            self.connection.send(encode(Packet(PacketType.EVENT, self.namespace.name, data)))
+            self.connection.send(self.namespace.encode(Packet(PacketType.EVENT, self.namespace.name, data)))
 
     def send(self, *args: Any) -> None:
         """Emit `message`."""
@@ -180,7 +175,7 @@ class Socket:
             self._acks = {}
         answer = self._acks[id_] = asyncio.get_running_loop().create_future()
         try:
-            self.connection.send(encode(Packet(PacketType.EVENT, self.namespace.name, data, id_)))
+            self.connection.send(self.namespace.encode(Packet(PacketType.EVENT, self.namespace.name, data, id_)))
             async with asyncio.timeout(timeout):
                 return await answer
         except TimeoutError:
@@ -242,14 +237,11 @@ class Socket:
 
     def misses(self, packet: Encoded) -> bool:
         """Say whether a packet was meant for rooms of which it is in none any more."""
-        if packet.audience is None or packet.audience[0] is not self.namespace:
-            return False
-        return self.rooms.isdisjoint(packet.audience[1])
+        return packet.audience is not None and self.hears(packet) and self.rooms.isdisjoint(packet.audience)
 
     def hears(self, packet: Encoded) -> bool:
         """Say whether a packet is for its namespace."""
-        head = _HEAD.match(packet.text)
-        return head is not None and (head[1] or b"/").decode() == self.namespace.name
+        return packet.namespace == self.namespace.name
 
     def _own_rooms(self) -> tuple[str, ...]:
         subject = self._identity.principal.subject if self._identity is not None else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -30,6 +31,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from iogate.errors import ProtocolError
 from iogate.protocol.engineio.connection import Probe, Role, Upgrade
 from iogate.protocol.engineio.packets import PROBE_ANSWER, Encoded
+from iogate.protocol.websocket import frames
 from iogate.server.connection import Connection
 from iogate.server.handshake import Handshake
 from iogate.server.requests import Answer, examine, is_for, upgrade_target
@@ -47,6 +49,9 @@ HANDSHAKE_TIMEOUT = 5.0
 """Seconds in which the handshake of the WebSocket itself must be done. All of it has come already."""
 READ_BUFFER = 2048
 """Bytes that a connection reads into at first; it grows with what comes, and shrinks again."""
+
+MAX_PENDING = 64
+"""Packets that wait for the end of a turn of the event loop; with more, what the client does not take must show."""
 
 TEXT, BINARY, CONTINUATION, CLOSE = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION, WSMsgType.CLOSE
 
@@ -196,6 +201,25 @@ class FastTransport(WSListener):
         target: the session that the WebSocket is to take over; None for one of its own.
     """
 
+    __slots__ = (
+        "_backlog",
+        "_close_code",
+        "_closing",
+        "_connection",
+        "_fragmented",
+        "_fragments",
+        "_full",
+        "_handshake",
+        "_held",
+        "_pending",
+        "_probe",
+        "_probe_timer",
+        "_server",
+        "_write",
+        "_ws",
+        "congested",
+    )
+
     name = "websocket"
     upgradable = False
 
@@ -212,7 +236,10 @@ class FastTransport(WSListener):
         self._backlog: list[tuple[bytes, bool]] = []  # What had been read already by then.
         self._close_code = 0
         self._closing = False
-        self.congested = False
+        self._write: Callable[[bytes], None] = _drop
+        self._pending: list[bytes] = []  # What was written in this turn of the event loop.
+        self._full = False  # The buffer of the socket is; what more there is, waits.
+        self.congested = False  # It is still full when the client has had its chance to read.
 
     @property
     def writable(self) -> bool:
@@ -223,31 +250,37 @@ class FastTransport(WSListener):
 
     def write(self, packet: Encoded) -> bool:
         """Hand a packet to the socket, unless it is full."""
-        if self.congested:
+        if self._full:
             return False
-        self._put(packet)
+        pending = self._pending
+        pending.append(frames(packet))
+        if len(pending) == 1:
+            self._server.turn.add(self._write_pending)
+        elif len(pending) > MAX_PENDING:
+            self._write_pending()
         return True
 
     def flush(self) -> None:
-        """Hand everything to the socket, unless it is full."""
+        """Hand over what waits, until the socket is full."""
         connection = self._connection
-        if self.congested or connection is None:
-            return
-        for packet in connection.take():
-            self._put(packet)  # What does not fit any more waits in the socket's own buffer.
+        while not self._full and connection is not None and (packet := connection.take_one()) is not None:
+            self.write(packet)
             connection.sent(packet)
 
     def close(self, reason: str) -> None:
         """Send the rest and a close frame; a client that does not take it within `LINGER` seconds is cut off."""
         self._close_code = self._close_code or CLOSE_CODES.get(reason, 1000)
         self._server.linger_due.start(self)
-        if not self.congested:
-            self.flush()
+        self.flush()
+        self._write_pending()
+        if not self._full:
             self._end(self._close_code)
 
     def abort(self) -> None:
         """Cut the connection."""
         self._server.linger_due.stop(self)
+        self._pending.clear()
+        self._write = _drop
         self._ws.disconnect(graceful=False)
 
     async def closed(self) -> None:
@@ -259,6 +292,8 @@ class FastTransport(WSListener):
     def on_ws_connected(self, transport: WSTransport) -> None:
         """Begin: with a session of its own, or with waiting for the probe."""
         self._ws = transport
+        # Not `transport.send`, which frames anew for every recipient and makes a system call for every frame.
+        self._write = transport.underlying_transport.write
         if self._connection is None:
             self._connection = self._server.open(self._handshake)
             self._connection.begin(self)
@@ -284,6 +319,7 @@ class FastTransport(WSListener):
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         """Take note that the client has gone."""
+        self._write = _drop
         self._server.linger_due.stop(self)
         self._leave_polling()
         if self._probe is None and self._connection is not None:
@@ -291,14 +327,19 @@ class FastTransport(WSListener):
 
     def pause_writing(self) -> None:
         """Keep what is to be sent from here on."""
-        self.congested = True
+        self._full = True
+        asyncio.get_running_loop().call_soon(self._look_again)
+
+    def _look_again(self) -> None:
+        self.congested = self._full
 
     def resume_writing(self) -> None:
         """Send what was kept."""
-        self.congested = False
+        self._full = self.congested = False
         if self._probe is None and not self._closing:
             self.flush()
-            if self._close_code and not self.congested:
+            self._write_pending()
+            if self._close_code and not self._full:
                 self._end(self._close_code)
 
     def end(self, reason: str) -> None:
@@ -314,11 +355,12 @@ class FastTransport(WSListener):
 
     # Inside.
 
-    def _put(self, packet: Encoded) -> None:
-        send = self._ws.send
-        send(TEXT, packet.text)
-        for data in packet.attachments:
-            send(BINARY, data)
+    def _write_pending(self) -> None:
+        pending = self._pending
+        if pending:
+            data = pending[0] if len(pending) == 1 else b"".join(pending)
+            pending.clear()
+            self._write(data)
 
     def _assemble(self, type_: WSMsgType, frame: WSFrame) -> None:
         """Put a message together that came in several frames, and take it when it is whole."""
@@ -354,7 +396,7 @@ class FastTransport(WSListener):
             polling = connection.transport
             if isinstance(polling, PollingTransport):
                 polling.upgrading = True
-            self._ws.send(TEXT, PROBE_ANSWER.text)
+            self.write(PROBE_ANSWER)
         elif state is Probe.DONE:
             self._leave_polling()
             self._probe = None
@@ -408,13 +450,20 @@ class FastTransport(WSListener):
         if self._closing:
             return
         self._closing = True
+        self._write_pending()
+        self._write = _drop  # Nothing follows a close frame (RFC 6455, section 5.5.1).
         self._server.linger_due.start(self)
         self._ws.send_close(WSCloseCode(code))
 
     def _closed_by_peer(self) -> None:
         if not self._closing:
             self._ws.send_close(WSCloseCode.OK)
+        self._write = _drop
         self._ws.disconnect()
+
+
+def _drop(_: bytes) -> None:
+    """Be what writes where nothing may be written: before the handshake, after a close frame."""
 
 
 def _unwrapped(app: Any) -> tuple[Server | None, ProxyHeadersMiddleware | None]:

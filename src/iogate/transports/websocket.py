@@ -129,7 +129,8 @@ class WebSocketTransport:
         self._draining = True
         try:
             while (packet := self._connection.take_one()) is not None:
-                await self._send({"type": "websocket.send", "text": packet.string})
+                if packet.text:
+                    await self._send({"type": "websocket.send", "text": packet.string})
                 for data in packet.attachments:
                     if self._aborted:
                         return

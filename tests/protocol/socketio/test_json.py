@@ -11,15 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iogate.errors import ProtocolError
-from iogate.protocol.socketio.json import (
+from iogate.protocol.socketio.json import Decoder, encode
+from iogate.protocol.socketio.packets import (
     MAX_ATTACHMENTS,
     MAX_DEPTH,
     MAX_ID_DIGITS,
     MAX_NAMESPACE,
-    Decoder,
-    encode,
+    RESERVED_EVENTS,
+    Packet,
+    PacketType,
 )
-from iogate.protocol.socketio.packets import RESERVED_EVENTS, Packet, PacketType
 
 CONNECT, DISCONNECT, EVENT, ACK, CONNECT_ERROR = list(PacketType)[:5]
 

@@ -26,34 +26,40 @@ class PacketType(enum.IntEnum):
     NOOP = 6
 
 
-class Encoded:
+class Encoded(msgspec.Struct, eq=False, gc=False):
     """One packet as it goes on the wire: a text frame, then its binary attachments.
 
-    It is made once and shared by every recipient of a broadcast, so what a transport derives from it (the text as
-    `str`, say) is kept here too.
+    It is made once and shared by every recipient of a broadcast, so what a transport derives from it is kept here
+    too. It refers to nothing that could refer to it (the garbage collector does not look into it).
 
     Args:
-        text: the text frame, Engine.IO digit included, UTF-8.
+        text: the text frame, Engine.IO digit included, UTF-8; empty if there is none, where a packet is all binary.
         attachments: the binary frames that follow it.
-
-    `audience` is a mark that the sender may leave on it, to find it again while it waits to be sent.
+        namespace: the Socket.IO namespace that it belongs to; None for a packet of Engine.IO's own.
+        audience: a mark that the sender may leave on it, to find it again while it waits to be sent: the rooms that
+            it is for.
+        frames: the WebSocket frames, if the fast lane has made them.
+        decoded: the text frame as `str`, if `string` has been asked for.
     """
 
-    __slots__ = ("_string", "attachments", "audience", "size", "text")
-
-    def __init__(self, text: bytes, attachments: Sequence[bytes] = ()) -> None:
-        self.text = text
-        self.attachments = attachments
-        self.size = len(text) + sum(map(len, attachments))
-        self.audience: tuple[object, tuple[str, ...]] | None = None
-        self._string: str | None = None
+    text: bytes
+    attachments: Sequence[bytes] = ()
+    namespace: str | None = None
+    audience: tuple[str, ...] | None = None
+    frames: bytes | None = None
+    decoded: str | None = None
 
     @property
     def string(self) -> str:
         """The text frame as `str`, decoded once."""
-        if self._string is None:
-            self._string = self.text.decode()
-        return self._string
+        if self.decoded is None:
+            self.decoded = self.text.decode()
+        return self.decoded
+
+    @property
+    def size(self) -> int:
+        """Bytes of its frames."""
+        return len(self.text) + sum(map(len, self.attachments))
 
     def __repr__(self) -> str:
         return f"<Encoded {self.size} bytes, {len(self.attachments)} attachments>"

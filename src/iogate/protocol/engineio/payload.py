@@ -30,7 +30,8 @@ def encode_payload(packets: Iterable[Encoded]) -> bytes:
     """Return the body that carries these packets."""
     frames: list[bytes] = []
     for packet in packets:
-        frames.append(packet.text)
+        if packet.text:
+            frames.append(packet.text)
         frames.extend(b"b" + binascii.b2a_base64(data, newline=False) for data in packet.attachments)
     return SEPARATOR.join(frames)
 

@@ -16,8 +16,8 @@ from typing import Any
 from iogate.errors import ProtocolError
 from iogate.protocol.engineio.connection import Role
 from iogate.protocol.engineio.packets import Encoded
-from iogate.protocol.socketio.json import MAX_ATTACHMENTS, Decoder, encode
-from iogate.protocol.socketio.packets import Packet, PacketType
+from iogate.protocol.socketio.json import JSON
+from iogate.protocol.socketio.packets import MAX_ATTACHMENTS, Packet, PacketType, Parser
 
 MAX_NAMESPACES = 100
 """Namespaces that one connection may be in, or have been sent out of."""
@@ -68,14 +68,16 @@ class Connection:
 
     Args:
         role: which side this is.
+        parser: how packets are written and read.
         max_attachments: how many attachments the peer may announce for one packet.
     """
 
-    __slots__ = ("_decoder", "_states", "role")
+    __slots__ = ("_decoder", "_states", "encode", "role")
 
-    def __init__(self, role: Role, *, max_attachments: int = MAX_ATTACHMENTS) -> None:
+    def __init__(self, role: Role, *, parser: Parser = JSON, max_attachments: int = MAX_ATTACHMENTS) -> None:
         self.role = role
-        self._decoder = Decoder(max_attachments)
+        self.encode = parser.encode
+        self._decoder = parser.decoder(max_attachments)
         self._states: dict[str, State] = {}
 
     @property
@@ -122,22 +124,22 @@ class Connection:
     def accept(self, namespace: str, sid: str) -> Encoded:
         """Say yes to a CONNECT; return the packet that tells the client the id of its socket."""
         self._move(namespace, State.CONNECTED)
-        return encode(Packet(PacketType.CONNECT, namespace, {"sid": sid}))
+        return self.encode(Packet(PacketType.CONNECT, namespace, {"sid": sid}))
 
     def refuse(self, namespace: str, payload: dict[str, Any]) -> Encoded:
         """Say no to a CONNECT; return the packet that tells the client why."""
         self._move(namespace, State.NONE)
-        return encode(Packet(PacketType.CONNECT_ERROR, namespace, payload))
+        return self.encode(Packet(PacketType.CONNECT_ERROR, namespace, payload))
 
     def connect(self, namespace: str, payload: dict[str, Any] | None = None) -> Encoded:
         """Ask for a namespace, as a client; return the packet that says so."""
         self._move(namespace, State.PENDING)
-        return encode(Packet(PacketType.CONNECT, namespace, payload))
+        return self.encode(Packet(PacketType.CONNECT, namespace, payload))
 
     def disconnect(self, namespace: str) -> Encoded:
         """Leave a namespace from this side; return the packet that says so."""
         self._move(namespace, State.LEFT)
-        return encode(Packet(PacketType.DISCONNECT, namespace))
+        return self.encode(Packet(PacketType.DISCONNECT, namespace))
 
     def _move(self, namespace: str, state: State) -> None:
         if state is State.NONE:

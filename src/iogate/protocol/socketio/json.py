@@ -7,25 +7,28 @@ peer may choose has a limit, which is looked at before the thing it counts.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 import msgspec
 
 from iogate.errors import ProtocolError
 from iogate.protocol.engineio.packets import MESSAGE_DIGIT, Encoded
-from iogate.protocol.socketio.packets import RESERVED_EVENTS, ROOT, Packet, PacketType
-
-MAX_ATTACHMENTS = 10
-"""Attachments of one packet, unless the server is told otherwise; what the reference implementation allows."""
-MAX_ID_DIGITS = 16
-"""Digits of an acknowledgement id: 2^53 has as many, and a JavaScript client cannot count further."""
-MAX_NAMESPACE = 256
-"""Bytes of the name of a namespace."""
-MAX_DEPTH = 100
-"""Lists and objects within each other. Far below what the interpreter's stack bears."""
+from iogate.protocol.socketio.packets import (
+    MAX_ATTACHMENTS,
+    MAX_DEPTH,
+    MAX_ID_DIGITS,
+    MAX_NAMESPACE,
+    RESERVED_EVENTS,
+    ROOT,
+    Packet,
+    PacketType,
+    Parser,
+)
 
 _EVENT: Final = PacketType.EVENT
-_DIGITS: Final = b"0123456789"
+_ACK: Final = PacketType.ACK
+_LEADING_DIGITS: Final = re.compile(rb"[0-9]{0,%d}" % (MAX_ID_DIGITS + 1)).match
 _CONTAINERS: Final = (list, dict, tuple)
 _BYTES: Final = (bytes, bytearray, memoryview)
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
@@ -47,8 +50,11 @@ def encode(packet: Packet) -> Encoded:
         RecursionError: it is nested too deep, or contains itself.
     """
     type_, data = packet.type, packet.data
-    if type_ is _EVENT and packet.id is None and packet.namespace == ROOT and _is_flat(data):
-        return Encoded(b"42" + _encode_json(data))  # Nearly all there is.
+    if (type_ is _EVENT or type_ is _ACK) and packet.namespace == ROOT and _is_flat(data):  # Nearly all there is.
+        head = b"42" if type_ is _EVENT else b"43"
+        if packet.id is not None:
+            head += b"%d" % packet.id
+        return Encoded(head + _encode_json(data), (), ROOT)
     attachments: list[bytes] = []
     if type_ in _AS_BINARY and _holds_bytes(data):
         data = _take_out(data, attachments)
@@ -60,7 +66,30 @@ def encode(packet: Packet) -> Encoded:
         head += packet.namespace.encode() + b","
     if packet.id is not None:
         head += b"%d" % packet.id
-    return Encoded(head if data is None else head + _encode_json(data), attachments)
+    return Encoded(head if data is None else head + _encode_json(data), attachments, packet.namespace)
+
+
+def decode_event(frame: bytes) -> tuple[list[Any], int | None] | None:
+    """Read an event of the root namespace: nearly all there is.
+
+    Args:
+        frame: an Engine.IO message that begins with `42`.
+
+    Returns:
+        What `Decoder.text` would return as the data and the id; None if it has to be asked, or might raise.
+    """
+    if len(frame) > 2 * MAX_DEPTH and frame.count(b"[") + frame.count(b"{") > MAX_DEPTH:
+        return None
+    start = frame.find(b"[", 2, 3 + MAX_ID_DIGITS)
+    if start < 0 or (start > 2 and not frame[2:start].isdigit()):
+        return None
+    try:
+        data: list[Any] = _decode_json(frame[start:])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if not data or data[0].__class__ is not str or data[0] in RESERVED_EVENTS:
+        return None
+    return data, int(frame[2:start]) if start > 2 else None
 
 
 class Decoder:
@@ -70,18 +99,14 @@ class Decoder:
         max_attachments: how many attachments a packet may announce.
     """
 
-    __slots__ = ("_attachments", "_expected", "_max_attachments", "_packet")
+    __slots__ = ("_attachments", "_expected", "_max_attachments", "_packet", "waiting")
 
     def __init__(self, max_attachments: int = MAX_ATTACHMENTS) -> None:
         self._max_attachments = max_attachments
         self._packet: Packet | None = None
         self._expected = 0
         self._attachments: list[bytes] = []
-
-    @property
-    def waiting(self) -> bool:
-        """Whether a packet has announced attachments that have not all come."""
-        return self._packet is not None
+        self.waiting = False  # Whether a packet has announced attachments that have not all come.
 
     def text(self, frame: bytes, start: int = 0) -> Packet:
         """Read a packet from a text frame. While `waiting` it is not complete: only its head may be looked at.
@@ -113,7 +138,7 @@ class Decoder:
         if (type_ is PacketType.ACK and id_ is None) or (id_ is not None and type_ not in _AS_BINARY):
             raise ProtocolError(f"{type_.name} and an acknowledgement id do not fit")
         if announced:
-            self._packet, self._expected = packet, announced
+            self._packet, self._expected, self.waiting = packet, announced, True
         return packet
 
     def binary(self, frame: bytes) -> Packet | None:
@@ -128,7 +153,8 @@ class Decoder:
         self._attachments.append(frame)
         if len(self._attachments) < self._expected:
             return None
-        attachments, self._attachments, self._packet = self._attachments, [], None
+        attachments, self._attachments = self._attachments, []
+        self._packet, self.waiting = None, False
         packet.data = _put_back(packet.data, dict(enumerate(attachments)))
         return packet
 
@@ -141,6 +167,9 @@ class Decoder:
         if count > self._max_attachments:
             raise ProtocolError(f"more than {self._max_attachments} attachments announced")
         return count, end + 1
+
+
+JSON: Final = Parser(encode, Decoder)
 
 
 def _namespace(frame: bytes, start: int) -> tuple[str, int]:
@@ -158,21 +187,26 @@ def _namespace(frame: bytes, start: int) -> tuple[str, int]:
 
 
 def _id(frame: bytes, start: int) -> tuple[int | None, int]:
-    end = start
-    while end < len(frame) and frame[end] in _DIGITS:
-        end += 1
-        if end - start > MAX_ID_DIGITS:
-            raise ProtocolError(f"an acknowledgement id of more than {MAX_ID_DIGITS} digits")
+    digits = _LEADING_DIGITS(frame, start)
+    assert digits is not None  # There may be none of them, so it always matches.  # noqa: S101
+    end = digits.end()
+    if end - start > MAX_ID_DIGITS:
+        raise ProtocolError(f"an acknowledgement id of more than {MAX_ID_DIGITS} digits")
     return (int(frame[start:end]) if end > start else None), end
 
 
 def _decode(frame: bytes, start: int) -> Any:
     try:
-        data = _decode_json(memoryview(frame)[start:])
+        data = _decode_json(frame[start:])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"broken JSON: {type(error).__name__}") from None
-    # Brackets within strings count too, so this only says where a closer look is not needed.
-    if frame.count(b"[") + frame.count(b"{") > MAX_DEPTH and _deeper_than(data, MAX_DEPTH):
+    # A bracket opens and closes; and brackets within strings count too, so this only says where a closer look is not
+    # needed.
+    if (
+        len(frame) > 2 * MAX_DEPTH
+        and frame.count(b"[") + frame.count(b"{") > MAX_DEPTH
+        and _deeper_than(data, MAX_DEPTH)
+    ):
         raise ProtocolError(f"JSON nested deeper than {MAX_DEPTH}")
     return data
 

@@ -6,12 +6,24 @@ https://github.com/socketio/socket.io-protocol, section "Packet types"
 from __future__ import annotations
 
 import enum
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from iogate.protocol.engineio.packets import Encoded
+
 ROOT = "/"
 """The namespace that a packet without one belongs to."""
+
+MAX_ATTACHMENTS = 10
+"""Attachments of one packet, unless the server is told otherwise; what the reference implementation allows."""
+MAX_ID_DIGITS = 16
+"""Digits of an acknowledgement id: 2^53 has as many, and a JavaScript client cannot count further."""
+MAX_NAMESPACE = 256
+"""Bytes of the name of a namespace."""
+MAX_DEPTH = 100
+"""Lists and objects within each other. Far below what the interpreter's stack bears."""
 
 
 class PacketType(enum.IntEnum):
@@ -47,3 +59,31 @@ RESERVED_EVENTS = frozenset(
     {"connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"}
 )
 """Names that stand for something in the life of a socket, on one side or the other: no packet may carry them."""
+
+Encode = Callable[[Packet], Encoded]
+
+
+class Decoder(Protocol):
+    """Reads packets from the messages of one peer."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a packet has begun that is not complete."""
+
+    def text(self, frame: bytes, start: int = 0) -> Packet:
+        """Read a packet from a text message. Raises `ProtocolError`."""
+
+    def binary(self, frame: bytes) -> Packet | None:
+        """Take a binary message; return the packet that it is, or completes. Raises `ProtocolError`."""
+
+
+class Parser(NamedTuple):
+    """How packets are written and read.
+
+    Args:
+        encode: writes one.
+        decoder: returns what reads those of one peer; it is told how many attachments a packet may announce.
+    """
+
+    encode: Encode
+    decoder: Callable[[int], Decoder]
