@@ -140,8 +140,9 @@ class Decoder:
         if not PacketType.CONNECT <= message.type <= PacketType.CONNECT_ERROR:
             raise ProtocolError("a packet type that is not one of 0 to 4")
         type_, namespace, id_ = PacketType(message.type), message.nsp, message.id
-        if not namespace.startswith("/"):
-            raise ProtocolError("the name of a namespace begins with a slash")
+        # JSON cannot write a name with a comma: whatever handles names may rely on there being none.
+        if not namespace.startswith("/") or "," in namespace:
+            raise ProtocolError("the name of a namespace begins with a slash and has no comma")
         if len(namespace.encode()) > MAX_NAMESPACE:
             raise ProtocolError(f"the name of a namespace is longer than {MAX_NAMESPACE} bytes")
         if id_ is not None and not 0 <= id_ < 10**MAX_ID_DIGITS:
