@@ -60,6 +60,7 @@ function connect({ ns = "/", as = ns, options = {} }) {
     };
     if (manager.engine) watch();
     manager.on("open", watch);
+    manager.on("close", (reason) => say({ as, what: "closed", reason }));
     manager.on("reconnect", (attempt) => say({ as, what: "reconnect", attempt }));
   }
 }
