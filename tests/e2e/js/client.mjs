@@ -1,9 +1,12 @@
 // Drives the official client through the steps that a test gives it as one JSON object on stdin:
 //   {"url": "...", "options": {...}, "steps": [{"do": "connect", ...}, ...]}
 // Whatever happens is printed as one JSON object a line, in the order in which it happens. Bytes are
-// {"$bytes": "<base64>"} in both directions. The process ends after the last step, or with status 1.
+// {"$bytes": "<base64>"} in both directions; what JSON does not have is said to the client as {"$undefined": true},
+// {"$date": "2020-02-29T12:00:00.000Z"} and {"$buffer": "<base64>"} (an ArrayBuffer). The option `parser` is "msgpack"
+// or absent. The process ends after the last step, or with status 1.
 
 import { io } from "socket.io-client";
+import msgpack from "socket.io-msgpack-parser";
 
 const input = JSON.parse(await text(process.stdin));
 const sockets = new Map();
@@ -35,7 +38,9 @@ async function text(stream) {
 
 // `as` names the socket for later steps; without it that is the namespace.
 function connect({ ns = "/", as = ns, options = {} }) {
-  const socket = io(input.url + ns, { reconnectionDelay: 20, reconnectionDelayMax: 50, ...input.options, ...options });
+  const all = { reconnectionDelay: 20, reconnectionDelayMax: 50, ...input.options, ...unpack(options) };
+  if (all.parser === "msgpack") all.parser = msgpack;
+  const socket = io(input.url + ns, all);
   sockets.set(as, socket);
   const manager = socket.io;
   const engineName = () => manager.engine?.transport?.name;
@@ -55,6 +60,7 @@ function connect({ ns = "/", as = ns, options = {} }) {
     };
     if (manager.engine) watch();
     manager.on("open", watch);
+    manager.on("close", (reason) => say({ as, what: "closed", reason }));
     manager.on("reconnect", (attempt) => say({ as, what: "reconnect", attempt }));
   }
 }
@@ -119,6 +125,9 @@ function unpack(value) {
   if (Array.isArray(value)) return value.map(unpack);
   if (value && typeof value === "object") {
     if (typeof value.$bytes === "string") return Buffer.from(value.$bytes, "base64");
+    if (typeof value.$buffer === "string") return new Uint8Array(Buffer.from(value.$buffer, "base64")).buffer;
+    if (typeof value.$date === "string") return new Date(value.$date);
+    if (value.$undefined === true) return undefined;
     return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, unpack(item)]));
   }
   return value;
