@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from contextlib import ExitStack
 
 from iogate.errors import ConfigurationError
 
@@ -26,15 +27,22 @@ def bind(host: str, port: int, workers: int, *, one_port: bool) -> list[socket.s
     Raises:
         ConfigurationError: the port is taken, or the address is none of this machine.
     """
-    first = _bind(host, port)
-    port = first.getsockname()[1] if one_port else port
-    if not one_port:
-        return [first, *(_bind(host, port and port + number) for number in range(1, workers))]
-    if sys.platform != "linux":
-        return [first] * workers
-    # Only now: bound with it, it would join the workers of another supervisor instead of finding the port taken.
-    first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    return [first, *(_bind(host, port, shared=True) for _ in range(1, workers))]
+    with ExitStack() as opened:
+        first = opened.enter_context(_bind(host, port))
+        listeners = [first]
+        if one_port and sys.platform == "linux":
+            # Only now: bound with it, it would join the workers of another supervisor and not find the port taken.
+            first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            port = first.getsockname()[1]
+        for number in range(1, workers):
+            if not one_port:
+                listeners.append(opened.enter_context(_bind(host, port and port + number)))
+            elif sys.platform == "linux":
+                listeners.append(opened.enter_context(_bind(host, port, shared=True)))
+            else:
+                listeners.append(first)
+        opened.pop_all()
+    return listeners
 
 
 def url(listener: socket.socket, *, tls: bool) -> str:
