@@ -62,6 +62,12 @@ class Run:
             line for line in self.output.splitlines() if re.search(r"ERROR|CRITICAL|Traceback|never retrieved", line)
         ]
 
+    async def says(self, text: str) -> None:
+        """Wait until it has written something."""
+        async with asyncio.timeout(STARTS_WITHIN):
+            while text not in self.output:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
     async def started(self) -> None:
         """Wait until it says where it listens."""
         async with asyncio.timeout(STARTS_WITHIN):
