@@ -33,6 +33,7 @@ from iogate.server.limits import Limits
 from iogate.server.namespace import Namespace
 from iogate.server.server import Server
 from iogate.server.socket import Socket
+from iogate.serving import run
 
 __version__ = "0.1.0"
 
@@ -75,4 +76,5 @@ __all__ = [
     "TokenExpired",
     "TooManyAttempts",
     "TooManyConnections",
+    "run",
 ]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from iogate.asgi_types import ASGIApp, Message, Receive, Scope, Send
 from iogate.protocol.engineio.handshake import RequestError
-from iogate.server.handshake import Handshake
-from iogate.server.requests import Answer, Request, examine, is_for, upgrade_target
+from iogate.server.handshake import Handshake, redact_query
+from iogate.server.requests import JSON, Answer, Request, examine, is_for, upgrade_target
 from iogate.transports.polling import PollingTransport, TooLarge
 from iogate.transports.websocket import CLOSE_CODES, WebSocketTransport, upgrade
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from iogate.server.server import Server
 
 TEXT = (b"content-type", b"text/plain; charset=UTF-8")
+WEBSOCKET_ONLY = b'{"code":0,"message":"Transport unknown: only websocket is served here"}'
+"""What a polling client is told where there is no polling: with the code of the reference server."""
 
 
 class SocketIOApp:
@@ -26,6 +28,9 @@ class SocketIOApp:
     """
 
     __slots__ = ("_other", "server")
+
+    polling: ClassVar[bool] = True
+    """Whether long-polling is served: a worker that shares its port gets only some of a client's requests."""
 
     def __init__(self, server: Server, other: ASGIApp | None = None) -> None:
         self.server = server
@@ -45,6 +50,9 @@ class SocketIOApp:
         elif self._other is not None:
             await self._other(scope, receive, send)
         else:
+            # A client that has the path wrong sends its token all the same, and the ASGI server logs that.
+            hidden = self.server.hidden_parameters
+            scope["query_string"] = redact_query(scope["query_string"], hidden.__contains__)
             await _answer(scope, send, Answer(404, b"Not Found", [TEXT]))
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,6 +61,8 @@ class SocketIOApp:
             await _answer(scope, send, request)
         elif scope["type"] == "websocket":
             await self._websocket(request.handshake, scope, receive, send)
+        elif not self.polling:
+            await _answer(scope, send, Answer(400, WEBSOCKET_ONLY, [JSON, *request.cors]))
         else:
             await _answer(scope, send, await self._polling(request, scope["method"], receive))
 

@@ -3,125 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import signal
-import sys
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import BinaryIO
 
 import httpx
 import pytest
 
-from tests.conformance.wire import POLLING, WebSocket, enter, polling, refused, session, websocket, within
-from tests.servers import SECRET, make_token
+from tests.cli.running import AROUND, ENDS_WITHIN, SERVER, STARTS_WITHIN, close_code, iogate_run, serves, serving
+from tests.conformance.wire import (
+    POLLING,
+    WEBSOCKET,
+    WebSocket,
+    enter,
+    polling,
+    raw_websocket,
+    refused,
+    websocket,
+    within,
+)
+from tests.servers import make_token
 
-STARTS_WITHIN = 15.0
-ENDS_WITHIN = 5.0
 CLIENTS = 1000
-
-SERVER = f"""
-from iogate import AuthPayload, BearerHeader, JWTAuth, Query, Server
-
-sources = (AuthPayload(), BearerHeader(), Query("token"))
-io = Server(auth=JWTAuth(secret="{SECRET}", algorithms=["HS256"], sources=sources))
-io.on("echo", lambda socket, text: socket.emit("echo", text))
-"""
-AROUND = """
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse
-from starlette.routing import Mount, Route
-
-async def hello(request: Request) -> PlainTextResponse:
-    return PlainTextResponse("hello")
-"""
-
-
-class Run:
-    """`iogate run`, while it runs and after."""
-
-    def __init__(self, process: asyncio.subprocess.Process, folder: Path) -> None:
-        self.process = process
-        self.url = ""
-        self._folder = folder
-
-    @property
-    def output(self) -> str:
-        """All that it has written, to both streams."""
-        return "".join((self._folder / name).read_text() for name in ("stdout", "stderr"))
-
-    @property
-    def errors(self) -> list[str]:
-        """The lines that tell of an error."""
-        return [
-            line for line in self.output.splitlines() if re.search(r"ERROR|CRITICAL|Traceback|never retrieved", line)
-        ]
-
-    async def started(self) -> None:
-        """Wait until it says where it listens."""
-        async with asyncio.timeout(STARTS_WITHIN):
-            while (found := re.search(r"running on (http://127\.0\.0\.1:\d+)", self.output)) is None:
-                assert self.process.returncode is None, self.output
-                await asyncio.sleep(0.02)
-        self.url = found[1]
-
-    async def ended(self) -> int:
-        """Wait until it has ended, and return its exit code."""
-        async with asyncio.timeout(ENDS_WITHIN):
-            return await self.process.wait()
-
-    async def terminate(self) -> None:
-        """Send SIGTERM, and wait until it has ended, well and in time."""
-        self.process.send_signal(signal.SIGTERM)
-        assert await self.ended() in (0, -signal.SIGTERM)
-
-
-@asynccontextmanager
-async def iogate_run(folder: Path, *arguments: str) -> AsyncIterator[Run]:
-    """Run `iogate run` in a folder. Its output goes to files: a full pipe would stop it."""
-    with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
-        process = await _start(folder, arguments, out, err)
-        try:
-            yield Run(process, folder)
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-
-
-async def _start(folder: Path, arguments: tuple[str, ...], out: BinaryIO, err: BinaryIO) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "iogate", "run", *arguments),
-        cwd=folder,
-        stdout=out,
-        stderr=err,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"},
-    )
-
-
-@asynccontextmanager
-async def serving(folder: Path, source: str, *arguments: str) -> AsyncIterator[Run]:
-    """Serve the `app` of a module with this source, and end it with SIGTERM."""
-    (folder / "chat.py").write_text(source)
-    async with iogate_run(folder, "chat:app", "--port", "0", *arguments) as run:
-        await run.started()
-        yield run
-        if run.process.returncode is None:
-            await run.terminate()
-        assert run.errors == []
-
-
-async def serves(run: Run) -> None:
-    """Make sure that an event is answered, on both transports."""
-    for transport in ("polling", "websocket"):
-        async with session(run.url, transport) as wire:
-            await enter(wire)
-            await wire.send('42["echo","here"]')
-            assert await within(wire.receive()) == '42["echo","here"]'
-            await wire.send("1")
+LANES = ("fast", "ordinary")
 
 
 # What it serves.
@@ -240,7 +145,7 @@ async def test_a_thousand_clients_are_told_and_the_end_is_quick_and_quiet(tmp_pa
         loop = asyncio.get_running_loop()
         began = loop.time()
         run.process.send_signal(signal.SIGTERM)
-        codes = await asyncio.gather(*(_close_code(wire) for wire in wires))
+        codes = await asyncio.gather(*(close_code(wire) for wire in wires))
         assert await run.ended() in (0, -signal.SIGTERM)
         assert loop.time() - began < ENDS_WITHIN
         assert set(codes) == {1001}
@@ -285,17 +190,19 @@ async def test_control_c_ends_it_too(tmp_path: Path) -> None:
     async with serving(tmp_path, SERVER + "app = io.asgi()") as run, websocket(run.url) as wire:
         await enter(wire)
         run.process.send_signal(signal.SIGINT)
-        assert await _close_code(wire) == 1001
+        assert await close_code(wire) == 1001
         await run.ended()
 
 
 # What it writes down.
 
 
-@pytest.mark.parametrize("options", [["--access-log"], ["--access-log", "--log-level", "debug"]])
-async def test_no_token_is_in_its_logs(tmp_path: Path, options: list[str]) -> None:
+@pytest.mark.parametrize("lane", LANES)
+@pytest.mark.parametrize("level", ["info", "debug"])
+async def test_no_token_is_in_its_logs(tmp_path: Path, lane: str, level: str) -> None:
     """Good or bad, in an address that is well formed or not, accepted or refused."""
     good, bad = make_token(), make_token(secret="x" * 40)
+    options = ("--access-log", "--log-level", level, "--lane", lane)
     async with serving(tmp_path, SERVER + "app = io.asgi()", *options) as run:
         async with httpx.AsyncClient(base_url=run.url, timeout=5) as http:
             for token in (good, bad):
@@ -308,10 +215,21 @@ async def test_no_token_is_in_its_logs(tmp_path: Path, options: list[str]) -> No
                 headers = {"Origin": "https://evil.example"}
                 answer = await http.get("/socket.io/", params={**POLLING, "token": token}, headers=headers)
                 assert answer.status_code == 403
-                await refused(run.url, {"EIO": "4", "transport": "websocket", "sid": "unknown", "token": token})
+                assert (await http.get("/socketio/", params={**POLLING, "token": token})).status_code == 404
+                for wrong in ({"EIO": "3"}, {"transport": "smoke"}, {"sid": "unknown"}):
+                    await refused(run.url, {**WEBSOCKET, **wrong, "token": token})
+                await refused(run.url, {**WEBSOCKET, "token": token}, path="/socketio/")
+                await refused(run.url, {**WEBSOCKET, "token": token}, Origin="https://evil.example")
+                async with raw_websocket(run.url, {**WEBSOCKET, "token": token}) as connection:
+                    assert str(await within(connection.recv())).startswith("0{")
         async with websocket(run.url) as wire:
             await enter(wire)
     assert "GET /socket.io/?EIO=4&transport=polling&token=REDACTED" in run.output
+    assert "GET /socketio/?EIO=4&transport=polling&token=REDACTED" in run.output
+    for outcome in ("[accepted]", "400", "403"):
+        assert re.search(
+            rf'"WebSocket /socket.io/\?EIO=.&transport=\S+&token=REDACTED" {re.escape(outcome)}', run.output
+        )
     for token in (good, bad):
         assert token not in run.output
         assert token.split(".")[2] not in run.output
@@ -322,8 +240,3 @@ async def test_without_being_told_to_it_logs_no_http_requests(tmp_path: Path) ->
         await serves(run)
     assert "GET /socket.io/" not in run.output
     assert "POST /socket.io/" not in run.output
-
-
-async def _close_code(wire: WebSocket) -> int | None:
-    await within(wire.connection.wait_closed())
-    return wire.connection.close_code

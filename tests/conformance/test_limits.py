@@ -55,6 +55,7 @@ async def test_a_body_that_does_not_say_its_size_is_counted(url: str) -> None:
         await ends(opened)
 
 
+@pytest.mark.usefixtures("lane")
 async def test_a_frame_of_a_megabyte_is_taken_and_one_byte_more_is_refused(url: str) -> None:
     async with bystander(url), websocket(url) as opened:
         await enter(opened)
@@ -64,6 +65,7 @@ async def test_a_frame_of_a_megabyte_is_taken_and_one_byte_more_is_refused(url: 
         assert (await ends(opened)).code == 1009
 
 
+@pytest.mark.usefixtures("lane")
 async def test_a_binary_frame_is_limited_too(url: str) -> None:
     async with bystander(url), websocket(url) as opened:
         await enter(opened)
@@ -71,6 +73,7 @@ async def test_a_binary_frame_is_limited_too(url: str) -> None:
         assert (await ends(opened)).code == 1009
 
 
+@pytest.mark.usefixtures("lane")
 async def test_fragments_are_added_up(url: str) -> None:
     async def fragments() -> AsyncIterator[str]:
         yield '42["'
@@ -204,6 +207,7 @@ async def test_who_does_not_fetch_what_is_written_to_him_is_closed() -> None:
         await ends(opened)
 
 
+@pytest.mark.usefixtures("lane")
 async def test_who_does_not_read_what_is_written_to_him_is_closed() -> None:
     io = echo_server()
     reasons: asyncio.Queue[str] = asyncio.Queue()

@@ -364,6 +364,7 @@ async def test_who_never_connects_is_closed_whatever_he_sends(transport: str) ->
         assert io.connections == {}
 
 
+@pytest.mark.usefixtures("lane")
 async def test_an_upgrade_does_not_extend_the_deadline() -> None:
     io = echo_server(connect_timeout=0.4, ping_interval=0.1, ping_timeout=0.1)
     async with serve(io) as url, polling(url) as before:

@@ -21,6 +21,7 @@ _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # Else each client reads all 
 
 WITHIN = 5.0  # seconds in which whatever is awaited must have happened
 
+PATH = "/socket.io/"
 POLLING = {"EIO": "4", "transport": "polling"}
 WEBSOCKET = {"EIO": "4", "transport": "websocket"}
 
@@ -155,9 +156,11 @@ async def websocket(url: str, **headers: str) -> AsyncIterator[WebSocket]:
 
 
 @asynccontextmanager
-async def raw_websocket(url: str, query: dict[str, str], **headers: str) -> AsyncIterator[ClientConnection]:
+async def raw_websocket(
+    url: str, query: dict[str, str], *, path: str = PATH, **headers: str
+) -> AsyncIterator[ClientConnection]:
     """Open a WebSocket with exactly these parameters."""
-    address = httpx.URL(url.replace("http", "ws", 1) + "/socket.io/", params=query)
+    address = httpx.URL(url.replace("http", "ws", 1) + path, params=query)
     async with connect(
         str(address),
         additional_headers=headers,
@@ -177,10 +180,10 @@ async def session(url: str, transport: str) -> AsyncIterator[Session]:
         yield opened
 
 
-async def refused(url: str, query: dict[str, str], **headers: str) -> websockets.Response:
+async def refused(url: str, query: dict[str, str], *, path: str = PATH, **headers: str) -> websockets.Response:
     """Return the HTTP answer to a WebSocket that is not accepted."""
     try:
-        async with raw_websocket(url, query, **headers):
+        async with raw_websocket(url, query, path=path, **headers):
             raise AssertionError("the WebSocket was accepted")
     except InvalidStatus as error:
         return error.response

@@ -1,0 +1,91 @@
+"""Serving an application: `iogate.run`, which `iogate run` calls too, in one process or in several.
+
+What it stands on is imported when it runs: an application that another server serves needs none of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from iogate.serving.options import Lane, LogLevel, Options
+
+if TYPE_CHECKING:
+    from iogate.asgi_types import ASGIApp
+    from iogate.server.server import Server
+
+__all__ = ["run"]
+
+
+def run(
+    app: ASGIApp | Server | str,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 3000,
+    lane: Lane | str = "fast",
+    workers: int = 1,
+    separate_workers: bool = False,
+    sticky_proxy: bool = False,
+    root_path: str = "",
+    ssl_certfile: str | None = None,
+    ssl_keyfile: str | None = None,
+    forwarded_allow_ips: str | None = None,
+    access_log: bool = False,
+    log_level: LogLevel | str = "info",
+) -> None:
+    """Serve an application with uvicorn, and return when SIGINT has ended it; SIGTERM ends the process.
+
+    At the end clients are told, and handlers have a few seconds to finish. It is made for a process that does nothing
+    else: it sets up logging, takes the signals, and tunes the garbage collector for many connections.
+
+    Args:
+        app: what `io.asgi()` returned, a `Server`, any ASGI application around it, or the name of one of these,
+            `"module:app"`. Several workers need the name.
+        host: the address to listen on.
+        port: the port; 0 takes a free one.
+        lane: what serves Socket.IO's WebSockets: `"fast"` is picows, where it can be imported; `"ordinary"` is
+            uvicorn's own implementation.
+        workers: processes that share the port. With more than one they serve WebSockets only, unless there is a
+            `sticky_proxy`.
+        separate_workers: say that the application lives with what several workers do not share: broadcasts, rooms,
+            revocations and limits are those of each worker.
+        sticky_proxy: say that a proxy in front sends all requests of a client to the same worker. Each worker then
+            has a port of its own, `port`, `port + 1` and so on, and serves long-polling too.
+        root_path: the path that a proxy in front has taken away from the URLs, such as `"/chat"`.
+        ssl_certfile: file with the certificate, for TLS.
+        ssl_keyfile: file with its private key, if that is not in the same file.
+        forwarded_allow_ips: proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed, with commas between
+            them; None unless you say so.
+        access_log: whether to log every HTTP request. Tokens are not in it.
+        log_level: the least level to log.
+
+    Raises:
+        ConfigurationError: the arguments do not go together, `app` names no application, or, with several workers, the
+            port cannot be had.
+        OSError: the certificate or its key cannot be read.
+        SystemExit: it could not start, or its workers end again and again; the log says why.
+    """
+    options = Options(
+        host=host,
+        port=port,
+        lane=lane,
+        workers=workers,
+        separate_workers=separate_workers,
+        sticky_proxy=sticky_proxy,
+        root_path=root_path,
+        ssl_certfile=ssl_certfile,
+        ssl_keyfile=ssl_keyfile,
+        forwarded_allow_ips=forwarded_allow_ips,
+        access_log=access_log,
+        log_level=log_level,
+    )
+    options.check(app)
+    from iogate.serving.logs import configure_logging
+    from iogate.serving.process import choose_lane, load, serve
+    from iogate.serving.supervisor import supervise
+
+    configure_logging(options.log_level)
+    options = choose_lane(options)
+    if isinstance(app, str) and options.workers > 1:
+        supervise(app, options)
+    else:
+        serve(load(app), options)

@@ -1,0 +1,34 @@
+"""The log of a process that serves."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import logging.config
+
+import uvicorn.config
+
+
+class _NotRefusals(logging.Filter):
+    """Drops a line that uvicorn logs as an error when a WebSocket has properly been answered with a 400 or 403."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.msg != "ASGI callable returned without completing handshake."
+
+
+def configure_logging(level: str) -> None:
+    """Set up logging as uvicorn does, with iogate's own lines in it.
+
+    At `debug` uvicorn would write down requests as they came, tokens included: it stays at `info`.
+
+    Args:
+        level: the least level to log.
+    """
+    config = copy.deepcopy(uvicorn.config.LOGGING_CONFIG)
+    config["filters"] = {"refusals": {"()": _NotRefusals}}
+    config["handlers"]["default"]["filters"] = ["refusals"]
+    config["loggers"]["iogate"] = {"handlers": ["default"], "level": level.upper(), "propagate": False}
+    quiet = "INFO" if level == "debug" else level.upper()
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        config["loggers"][name]["level"] = quiet
+    logging.config.dictConfig(config)

@@ -1,0 +1,155 @@
+"""One process that serves: the application, uvicorn's settings, and an end at which clients notice nothing worse."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import logging
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+import uvicorn
+
+from iogate.asgi import SocketIOApp
+from iogate.asgi_types import ASGIApp
+from iogate.errors import ConfigurationError
+from iogate.server.server import SHUTDOWN_TIMEOUT, Server
+from iogate.serving.options import Options
+
+ORDINARY = "websockets-sansio"
+MAX_FRAME = 16 * 1024 * 1024
+"""Bytes of a WebSocket frame where the application is not iogate's own: what uvicorn allows too."""
+STARTUP_FAILURE = 3
+"""The exit code of a server that could not start: uvicorn's."""
+
+logger = logging.getLogger("iogate")
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn, which closes connections before it tells the application; here the application is asked first."""
+
+    def __init__(self, config: uvicorn.Config, server: Server | None, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._server = server
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for listener in self.servers:
+            listener.close()
+        if self._server is not None:
+            await self._server.shutdown(SHUTDOWN_TIMEOUT)
+        await super().shutdown(sockets)
+
+
+def load(app: ASGIApp | Server | str) -> ASGIApp:
+    """Return the ASGI application that is meant.
+
+    Args:
+        app: it itself, a `Server`, or its name, `"module:app"`.
+
+    Raises:
+        ConfigurationError: there is no such thing, it is no application, or its module is not configured well.
+    """
+    found = _named(app) if isinstance(app, str) else app
+    if isinstance(found, Server):
+        return found.asgi()
+    if not callable(found):
+        raise ConfigurationError(f"{found!r} is no application: give what io.asgi() returns")
+    application: ASGIApp = found
+    return application
+
+
+def _named(name: str) -> Any:
+    module_name, colon, attribute = name.partition(":")
+    if not (module_name and colon and attribute):
+        raise ConfigurationError(f'{name!r} does not say what to serve: write "module:app"')
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name != module_name.split(".")[0] and error.name != module_name:
+            raise  # The module is there, and imports one that is not.
+        raise ConfigurationError(f"there is no module {module_name!r} here (see --app-dir)") from None
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{module_name}: {error}") from None
+    found = getattr(module, attribute, None)
+    if not isinstance(found, Server) and not callable(found):
+        raise ConfigurationError(f"{module_name} has no application {attribute!r}: write app = io.asgi() there")
+    return found
+
+
+def choose_lane(options: Options) -> Options:
+    """Return the options with the ordinary lane in them, and say so, if the fast one is wanted and not there."""
+    if options.lane == "fast":
+        try:
+            import iogate.transports.fastlane  # noqa: F401
+        except ImportError as error:
+            logger.warning("The fast WebSocket lane is not there (%s); the ordinary one is used.", error)
+            return msgspec.structs.replace(options, lane="ordinary")
+    return options
+
+
+def serve(
+    app: ASGIApp,
+    options: Options,
+    listener: socket.socket | None = None,
+    ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve until a signal comes.
+
+    Args:
+        app: the application.
+        options: how to serve it.
+        listener: the bound socket to listen on, if it is there already.
+        ready: called in the event loop when clients are let in.
+
+    Raises:
+        SystemExit: it could not start; the log says why.
+    """
+    server = app.server if isinstance(app, SocketIOApp) else None
+    # What has been loaded stays; and a connection is a few dozen objects that no cycle holds: the default of a
+    # collection every 700 new ones would look at all connections again and again while they come.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    uvicorn_ = _Uvicorn(_config(app, server, options), server, ready)
+    with suppress(KeyboardInterrupt):  # uvicorn has ended well, and raises the signal that asked for it once more.
+        uvicorn_.run(None if listener is None else [listener])
+    if not uvicorn_.started:
+        raise SystemExit(STARTUP_FAILURE)
+
+
+def _config(app: ASGIApp, server: Server | None, options: Options) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=options.host,
+        port=options.port,
+        workers=1,  # This process: else uvicorn reads a number from the environment.
+        ws=_websockets(options),
+        ws_max_size=server.settings.max_payload if server is not None else MAX_FRAME,
+        ws_ping_interval=None,  # Engine.IO has pings of its own.
+        ws_per_message_deflate=False,
+        root_path=options.root_path,
+        proxy_headers=options.forwarded_allow_ips is not None,
+        forwarded_allow_ips=options.forwarded_allow_ips,
+        ssl_certfile=options.ssl_certfile,
+        ssl_keyfile=options.ssl_keyfile,
+        access_log=options.access_log,
+        log_config=None,
+        timeout_graceful_shutdown=round(SHUTDOWN_TIMEOUT),
+    )
+
+
+def _websockets(options: Options) -> Any:
+    if options.lane == "ordinary":
+        return ORDINARY
+    from iogate.transports.fastlane import FastLane
+
+    return FastLane

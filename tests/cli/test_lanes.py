@@ -1,0 +1,268 @@
+"""Both lanes behave alike behind whatever stands between a client and the server; and every way to choose one."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import ipaddress
+import json
+import os
+import signal
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from websockets.asyncio.client import connect
+
+from tests.cli.running import ENDS_WITHIN, SERVER, Run, close_code, python, serves, serving
+from tests.conformance.wire import (
+    POLLING,
+    WEBSOCKET,
+    WITHIN,
+    Polling,
+    Session,
+    WebSocket,
+    client,
+    echoes,
+    enter,
+    polling,
+    raw_websocket,
+    refused,
+    websocket,
+    within,
+)
+from tests.servers import make_token
+
+SEEN = f"""{SERVER}
+import asyncio, os
+io.on("seen", lambda socket: (socket.handshake.address, socket.handshake.secure, socket.handshake.path))
+io.on("pid", lambda socket: os.getpid())
+io.on("disconnect", lambda socket, reason: print("left:", reason, flush=True))
+
+@io.on("flood")
+async def flood(socket):
+    for _ in range(1000):  # More than the buffers of the kernel hold.
+        socket.emit("news", "x" * 100_000)
+        await asyncio.sleep(0)
+
+app = io.asgi()
+"""
+ORDINARY = "connection open"
+"""What uvicorn writes down of every WebSocket on the ordinary lane, and nobody on the fast one."""
+NO_PICOWS = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name == "picows":
+            raise ImportError("no picows in this test")
+
+sys.meta_path.insert(0, Blocked())
+"""
+
+
+@pytest.fixture(params=["fast", "ordinary"])
+def lane(request: pytest.FixtureRequest) -> str:
+    """Each lane."""
+    return str(request.param)
+
+
+@asynccontextmanager
+async def seeing(folder: Path, lane: str, *options: str) -> AsyncIterator[Run]:
+    """Serve what tells of its clients, and make sure that it is the lane that was asked for."""
+    async with serving(folder, SEEN, "--lane", lane, *options) as run:
+        yield run
+    assert (ORDINARY in run.output) == (lane == "ordinary")
+
+
+async def seen(session: Session) -> list[Any]:
+    """Return a client's address as the server sees it, whether it came over TLS, and the path."""
+    await enter(session)
+    await session.send('421["seen"]')
+    answer = str(await within(session.receive()))
+    assert answer.startswith("431")
+    told: list[Any] = json.loads(answer[3:])
+    return told
+
+
+# TLS.
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """The files of a certificate for this machine, and of its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "iogate tests")])
+    now = dt.datetime.now(dt.UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    folder = tmp_path_factory.mktemp("tls")
+    pem = serialization.Encoding.PEM
+    (folder / "certificate.pem").write_bytes(made.public_bytes(pem))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return str(folder / "certificate.pem"), str(folder / "key.pem")
+
+
+@asynccontextmanager
+async def wss(url: str, context: ssl.SSLContext) -> AsyncIterator[WebSocket]:
+    address = httpx.URL(url.replace("http", "ws", 1) + "/socket.io/", params=WEBSOCKET)
+    async with connect(str(address), ssl=context, compression=None, max_size=None, proxy=None) as connection:
+        wire = WebSocket(connection)
+        await wire.open()
+        yield wire
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "2", "--separate-workers")], ids=["alone", "with workers"])
+async def test_over_tls(tmp_path: Path, lane: str, workers: tuple[str, ...], certificate: tuple[str, str]) -> None:
+    """Events go both ways, a client that does not read is disconnected, and at the end clients are told."""
+    chain, key = certificate
+    context = ssl.create_default_context(cafile=chain)
+    options = (*workers, "--ssl-certfile", chain, "--ssl-keyfile", key)
+    async with seeing(tmp_path, lane, *options) as run:
+        assert run.url.startswith("https://")
+        async with wss(run.url, context) as ann, wss(run.url, context) as slow:
+            assert await seen(ann) == ["127.0.0.1", True, "/socket.io/"]
+            await echoes(ann, "x" * 900_000)
+            await enter(slow)
+            slow.connection.transport.pause_reading()
+            await slow.connection.send('42["flood"]')
+            await run.says("left: slow consumer")
+            slow.connection.transport.abort()  # Else uvicorn waits for it at the end, on the ordinary lane.
+            await echoes(ann)
+            if not workers:
+                async with httpx.AsyncClient(base_url=run.url, verify=context, timeout=WITHIN) as http:
+                    polled = Polling(http)
+                    await polled.open()
+                    assert await seen(polled) == ["127.0.0.1", True, "/socket.io/"]
+            run.process.send_signal(signal.SIGTERM)
+            assert await close_code(ann) == 1001
+            await run.ended()
+
+
+# Behind a proxy.
+
+
+@pytest.mark.parametrize(
+    ("trusted", "forwarded", "address", "secure"),
+    [
+        (None, "203.0.113.9", "127.0.0.1", False),
+        ("10.0.0.1", "203.0.113.9", "127.0.0.1", False),
+        ("127.0.0.1", "203.0.113.9", "203.0.113.9", True),
+        ("127.0.0.1", "1.2.3.4, 203.0.113.9", "203.0.113.9", True),
+        ("127.0.0.0/8,10.0.0.1", "1.2.3.4, 203.0.113.9, 10.0.0.1", "203.0.113.9", True),
+        ("*", "203.0.113.9, 10.0.0.1", "203.0.113.9", True),
+    ],
+)
+async def test_what_a_proxy_says_is_believed_if_the_proxy_is(
+    tmp_path: Path, lane: str, trusted: str | None, forwarded: str, address: str, secure: bool
+) -> None:
+    """Of the client's address, and of TLS: so also whether a page is of the same origin."""
+    options = () if trusted is None else ("--forwarded-allow-ips", trusted)
+    headers = {"X-Forwarded-For": forwarded, "X-Forwarded-Proto": "https"}
+    async with seeing(tmp_path, lane, *options) as run:
+        for opened in (polling, websocket):
+            async with opened(run.url, **headers) as wire:
+                assert await seen(wire) == [address, secure, "/socket.io/"]
+        headers["Origin"] = run.url.replace("http", "https", 1)
+        if secure:
+            for opened in (polling, websocket):
+                async with opened(run.url, **headers) as wire:
+                    await enter(wire)
+        else:
+            assert (await refused(run.url, WEBSOCKET, **headers)).status_code == 403
+            async with client(run.url) as http:
+                assert (await http.get("/socket.io/", params=POLLING, headers=headers)).status_code == 403
+
+
+async def test_below_a_root_path(tmp_path: Path, lane: str) -> None:
+    """The proxy takes it away; who comes past the proxy and leaves it there finds nothing."""
+    async with seeing(tmp_path, lane, "--root-path", "/chat") as run:
+        for opened in (polling, websocket):
+            async with opened(run.url) as wire:
+                assert await seen(wire) == ["127.0.0.1", False, "/chat/socket.io/"]
+        assert (await refused(run.url, WEBSOCKET, path="/chat/socket.io/")).status_code == 404
+        async with client(run.url) as http:
+            assert (await http.get("/chat/socket.io/", params=POLLING)).status_code == 404
+
+
+# Choosing a lane.
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "2", "--separate-workers")], ids=["alone", "with workers"])
+async def test_without_picows_the_ordinary_lane_is_used_and_a_line_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: tuple[str, ...]
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(NO_PICOWS)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    async with serving(tmp_path, SEEN, *workers) as run, websocket(run.url) as wire:
+        await enter(wire)
+        await echoes(wire)
+        line = "The fast WebSocket lane is not there (no picows in this test); the ordinary one is used."
+        assert run.output.count(line) == 1
+        assert ORDINARY in run.output
+
+
+async def test_uvicorn_takes_the_fast_lane_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "chat.py").write_text(SEEN)
+    command = ("-m", "uvicorn", "chat:app", "--port", "0", "--ws", "iogate.transports.fastlane:FastLane")
+    async with python(tmp_path, *command) as run:
+        await run.started()
+        await serves(run)
+        token = make_token()
+        async with raw_websocket(run.url, {**WEBSOCKET, "token": token}) as connection, client(run.url) as http:
+            await within(connection.recv())
+            await http.get("/socket.io/", params={**POLLING, "token": token})
+        async with websocket(run.url) as wire:
+            await enter(wire)
+            run.process.send_signal(signal.SIGTERM)
+            assert await close_code(wire) == 1001
+            await run.ended()
+        assert run.errors == []
+        assert run.output.count("token=REDACTED") == 2
+        assert token not in run.output
+        assert ORDINARY not in run.output
+
+
+@pytest.mark.parametrize("what", ["io", "io.asgi()", '"chat:app"'])
+async def test_a_script_serves_on_either_lane(tmp_path: Path, lane: str, what: str) -> None:
+    (tmp_path / "chat.py").write_text(SEEN)
+    (tmp_path / "serve.py").write_text(f"import iogate\nfrom chat import io\niogate.run({what}, port=0, lane={lane!r})")
+    async with python(tmp_path, "serve.py") as run:
+        await run.started()
+        await serves(run)
+        await run.terminate()
+        assert run.errors == []
+        assert (ORDINARY in run.output) == (lane == "ordinary")
+
+
+async def test_a_script_serves_by_workers_that_find_the_module_where_it_does(tmp_path: Path) -> None:
+    """Without asking whether it is `__main__`: workers do not run the script again."""
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts/chat.py").write_text(SEEN)
+    (tmp_path / "scripts/serve.py").write_text(
+        'import iogate\niogate.run("chat:app", port=0, workers=2, separate_workers=True)\nprint("it has returned")'
+    )
+    async with python(tmp_path, "scripts/serve.py") as run:
+        await run.started()
+        async with websocket(run.url) as wire:
+            await enter(wire)
+            await echoes(wire)
+            run.process.send_signal(signal.SIGINT)
+            assert await close_code(wire) == 1001
+        async with asyncio.timeout(ENDS_WITHIN):
+            assert await run.ended() == 0
+        assert "it has returned" in run.output
