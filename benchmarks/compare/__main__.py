@@ -106,9 +106,9 @@ def _measure(
     began = datetime.now(UTC)
     cores = choose_cores()
     if cores.shared:
-        console.print("Warning: there is only one core, for server and load: ratios are flatter than they should be.")
+        console.print("Warning: server and load share the only core there is: ratios are flatter than they should be.")
     if allow_files(FILES) < FILES:
-        raise MeasurementError(f"the limit of open files is too low: raise the hard limit (ulimit -Hn) to {FILES + 200}")
+        raise MeasurementError(f"too few open files are allowed: raise the hard limit (ulimit -Hn) to {FILES + 200}")
     programs = build()
     with tempfile.TemporaryDirectory() as folder:
         console.print("Signing tokens ...")

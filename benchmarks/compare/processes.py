@@ -53,7 +53,7 @@ def start(
         env={**os.environ, **(environment or {})},
         cwd=folder,
         # Before the program begins, so that it cannot start a thread elsewhere. No thread of ours is in the way.
-        preexec_fn=partial(os.sched_setaffinity, 0, {core}),  # noqa: PLW1509
+        preexec_fn=partial(os.sched_setaffinity, 0, {core}),
     )
 
 

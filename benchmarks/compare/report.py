@@ -74,15 +74,12 @@ def _figures(document: Document) -> str:
 
 def _ratios(document: Document) -> str:
     columns = [(name, title) for name, title in _columns(document) if name not in (NODE.name, FLOOR.name)]
-    head = [f"{title} / {base.title}" for base in (NODE, FLOOR) for name, title in columns if _compared(name, base.name)]
+    head = [
+        f"{title} / {base.title}" for base in (NODE, FLOOR) for name, title in columns if _compared(name, base.name)
+    ]
     rows = []
     for title, metric, workload in _rows(document):
-        row = [
-            _spread(ratio(*_pair(workload, name, base.name, metric)))
-            for base in (NODE, FLOOR)
-            for name, _ in columns
-            if _compared(name, base.name)
-        ]
+        row = [_spread(ratio(*_pair(workload, peer, base.name, metric))) for peer, _, base in columns]
         if any(row):
             rows.append([title, *row])
     if not rows:

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.compare.errors import MeasurementError
 from benchmarks.compare.loads import Load
-from benchmarks.compare.peers import ALL, FLOOR, IOGATE, NODE, ORDINARY, PLAIN, PYTHON_SOCKETIO, Peer, Running
+from benchmarks.compare.peers import ALL, FLOOR, IOGATE, NODE, ORDINARY, PYTHON_SOCKETIO, Peer, Running
 from benchmarks.compare.processes import cpu_seconds, memory_bytes
 
 BAD_ADDRESS = "127.0.0.2"
@@ -138,9 +138,10 @@ def rate(bench: Bench, server: Running, mode: str, **options: Any) -> Sample:
 def latency(bench: Bench, server: Running, addresses: dict[str, Any] | None = None) -> Sample:
     """Measure what users wait for, perhaps while bad tokens come."""
     seconds = max(bench.seconds, 2.0)
-    options = {"event": server.peer.echo, "connections": USERS, "rate": USERS_RATE, "seconds": seconds}
+    options: dict[str, Any] = {"event": server.peer.echo, "connections": USERS, "rate": USERS_RATE, "seconds": seconds}
+    attack: dict[str, Any] = {}
     if addresses is None:
-        result, attack = bench.run(server, "paced", **options), {}
+        result = bench.run(server, "paced", **options)
     else:
         # It begins before the users do, and outlasts them.
         with bench.attack(server, bench.warm + seconds + 4, addresses) as attack:

@@ -53,13 +53,14 @@ void client_start(struct client *client) {
         exit(1);
     }
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    // The port is chosen at connect(), for this destination: bind() alone would have 28 000 for all.
-    setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
     struct sockaddr_in source = {.sin_family = AF_INET};
     source.sin_addr.s_addr = htonl(ntohl(options->source.s_addr) + (uint32_t)(load.opened++ % options->sources));
+    const bool binds = source.sin_addr.s_addr != htonl(INADDR_LOOPBACK);
+    // The port is chosen at connect(), for this destination: bind() alone would have 28 000 for all.
+    if (binds) setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
     struct sockaddr_in server = {.sin_family = AF_INET, .sin_port = htons((uint16_t)options->port)};
     server.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    if (bind(fd, (struct sockaddr *)&source, sizeof source) < 0 ||
+    if ((binds && bind(fd, (struct sockaddr *)&source, sizeof source) < 0) ||
         (connect(fd, (struct sockaddr *)&server, sizeof server) < 0 && errno != EINPROGRESS)) {
         perror("error: no connection; is the server there, and are there source ports left (--sources)?");
         exit(1);

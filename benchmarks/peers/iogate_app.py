@@ -1,6 +1,6 @@
 """iogate, as its users run it.
 
-    iogate run benchmarks.peers.iogate_app:app
+iogate run benchmarks.peers.iogate_app:app
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """python-socketio on uvicorn, with the token verified in its connect handler by PyJWT.
 
-    python -m benchmarks.peers.python_socketio
+python -m benchmarks.peers.python_socketio
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ RULES: dict[str, Any] = {
 sio = socketio.AsyncServer(async_mode="asgi", transports=["websocket"])
 
 
-@sio.event
 async def connect(sid: str, environ: dict[str, Any], auth: dict[str, Any] | None) -> None:
     """Let in who has a good token."""
     try:
@@ -33,37 +32,31 @@ async def connect(sid: str, environ: dict[str, Any], auth: dict[str, Any] | None
     await sio.save_session(sid, {"claims": claims})
 
 
-@sio.event
 async def echo(sid: str, text: str) -> None:
     """Send it back."""
     await sio.emit("echo", text, to=sid)
 
 
-@sio.event
 async def ack(sid: str, text: str) -> str:
     """Acknowledge it."""
     return text
 
 
-@sio.event
 async def binary(sid: str, data: bytes) -> None:
     """Send it back."""
     await sio.emit("binary", data, to=sid)
 
 
-@sio.event
 async def broadcast(sid: str, text: str) -> None:
     """Send it to all."""
     await sio.emit("broadcast", text)
 
 
-@sio.event
 async def join(sid: str, room: str) -> None:
     """Enter a room."""
     await sio.enter_room(sid, room)
 
 
-@sio.event
 async def room(sid: str, name: str, text: str) -> None:
     """Send it to a room."""
     await sio.emit("room", text, to=name)
@@ -71,6 +64,8 @@ async def room(sid: str, name: str, text: str) -> None:
 
 def main() -> None:
     """Serve."""
+    for handler in (connect, echo, ack, binary, broadcast, join, room):
+        sio.on(handler.__name__, handler)
     uvicorn.run(
         socketio.ASGIApp(sio),
         host="127.0.0.1",
