@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
-from benchmarks.compare import peers, report, rounds
+from benchmarks.compare import peers, report, rounds, verdicts
 from benchmarks.compare.credentials import Signer
 from benchmarks.compare.errors import MeasurementError
 from benchmarks.compare.loads import Load
@@ -37,8 +37,8 @@ Named = TypeVar("Named", Workload, Peer)
 @click.option("--only", metavar="WORKLOAD,..", help="These workloads: " + ", ".join(each.name for each in WORKLOADS))
 @click.option("--peers", "of", metavar="PEER,..", help="These peers: " + ", ".join(each.name for each in peers.ALL))
 @click.option("--rounds", "number", type=click.IntRange(1, 100), help="How often; 5, and 3 with --quick.")
-@click.option("--seconds", default=1.6, show_default=True, type=click.FloatRange(0.1, 60), help="Of a measurement.")
-@click.option("--warm", default=0.8, show_default=True, type=click.FloatRange(0, 60), help="Seconds before it.")
+@click.option("--seconds", default=1.5, show_default=True, type=click.FloatRange(0.1, 60), help="Of a measurement.")
+@click.option("--warm", default=0.7, show_default=True, type=click.FloatRange(0, 60), help="Seconds before it.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures there.")
 @click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path), help="Write the tables there.")
 @click.option("--plots", type=click.Path(file_okay=False, path_type=Path), help="Draw the figures into this folder.")
@@ -72,11 +72,9 @@ def main(
             document = _measure(console, workloads, compared, number or (3 if quick else 5), seconds, warm)
     except MeasurementError as error:
         raise click.ClickException(str(error)) from None
+    _write(json_file, json.dumps(document, indent=1) + "\n")
     text = report.markdown(document)
-    for path, content in ((json_file, json.dumps(document, indent=1) + "\n"), (markdown, text)):
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content)
+    _write(markdown, text)
     if plots is not None:
         # Imported here: what only prints tables does not need matplotlib.
         from benchmarks.compare.plots import draw
@@ -87,6 +85,12 @@ def main(
     if failed:
         console.print("These measurements failed:", *failed, sep="\n  ", markup=False)
         sys.exit(1)
+
+
+def _write(path: Path | None, content: str) -> None:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
 
 
 def _chosen(words: str | None, known: tuple[Named, ...], usual: tuple[str, ...] | None, what: str) -> list[Named]:
@@ -115,11 +119,17 @@ def _measure(
         signers = {name: Signer.new(name) for name in sorted({"HS256", *(each.algorithm for each in workloads)})}
         tokens = {name: signer.write(Path(folder) / name, TOKENS[name]) for name, signer in signers.items()}
         bad = Signer.new("HS256").write(Path(folder) / "bad", 20_000)
+        load = Load(programs.load, cores.load)
+        for peer in compared:
+            for signer in signers.values():
+                with peers.running(peer, cores.server, programs, signer.environment()) as server:
+                    verdicts.check(load, server, signer, Path(folder))
+        console.print("All let good tokens in, and refuse bad ones, where they look at them.")
         results = rounds.measure(
             workloads,
             compared,
             rounds=number,
-            bench=Bench(Load(programs.load, cores.load), tokens, bad, warm, seconds, CROWD),
+            bench=Bench(load, tokens, bad, warm, seconds, CROWD),
             signers=signers,
             programs=programs,
             cores=cores,

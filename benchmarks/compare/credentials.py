@@ -6,6 +6,7 @@ import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from joserfc import jwt
 from joserfc.jwk import ECKey, Key, OctKey, RSAKey
@@ -40,18 +41,25 @@ class Signer:
         key = RSAKey.generate_key(2048) if algorithm == "RS256" else ECKey.generate_key("P-256")
         return cls(algorithm, key, key.as_pem(private=False).decode())
 
-    def token(self, number: int) -> str:
-        """Sign a token for a user, as an identity provider would."""
+    def token(self, number: int, **claims: Any) -> str:
+        """Sign a token for a user, as an identity provider would.
+
+        Args:
+            number: which user.
+            claims: what is different about it; None leaves one out.
+        """
         now = int(time.time())
-        claims = {
+        body = {
             "iss": ISSUER,
             "aud": AUDIENCE,
             "sub": f"user-{number}",
             "iat": now,
             "exp": now + LIFETIME,
             "jti": secrets.token_hex(8),
+            **claims,
         }
-        return jwt.encode({"alg": self.algorithm, "typ": "JWT"}, claims, self.key, algorithms=[self.algorithm])
+        body = {name: value for name, value in body.items() if value is not None}
+        return jwt.encode({"alg": self.algorithm, "typ": "JWT"}, body, self.key, algorithms=[self.algorithm])
 
     def environment(self) -> dict[str, str]:
         """Return what a server is told."""

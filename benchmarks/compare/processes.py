@@ -8,7 +8,6 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -45,16 +44,20 @@ def start(
     errors: IO[bytes] | int = subprocess.PIPE,
 ) -> subprocess.Popen[bytes]:
     """Start a process that runs on one core only, with all threads that it will have."""
-    return subprocess.Popen(  # noqa: S603
-        command,
-        stdin=subprocess.PIPE,
-        stdout=output,
-        stderr=errors,
-        env={**os.environ, **(environment or {})},
-        cwd=folder,
-        # Before the program begins, so that it cannot start a thread elsewhere. No thread of ours is in the way.
-        preexec_fn=partial(os.sched_setaffinity, 0, {core}),
-    )
+    # A child inherits where its parent may run, before it can start a thread elsewhere.
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        return subprocess.Popen(  # noqa: S603
+            command,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=errors,
+            env={**os.environ, **(environment or {})},
+            cwd=folder,
+        )
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

@@ -73,10 +73,13 @@ def _figures(document: Document) -> str:
 
 
 def _ratios(document: Document) -> str:
-    columns = [(name, title) for name, title in _columns(document) if name not in (NODE.name, FLOOR.name)]
-    head = [
-        f"{title} / {base.title}" for base in (NODE, FLOOR) for name, title in columns if _compared(name, base.name)
+    columns = [
+        (peer, title, base)
+        for base in (NODE, FLOOR)
+        for peer, title in _columns(document)
+        if peer not in (NODE.name, FLOOR.name) and _compared(peer, base.name)
     ]
+    head = [f"{title} / {base.title}" for _, title, base in columns]
     rows = []
     for title, metric, workload in _rows(document):
         row = [_spread(ratio(*_pair(workload, peer, base.name, metric))) for peer, _, base in columns]
@@ -99,7 +102,7 @@ def _pair(workload: dict[str, Any], peer: str, base: str, metric: str) -> tuple[
 
 
 def _spread(figure: Figure | None) -> str:
-    return f"{figure.median:.2f} ({figure.least:.2f} to {figure.most:.2f})" if figure else ""
+    return f"{rounded(figure.median)} ({rounded(figure.least)} to {rounded(figure.most)})" if figure else ""
 
 
 def _busy(document: Document) -> str:
@@ -140,7 +143,8 @@ def _under_attack(document: Document) -> str:
         return ""
     head = (
         "What became of the bad tokens: told so by Socket.IO's error packet, turned away with an HTTP status before"
-        " that, not even begun as 4000 were waiting already, closed or left without an answer for 10 s."
+        " that, not even begun as 4000 were waiting already, closed or left without an answer for 10 s. The rest were"
+        " still waiting at the end."
     )
     return f"{head}\n\n" + table(["", "begun", "refused", "turned away", "not begun", "no answer"], rows)
 

@@ -144,7 +144,7 @@ def latency(bench: Bench, server: Running, addresses: dict[str, Any] | None = No
         result = bench.run(server, "paced", **options)
     else:
         # It begins before the users do, and outlasts them.
-        with bench.attack(server, bench.warm + seconds + 4, addresses) as attack:
+        with bench.attack(server, bench.warm + seconds + 3, addresses) as attack:
             result = bench.run(server, "paced", **options)
     if result["errors"]:
         raise MeasurementError(f"{result['errors']} errors, the first: {result['first_error']}")
@@ -202,9 +202,9 @@ EVENTS = (Metric("rate", "", "events/s"),)
 DELIVERIES = (Metric("rate", "", "deliveries/s"),)
 LATENCIES = (Metric("p50", "p50", "ms", more_is_better=False), Metric("p99", "p99", "ms", more_is_better=False))
 CROWD = (
-    Metric("memory", "memory of an idle connection, 10 000 of them", "KiB", more_is_better=False),
+    Metric("memory", "memory of each of 10 000", "KiB", more_is_better=False),
     *(
-        Metric(f"{what} {name}", f"{what}, {others} others idle", "µs of CPU", more_is_better=False)
+        Metric(f"{what} {name}", f"{what} beside {others}", "µs of CPU", more_is_better=False)
         for what in ("connect", "event", "disconnect")
         for name, others in (("100", "100"), ("crowd", "10 000"))
     ),
@@ -233,7 +233,7 @@ WORKLOADS = (
     *(
         Workload(
             f"latency-attack-{name}",
-            f"the same, and 1000 bad tokens/s from {title}",
+            f"1000 users, 5000 events/s, and 1000 bad tokens/s from {title}",
             LATENCIES,
             partial(latency, addresses=addresses),
             WITH_TOKENS,
@@ -258,5 +258,5 @@ WORKLOADS = (
             ("same", "the users' own address", {}, 2),
         )
     ),
-    Workload("crowd", "10 000 connections", CROWD, crowd, rounds=3),
+    Workload("crowd", "idle connections", CROWD, crowd, rounds=3),
 )

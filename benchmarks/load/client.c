@@ -88,6 +88,10 @@ void client_leave(struct client *client) {
 }
 
 static void enter(struct client *client) {
+    if (load.mode->spends && !tokens_left()) {
+        client_leave(client);
+        return;
+    }
     const char *token = load.tokens[load.tokens_taken++ % load.tokens_count];
     char packet[8192];
     int length = snprintf(packet, sizeof packet, "40{\"token\":\"%s\"}", token);

@@ -34,6 +34,7 @@ struct client {
 struct mode {
     const char *name;
     bool opens_all;  // all clients are to be in before it begins
+    bool spends;     // no token is shown twice: it ends when they are used up
     void (*begin)(void);
     void (*due)(double intended);  // called --rate times a second
     bool (*greet)(struct client *client);  // let in; true: the server will acknowledge, and it is ready then

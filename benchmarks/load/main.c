@@ -171,7 +171,7 @@ static void print_string(const char *string) {
 
 static void measure(void) {
     const struct options *options = &load.options;
-    const bool paced = load.mode->due != NULL, connects = !load.mode->opens_all && !paced;
+    const bool paced = load.mode->due != NULL;
     double time = now();
     load.from = time + options->warm;
     load.until = load.from + options->seconds;
@@ -183,13 +183,15 @@ static void measure(void) {
         pace();
     }
     while (now() < load.from) turn();
-    if (connects && !tokens_left()) give_up("the tokens were used up before the measurement; make more");
+    if (load.mode->spends && !tokens_left()) give_up("the tokens were used up before the measurement; make more");
     load.errors = 0;
     *load.first_error = 0;
     load.measuring = true;
     const double server_before = server_cpu(), own_before = clock_seconds(CLOCK_PROCESS_CPUTIME_ID);
     load.from = now();
-    while ((time = now()) < load.until && (!connects || tokens_left())) turn();
+    while ((time = now()) < load.until && !(load.mode->spends && !tokens_left()) &&
+           !(options->count && load.count >= options->count))
+        turn();
     load.measuring = false;
     load.until = time;
     const double server = server_cpu() - server_before;

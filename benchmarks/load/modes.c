@@ -266,7 +266,7 @@ static void attack_turned_away(struct client *client) {
 }
 
 static const struct mode MODES[] = {
-    {.name = "connects", .begin = connects_begin, .ready = connects_ready, .closed = connects_closed},
+    {.name = "connects", .spends = true, .begin = connects_begin, .ready = connects_ready, .closed = connects_closed},
     {.name = "echo", .opens_all = true, .begin = echo_begin, .packet = echo_packet},
     {.name = "ack", .opens_all = true, .begin = ack_begin, .packet = ack_packet},
     {.name = "binary", .opens_all = true, .begin = binary_begin, .packet = binary_packet},

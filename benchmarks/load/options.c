@@ -28,6 +28,7 @@ static const char USAGE[] =
     "  --payload BYTES       of an event; 32\n"
     "  --warm SECONDS        before the measurement; 1\n"
     "  --seconds SECONDS     of the measurement; 2\n"
+    "  --count NUMBER        end the measurement when so many are counted\n"
     "  --rate NUMBER         events or connections a second, of paced and attack; 1000\n"
     "  --event NAME          the mode's own name\n"
     "  --source ADDRESS      where connections come from; 127.0.0.1\n"
@@ -72,6 +73,7 @@ struct options options_parse(int count, char **words) {
         else if (!strcmp(option, "--payload")) options.payload = (int)number(option, word, 0, 1e6);
         else if (!strcmp(option, "--warm")) options.warm = number(option, word, 0, 3600);
         else if (!strcmp(option, "--seconds")) options.seconds = number(option, word, 0.01, 3600);
+        else if (!strcmp(option, "--count")) options.count = (long)number(option, word, 1, 1e9);
         else if (!strcmp(option, "--rate")) options.rate = number(option, word, 0.1, 1e6);
         else if (!strcmp(option, "--event")) options.event = word;
         else if (!strcmp(option, "--sources")) options.sources = (int)number(option, word, 1, 65536);

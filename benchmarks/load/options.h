@@ -12,6 +12,7 @@ struct options {
     int window;            // events in flight on a connection
     int payload;           // bytes of the string, or of the attachment, that an event carries
     double warm, seconds;  // not measured; measured
+    long count;            // ends the measurement when so many are counted; 0: time does
     double rate;           // a second, in the modes that keep to one
     const char *event;
     struct in_addr source;  // where the connections come from: this address,
