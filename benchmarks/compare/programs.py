@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,8 +36,10 @@ def build(folder: Path = BUILD) -> Programs:
         folder: where to.
 
     Raises:
-        MeasurementError: there is no compiler, or it fails.
+        MeasurementError: this is not Linux, or there is no compiler, or it fails.
     """
+    if sys.platform != "linux":
+        raise MeasurementError("the comparison needs Linux: for epoll, and to give each process a core")
     compiler = next((found for name in COMPILERS if (found := shutil.which(name))), None)
     if compiler is None:
         raise MeasurementError(

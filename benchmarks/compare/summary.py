@@ -46,6 +46,7 @@ def rounded(value: float) -> str:
 
     The spaces are such that no line breaks there.
     """
+    value = float(f"{value:.2e}")
     if value == 0:
         return "0"
     digits = 3
