@@ -111,7 +111,7 @@ def running(peer: Peer, core: int, programs: Programs, environment: Mapping[str,
 def versions(programs: Programs) -> dict[str, str]:
     """Return the versions of what the peers run on, of those that are there."""
     found = {"compiler": programs.compiler}
-    for name in ("picows", "python-socketio", "PyJWT"):
+    for name in ("python-socketio", "PyJWT"):
         found[name] = version(name)
     node = shutil.which("node")
     if node is not None:

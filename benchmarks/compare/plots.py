@@ -104,10 +104,12 @@ def _latency(workloads: dict[str, Any]) -> Any:
                     label = _once(axes, peer.title) if metric == "p50" else None
                     axes.bar(at, figured, width * 0.9, color=COLOURS[peer.name], alpha=alpha, label=label)
                     if metric == "p99":
-                        axes.annotate(f"{figured:.2g}", (at, figured), ha="center", va="bottom", fontsize=7)
+                        axes.annotate(rounded(figured), (at, figured), ha="center", va="bottom", fontsize=7)
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_xticks(
-        range(len(workloads)), [workload["title"].replace(", and ", "\nand ") for workload in workloads.values()]
+        range(len(workloads)),
+        [workload["title"].replace(", and ", "\nand ").replace(" from ", "\nfrom ") for workload in workloads.values()],
     )
     axes.set_ylabel("ms: p50, and p99 (pale)")
     _finish(axes)
@@ -151,4 +153,4 @@ def _once(axes: Any, label: str) -> str | None:
 
 def _finish(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=7, frameon=False, loc="best")
+    axes.legend(fontsize=7, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3)

@@ -154,7 +154,7 @@ def _machine(document: Document) -> str:
     parts = [
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory']}, {machine['system']}",
         machine["python"],
-        *(f"{name} {machine[name]}" for name in ("iogate", "uvicorn", "uvloop", "websockets")),
+        *(f"{name} {machine[name]}" for name in ("iogate", "uvicorn", "uvloop", "picows", "websockets")),
         *(f"{name} {version}" for name, version in document["versions"].items()),
     ]
     shared = " Server and load had to share one core." if settings["one core for both"] else ""
