@@ -47,12 +47,17 @@ class Load:
             stop(process)
         if process.returncode:
             raise MeasurementError(f"load {mode}: {errors.decode(errors='replace').strip()}")
-        result: dict[str, Any] = json.loads(output)
+        result: dict[str, Any] = json.loads(output.splitlines()[-1])
         return result
 
     @contextmanager
-    def beside(self, mode: str, **options: Any) -> Iterator[dict[str, Any]]:
+    def beside(self, mode: str, *, wait: bool = False, **options: Any) -> Iterator[dict[str, Any]]:
         """Run it beside other things; what it has measured is in the dictionary after the `with`.
+
+        Args:
+            mode: one of its modes.
+            wait: begin only when all its connections are in; only in the modes where they stay.
+            options: its options by name, without the dashes.
 
         Raises:
             MeasurementError: it failed.
@@ -60,11 +65,13 @@ class Load:
         process = self._start(mode, options)
         result: dict[str, Any] = {}
         try:
+            if wait:
+                _answer(process)
             yield result
             output, errors = process.communicate(timeout=TOO_LONG)
             if process.returncode:
                 raise MeasurementError(f"load {mode}: {errors.decode(errors='replace').strip()}")
-            result.update(json.loads(output))
+            result.update(json.loads(output.splitlines()[-1]))
         finally:
             stop(process)
 
@@ -77,7 +84,7 @@ class Load:
         """
         process = self._start("hold", options)
         try:
-            yield Held(process)
+            yield Held(process, _answer(process)["seconds"])
         finally:
             stop(process)
 
@@ -87,11 +94,16 @@ class Load:
 
 
 class Held:
-    """Connections that stay until they are told to leave, or the `with` ends."""
+    """Connections that stay until they are told to leave, or the `with` ends.
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    Args:
+        process: the load generator.
+        opened_in: seconds in which all were let in.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], opened_in: float) -> None:
         self._process = process
-        self.opened_in: float = self._answer()["seconds"]
+        self.opened_in = opened_in
 
     def leave(self) -> float:
         """Let all leave; return in how many seconds they had.
@@ -102,14 +114,15 @@ class Held:
         assert self._process.stdin is not None  # noqa: S101
         self._process.stdin.write(b"close\n")
         self._process.stdin.flush()
-        seconds: float = self._answer()["seconds"]
+        seconds: float = _answer(self._process)["seconds"]
         return seconds
 
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None  # noqa: S101
-        assert self._process.stderr is not None  # noqa: S101
-        line = self._process.stdout.readline()
-        if not line:
-            raise MeasurementError(f"load hold: {self._process.stderr.read().decode(errors='replace').strip()}")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+
+def _answer(process: subprocess.Popen[bytes]) -> dict[str, Any]:
+    assert process.stdout is not None  # noqa: S101
+    assert process.stderr is not None  # noqa: S101
+    line = process.stdout.readline()
+    if not line:
+        raise MeasurementError(f"load: {process.stderr.read().decode(errors='replace').strip()}")
+    answer: dict[str, Any] = json.loads(line)
+    return answer

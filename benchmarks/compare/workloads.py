@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.compare.errors import MeasurementError
-from benchmarks.compare.loads import Load
+from benchmarks.compare.loads import Held, Load
 from benchmarks.compare.peers import ALL, FLOOR, IOGATE, NODE, ORDINARY, PYTHON_SOCKETIO, Peer, Running
 from benchmarks.compare.processes import cpu_seconds, memory_bytes
 
@@ -75,28 +76,31 @@ class Bench:
 
     def run(self, server: Running, mode: str, *, algorithm: str = "HS256", **options: Any) -> dict[str, Any]:
         """Run the load generator against a server."""
-        defaults = {"warm": self.warm, "seconds": self.seconds, "tokens": self.tokens[algorithm]}
-        return self.load.run(mode, **self._to(server), **{**defaults, **options})
+        return self.load.run(mode, **{**self._options(server, algorithm), **options})
 
-    def attack(self, server: Running, seconds: float, addresses: dict[str, Any]) -> Any:
-        """Have bad tokens come for a time, beside other things."""
-        return self.load.beside(
-            "attack",
-            **self._to(server),
-            tokens=self.bad_tokens,
-            connections=4000,
-            rate=BAD_RATE,
-            warm=0,
-            seconds=seconds,
-            **addresses,
-        )
+    def beside(
+        self, server: Running, mode: str, *, wait: bool = False, **options: Any
+    ) -> AbstractContextManager[dict[str, Any]]:
+        """Run it beside other things; see `Load.beside`."""
+        return self.load.beside(mode, wait=wait, **{**self._options(server, "HS256"), **options})
 
-    def hold(self, server: Running, connections: int) -> Any:
+    def attack(self, seconds: float, addresses: dict[str, Any]) -> dict[str, Any]:
+        """Return the options of an attack, which begins at once, and goes on for a time."""
+        about = {"tokens": self.bad_tokens, "connections": 4000, "rate": BAD_RATE, "warm": 0, "seconds": seconds}
+        return {**about, **addresses}
+
+    def hold(self, server: Running, connections: int) -> AbstractContextManager[Held]:
         """Have connections that stay."""
-        return self.load.hold(**self._to(server), tokens=self.tokens["HS256"], connections=connections)
+        return self.load.hold(port=server.port, tokens=self.tokens["HS256"], connections=connections)
 
-    def _to(self, server: Running) -> dict[str, Any]:
-        return {"port": server.port, "server": server.pid}
+    def _options(self, server: Running, algorithm: str) -> dict[str, Any]:
+        return {
+            "port": server.port,
+            "server": server.pid,
+            "tokens": self.tokens[algorithm],
+            "warm": self.warm,
+            "seconds": self.seconds,
+        }
 
 
 @dataclass(frozen=True)
@@ -143,9 +147,9 @@ def latency(bench: Bench, server: Running, addresses: dict[str, Any] | None = No
     if addresses is None:
         result = bench.run(server, "paced", **options)
     else:
-        # It begins before the users do, and outlasts them.
-        with bench.attack(server, bench.warm + seconds + 3, addresses) as attack:
-            result = bench.run(server, "paced", **options)
+        # The users are in when the attack begins, and it outlasts what is measured of them.
+        with bench.beside(server, "paced", wait=True, **options) as result:
+            attack = bench.run(server, "attack", **bench.attack(bench.warm + seconds + 0.5, addresses))
     if result["errors"]:
         raise MeasurementError(f"{result['errors']} errors, the first: {result['first_error']}")
     values = {"p50": result["p50_us"] / 1000, "p99": result["p99_us"] / 1000}
@@ -155,7 +159,8 @@ def latency(bench: Bench, server: Running, addresses: dict[str, Any] | None = No
 
 def attacked_connects(bench: Bench, server: Running, addresses: dict[str, Any]) -> Sample:
     """Measure how many good tokens a second are let in while bad ones come."""
-    with bench.attack(server, bench.warm + bench.seconds + 1, addresses) as attack:
+    options = bench.attack(bench.warm + bench.seconds + 0.5, addresses)
+    with bench.beside(server, "attack", **options) as attack:
         result = bench.run(server, "connects")
     notes = {name: result[name] for name in ("p50_us", "p99_us", "errors", "first_error")}
     return Sample({"rate": result["rate"]}, result["server_busy"], result["load_busy"], {**notes, **_told(attack)})

@@ -117,10 +117,8 @@ static void watch(int file, void *mark) {
 }
 
 // Stays until standard input ends. On `close` all leave, as fast as they can.
-static void hold(double opened_in) {
+static void hold(void) {
     watch(STDIN_FILENO, &input_mark);
-    printf("{\"ready\": %d, \"seconds\": %.4f}\n", load.ready, opened_in);
-    fflush(stdout);
     while (!input_ended) {
         turn();
         if (load.errors) give_up("a connection that was held was lost");
@@ -234,8 +232,12 @@ int main(int count, char **words) {
     load.clients = calloc((size_t)load.options.connections, sizeof *load.clients);
     for (int i = 0; i < load.options.connections; i++) load.clients[i].number = i, load.clients[i].channel.fd = -1;
     const double began = now();
-    if (load.mode->opens_all) open_all();
+    if (load.mode->opens_all) {
+        open_all();
+        printf("{\"ready\": %d, \"seconds\": %.4f}\n", load.ready, now() - began);
+        fflush(stdout);
+    }
     if (load.mode->begin || load.mode->due) measure();
-    else hold(now() - began);
+    else hold();
     return 0;
 }

@@ -9,7 +9,8 @@
 static const char USAGE[] =
     "usage: load MODE --port PORT --tokens FILE [OPTION VALUE]...\n"
     "\n"
-    "An authenticated Socket.IO client, many times over. Prints one line of JSON.\n"
+    "An authenticated Socket.IO client, many times over. Prints a line of JSON when all are in, in the modes\n"
+    "where they stay, and one with what was measured.\n"
     "\n"
     "  connects   connect, show a token, be let in, leave, and again\n"
     "  echo       42[EVENT,text], and the same comes back\n"
