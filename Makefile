@@ -1,5 +1,5 @@
-# Everything a fresh machine needs to run the demo and the tests. What is missing is installed on the first run;
-# later runs find the stamps and start at once.
+# Everything a fresh machine needs to run the demo, the tests and the benchmarks. What is missing is installed on the
+# first run; later runs find the stamps and start at once.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -13,6 +13,7 @@ ARGS ?=
 
 VENV := .venv
 PY := $(VENV)/bin/python
+BENCH = $(VENV)/.bench benchmarks/peers/node/node_modules/.installed
 # Node may be the system's or, where there is none, the wheel's inside the virtual environment.
 WITH_NODE = PATH="$$("$(CURDIR)/tools/node.sh" --path)"
 
@@ -21,22 +22,22 @@ export PIP_NO_INPUT := 1
 # Behind a proxy with a certificate of its own, npm trusts what the machine trusts, as pip does.
 export NODE_USE_SYSTEM_CA := 1
 
-.PHONY: help demo test check format clean node chromium
+.PHONY: help demo test check format bench bench-quick clean node chromium compiler
 
 help: ## Say what can be made
 	@echo "iogate: make TARGET"
 	@echo
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 15
 	@echo
 	@echo "  PYTHON=python3.12   the Python to use, 3.11 or newer"
 	@echo "  PORT=3000           where the demo listens"
-	@echo "  ARGS='-k polling'   more arguments for pytest"
+	@echo "  ARGS='-k polling'   more arguments, for pytest or the benchmarks"
 
 demo: $(VENV)/.demo examples/chat/node_modules/.installed ## Serve the chat demo on http://localhost:3000
 	@trap : INT TERM; PORT=$(PORT) $(VENV)/bin/iogate run examples.chat.app:app --host $(HOST) --port $(PORT) \
 	  || { code=$$?; test $$code -eq 130 || test $$code -eq 143 || exit $$code; }
 
-test: $(VENV)/.dev examples/chat/node_modules/.installed tests/e2e/js/node_modules/.installed clients/js/node_modules/.installed | node chromium ## Run all tests, those with real clients and a browser too
+test: $(VENV)/.dev examples/chat/node_modules/.installed tests/e2e/js/node_modules/.installed clients/js/node_modules/.installed | node chromium compiler ## Run all tests, those with real clients and a browser too
 	@$(WITH_NODE) $(PY) -m pytest $(ARGS)
 
 check: $(VENV)/.dev ## Lint, check the format, the types and the layers
@@ -49,8 +50,16 @@ format: $(VENV)/.dev ## Put the code into shape
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
 
+bench: $(BENCH) | node compiler ## Measure iogate beside its peers, for docs/benchmarks; it takes about 25 minutes
+	@$(WITH_NODE) $(PY) -m benchmarks.compare --json docs/benchmarks/results.json \
+	  --markdown docs/benchmarks/results.md --plots docs/benchmarks $(ARGS)
+
+bench-quick: $(BENCH) | node compiler ## Measure the most important of it, in three minutes
+	@$(WITH_NODE) $(PY) -m benchmarks.compare --quick --json benchmarks/results/quick.json \
+	  --markdown benchmarks/results/quick.md $(ARGS)
+
 clean: ## Remove what the other targets made
-	@rm -rf $(VENV) build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf $(VENV) build dist benchmarks/results .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find . -name node_modules -prune -exec rm -rf {} +
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
@@ -70,6 +79,11 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.demo
 	@$(PY) -m pip install --quiet --group dev
 	@touch $@
 
+$(VENV)/.bench: pyproject.toml $(VENV)/.demo
+	@echo "==> installing what the benchmarks compare with, and draw with"
+	@$(PY) -m pip install --quiet --group bench
+	@touch $@
+
 %/node_modules/.installed: %/package.json %/package-lock.json | node
 	@echo "==> installing the JavaScript of $*"
 	@cd $* && $(WITH_NODE) npm ci --no-audit --no-fund --no-update-notifier --loglevel=error
@@ -82,3 +96,6 @@ node: | $(VENV)/.made
 
 chromium:
 	@tools/system-package.sh "a browser for the tests of the demo" chromium chromium chromium-browser google-chrome
+
+compiler:
+	@tools/system-package.sh "a C compiler, for the load generator of the benchmarks" build-essential cc gcc clang

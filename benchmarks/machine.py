@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("uvicorn", "uvloop", "httptools", "websockets", "msgspec", "joserfc", "cryptography")
+PACKAGES = ("uvicorn", "uvloop", "httptools", "picows", "websockets", "msgspec", "joserfc", "cryptography")
 
 
 def describe() -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""iogate beside its peers, on this machine: `python -m benchmarks.compare --help`."""

@@ -1,0 +1,1 @@
+"""The servers that are compared: the same application, written for each."""
