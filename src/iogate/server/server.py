@@ -15,6 +15,7 @@ from iogate.auth import Auth, Query
 from iogate.clock import SYSTEM, Clock
 from iogate.errors import AuthTimeout, ConfigurationError
 from iogate.protocol.socketio.json import JSON
+from iogate.protocol.socketio.msgpack import MSGPACK
 from iogate.protocol.socketio.packets import MAX_ATTACHMENTS, ROOT, Parser
 from iogate.revocation import MemoryRevocations, Revocation, Revocations
 from iogate.server.attempts import Attempt
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("iogate")
 
-PARSERS: dict[str, Parser] = {"json": JSON}
+PARSERS: dict[str, Parser] = {"json": JSON, "msgpack": MSGPACK}
 
 GOODBYE_TIMEOUT = 1.0
 """Seconds that a client has to say that it has read why it is turned away; it is a figure of the wire contract."""

@@ -17,9 +17,15 @@ from hypothesis import strategies as st
 
 from iogate.errors import ProtocolError
 from iogate.protocol.socketio import json
-from iogate.protocol.socketio.json import MAX_DEPTH, MAX_ID_DIGITS, MAX_NAMESPACE
 from iogate.protocol.socketio.msgpack import MAX_PIECES, Decoder, encode
-from iogate.protocol.socketio.packets import RESERVED_EVENTS, Packet, PacketType
+from iogate.protocol.socketio.packets import (
+    MAX_DEPTH,
+    MAX_ID_DIGITS,
+    MAX_NAMESPACE,
+    RESERVED_EVENTS,
+    Packet,
+    PacketType,
+)
 
 CONNECT, DISCONNECT, EVENT, ACK, CONNECT_ERROR = list(PacketType)[:5]
 
@@ -73,7 +79,7 @@ def refuse(message: bytes) -> str:
 def written(packet: Packet) -> bytes:
     """Return the only frame of a packet."""
     encoded = encode(packet)
-    assert encoded.text is None
+    assert encoded.text == b""
     [data] = encoded.attachments
     assert encoded.size == len(data)
     return data

@@ -24,6 +24,8 @@ from iogate.protocol.socketio.packets import (
     Packet,
     PacketType,
     Parser,
+    checked,
+    checked_event,
 )
 
 _EVENT: Final = PacketType.EVENT
@@ -121,7 +123,7 @@ class Decoder:
         if self._packet is not None:
             raise ProtocolError("a packet where an attachment was announced")
         if frame.startswith(b"2[", start):  # An event in the root namespace without id: nearly all there is.
-            return Packet(_EVENT, ROOT, _event(_decode(frame, start + 1)))
+            return Packet(_EVENT, ROOT, checked_event(_decode(frame, start + 1)))
         digit = frame[start] - 0x30 if len(frame) > start else -1
         if not 0 <= digit <= PacketType.BINARY_ACK:
             raise ProtocolError("a message without a packet type")
@@ -134,7 +136,7 @@ class Decoder:
         namespace, start = _namespace(frame, start)
         id_, start = _id(frame, start)
         data = _decode(frame, start) if start < len(frame) else None
-        packet = Packet(type_, namespace, _VALID[type_](data), id_)
+        packet = Packet(type_, namespace, checked(type_, data), id_)
         if (type_ is PacketType.ACK and id_ is None) or (id_ is not None and type_ not in _AS_BINARY):
             raise ProtocolError(f"{type_.name} and an acknowledgement id do not fit")
         if announced:
@@ -209,48 +211,6 @@ def _decode(frame: bytes, start: int) -> Any:
     ):
         raise ProtocolError(f"JSON nested deeper than {MAX_DEPTH}")
     return data
-
-
-def _event(data: Any) -> list[Any]:
-    if type(data) is list and data:
-        name = data[0]
-        if type(name) is int:  # To a JavaScript emitter 1 and "1" are the same name.
-            name = data[0] = str(name)
-        if type(name) is str and name not in RESERVED_EVENTS:
-            return data
-    raise ProtocolError("an EVENT is a list with a name that is not reserved")
-
-
-def _ack(data: Any) -> list[Any]:
-    if type(data) is list:
-        return data
-    raise ProtocolError("an ACK is a list")
-
-
-def _connect(data: Any) -> dict[str, Any] | None:
-    if data is None or type(data) is dict:
-        return data
-    raise ProtocolError("the payload of CONNECT is an object")
-
-
-def _connect_error(data: Any) -> Any:
-    if type(data) is dict or type(data) is str:
-        return data
-    raise ProtocolError("the payload of CONNECT_ERROR is an object or a string")
-
-
-def _disconnect(data: Any) -> None:
-    if data is not None:
-        raise ProtocolError("a DISCONNECT has no payload")
-
-
-_VALID: Final = {
-    PacketType.CONNECT: _connect,
-    PacketType.DISCONNECT: _disconnect,
-    PacketType.EVENT: _event,
-    PacketType.ACK: _ack,
-    PacketType.CONNECT_ERROR: _connect_error,
-}
 
 
 def _children(value: Any) -> Any:

@@ -21,8 +21,16 @@ import msgspec
 
 from iogate.errors import ProtocolError
 from iogate.protocol.engineio.packets import Encoded
-from iogate.protocol.socketio.json import _VALID, MAX_ATTACHMENTS, MAX_DEPTH, MAX_ID_DIGITS, MAX_NAMESPACE
-from iogate.protocol.socketio.packets import Packet, PacketType
+from iogate.protocol.socketio.packets import (
+    MAX_ATTACHMENTS,
+    MAX_DEPTH,
+    MAX_ID_DIGITS,
+    MAX_NAMESPACE,
+    Packet,
+    PacketType,
+    Parser,
+    checked,
+)
 
 MAX_PIECES = 50_000
 """Values that may have to be looked at one by one, because there are bytes or extensions among them, in one packet."""
@@ -93,7 +101,7 @@ def encode(packet: Packet) -> Encoded:
     if packet.id is not None:
         message["id"] = packet.id
     try:
-        return Encoded(None, (_encode(message),))
+        return Encoded(b"", (_encode(message),), packet.namespace)
     except OverflowError:
         raise ValueError("an integer of more than 64 bits has no MessagePack") from None
 
@@ -149,7 +157,10 @@ class Decoder:
             raise ProtocolError(f"an acknowledgement id that is negative or has more than {MAX_ID_DIGITS} digits")
         if (id_ is None) if type_ is PacketType.ACK else (id_ is not None and type_ is not PacketType.EVENT):
             raise ProtocolError(f"{type_.name} and an acknowledgement id do not fit")
-        return Packet(type_, namespace, _VALID[type_](_data(message.data)), id_)
+        return Packet(type_, namespace, checked(type_, _data(message.data)), id_)
+
+
+MSGPACK: Final = Parser(encode, Decoder)
 
 
 def _broken(error: Exception) -> ProtocolError:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
+from iogate.errors import ProtocolError
 from iogate.protocol.engineio.packets import Encoded
 
 ROOT = "/"
@@ -59,6 +60,59 @@ RESERVED_EVENTS = frozenset(
     {"connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"}
 )
 """Names that stand for something in the life of a socket, on one side or the other: no packet may carry them."""
+
+
+def checked_event(data: Any) -> list[Any]:
+    """Return the data of an EVENT packet as it is handled: a list, the name first. Raises `ProtocolError`."""
+    if type(data) is list and data:
+        name = data[0]
+        if type(name) is int:  # To a JavaScript emitter 1 and "1" are the same name.
+            name = data[0] = str(name)
+        if type(name) is str and name not in RESERVED_EVENTS:
+            return data
+    raise ProtocolError("an EVENT is a list with a name that is not reserved")
+
+
+def _ack(data: Any) -> list[Any]:
+    if type(data) is list:
+        return data
+    raise ProtocolError("an ACK is a list")
+
+
+def _connect(data: Any) -> dict[str, Any] | None:
+    if data is None or type(data) is dict:
+        return data
+    raise ProtocolError("the payload of CONNECT is an object")
+
+
+def _connect_error(data: Any) -> Any:
+    if type(data) is dict or type(data) is str:
+        return data
+    raise ProtocolError("the payload of CONNECT_ERROR is an object or a string")
+
+
+def _disconnect(data: Any) -> None:
+    if data is not None:
+        raise ProtocolError("a DISCONNECT has no payload")
+
+
+_CHECKED: Final = {
+    PacketType.CONNECT: _connect,
+    PacketType.DISCONNECT: _disconnect,
+    PacketType.EVENT: checked_event,
+    PacketType.ACK: _ack,
+    PacketType.CONNECT_ERROR: _connect_error,
+}
+
+
+def checked(type_: PacketType, data: Any) -> Any:
+    """Return the data of a packet that has been read, whatever parser has read it.
+
+    Raises:
+        ProtocolError: such a packet has no such data.
+    """
+    return _CHECKED[type_](data)
+
 
 Encode = Callable[[Packet], Encoded]
 
