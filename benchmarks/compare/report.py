@@ -18,13 +18,13 @@ def merged(documents: list[Document]) -> Document:
     """Return one document of several that measured different workloads on the same machine.
 
     Raises:
-        MeasurementError: the machines differ, or a workload is there twice.
+        MeasurementError: the machines or the settings differ, or a workload is there twice.
     """
     first = documents[0]
     workloads: dict[str, Any] = {}
     for document in documents:
-        if document["machine"] != first["machine"] or document["versions"] != first["versions"]:
-            raise MeasurementError("the files were not measured on the same machine with the same versions")
+        if any(document[part] != first[part] for part in ("machine", "versions", "settings")):
+            raise MeasurementError("the files were not measured on the same machine, by the same versions and settings")
         twice = workloads.keys() & document["workloads"].keys()
         if twice:
             raise MeasurementError(f"measured in two of the files: {', '.join(sorted(twice))}")
@@ -159,6 +159,7 @@ def _machine(document: Document) -> str:
     ]
     shared = " Server and load had to share one core." if settings["one core for both"] else ""
     return (
-        f"Measured on {document['date']}: {'; '.join(parts)}. {settings['rounds']} rounds of {settings['seconds']} s"
-        f" after {settings['warm']} s to warm up; the server on one core, the load on another.{shared}"
+        f"Measured on {document['date']}: {'; '.join(parts)}. Rounds: {settings['rounds']}, fewer of what takes long;"
+        f" each of {settings['seconds']} s after {settings['warm']} s to warm up; the server on one core, the load on"
+        f" another.{shared}"
     )
