@@ -18,12 +18,17 @@ import hypercorn.config
 import uvicorn
 
 from iogate import JWTAuth, Server
+from iogate.transports.fasthttp import FastHTTP
 from iogate.transports.fastlane import FastLane
 
 Kind = Literal["uvicorn", "uvicorn-fast", "uvicorn-wsproto", "hypercorn"]
 KINDS: tuple[Kind, ...] = ("uvicorn", "uvicorn-fast", "uvicorn-wsproto", "hypercorn")
 
-WEBSOCKETS: dict[Kind, Any] = {"uvicorn-wsproto": "wsproto", "uvicorn-fast": FastLane}
+PROTOCOLS: dict[Kind, dict[str, Any]] = {
+    "uvicorn": {"ws": "websockets-sansio"},
+    "uvicorn-fast": {"http": FastHTTP, "ws": FastLane},
+    "uvicorn-wsproto": {"ws": "wsproto"},
+}
 
 LANE: Kind = "uvicorn"
 """What `serve` takes unless it is told otherwise. The fixture `lane` sets it."""
@@ -72,7 +77,7 @@ async def serve(app: Any, kind: Kind | None = None) -> AsyncIterator[str]:
 async def _uvicorn(app: Any, kind: Kind, listener: socket.socket) -> AsyncIterator[None]:
     config = uvicorn.Config(
         app,
-        ws=WEBSOCKETS.get(kind, "websockets-sansio"),
+        **PROTOCOLS[kind],
         lifespan="on",
         log_config=None,
         timeout_graceful_shutdown=2,

@@ -276,9 +276,11 @@ def test_deadlines_are_kept_on_a_second_event_loop_too() -> None:
     queue: Queue[asyncio.Event] = deadlines.queue(0.02, lambda event: event.set())
 
     async def begin() -> None:
+        deadlines.prepare(asyncio.get_running_loop())
         queue.start(asyncio.Event())
 
     async def wait() -> None:
+        deadlines.prepare(asyncio.get_running_loop())
         expired = asyncio.Event()
         queue.start(expired)
         async with asyncio.timeout(5):

@@ -87,7 +87,7 @@ class Connection:
         self.sockets: dict[str, Socket] = {}
         self.attempts: dict[str, Attempt] = {}
         self.waiting: dict[str, Connect] = {}  # Let in on the wire only, until they authenticate.
-        self.goodbyes: set[str] = set()  # Turned away, and given a moment to say that they have read why.
+        self.goodbyes: dict[str, None] = {}  # Turned away, and given a moment to say that they have read why.
         self.refusals = 0
         self.buffered = 0
         self.busy = False  # So many of its handlers are running that nothing more may be read from the client for now.
@@ -95,7 +95,7 @@ class Connection:
             engineio.Role.SERVER, parser=server.parser, max_attachments=server.settings.max_attachments
         )
         self._engine = engineio.Connection(engineio.Role.SERVER)
-        self._outbox: deque[Encoded] = deque()
+        self._outbox: deque[Encoded] | None = None  # Made when it is needed: most connections never need it.
         self._closed = False
         self._direct: Socket | None = None  # The one in the root namespace, if its events can be handled directly.
         self._late = False  # The deadline has passed: nothing that is asked for now is answered.
@@ -235,7 +235,7 @@ class Connection:
             self.decided(attempt)
         self.waiting.pop(name, None)
         if name in self.goodbyes:  # Whatever it says now, it knows that it is turned away.
-            self.goodbyes.remove(name)
+            del self.goodbyes[name]
             self.server.goodbye_due.stop((self, name))
             self.close_if_empty()
 
@@ -255,14 +255,14 @@ class Connection:
     def turn_away(self, namespace: str, refusal: Refused) -> None:
         """Tell a client that is in on the wire only that it is not let in, and part when it has read that."""
         self.waiting.pop(namespace, None)
-        self.goodbyes.add(namespace)
+        self.goodbyes[namespace] = None
         self.server.goodbye_due.start((self, namespace))
         self.tell(namespace, "unauthorized", unauthorized(refusal), GOODBYE)
 
     def part(self, namespace: str) -> None:
         """Send a client that was turned away out of the namespace, and close a transport that is nowhere else."""
         if namespace in self.goodbyes:
-            self.goodbyes.remove(namespace)
+            del self.goodbyes[namespace]
             self.server.goodbye_due.stop((self, namespace))
             self.send(self.socketio.disconnect(namespace))
             self.close_if_empty()
@@ -328,14 +328,18 @@ class Connection:
             self.close("slow consumer", abort=True)
             return
         self.buffered += packet.size
-        self._outbox.append(packet)
+        self._keep(packet)
         self.transport.flush()
+
+    def _keep(self, packet: Encoded) -> None:
+        if self._outbox is None:
+            self._outbox = deque()
+        self._outbox.append(packet)
 
     def take(self) -> list[Encoded]:
         """Return all that is to be sent, for a transport that sends it at once. It calls `sent` for each."""
-        taken = list(self._outbox)
-        self._outbox.clear()
-        return taken
+        taken, self._outbox = self._outbox, None
+        return list(taken or ())
 
     def take_one(self) -> Encoded | None:
         """Return the next packet, for a transport that waits between them: the others can still be dropped."""
@@ -350,9 +354,11 @@ class Connection:
         self.send(PING)
 
     def _drop_output(self, condition: Callable[[Encoded], bool]) -> None:
-        kept = [packet for packet in self._outbox if not condition(packet)]
-        self.buffered -= sum(packet.size for packet in self._outbox) - sum(packet.size for packet in kept)
-        self._outbox = deque(kept)
+        for packet in self.take():
+            if condition(packet):
+                self.buffered -= packet.size
+            else:
+                self._keep(packet)
 
     # The end.
 
@@ -404,7 +410,7 @@ class Connection:
         if self._idle is not None:
             self._idle.set()
         if abort:
-            self._outbox.clear()
+            self._outbox = None
             self.transport.abort()
         else:
             self.transport.close(reason)

@@ -156,15 +156,17 @@ class Deadlines:
 
     def arm(self, due: float) -> None:
         """See to it that the timer fires no later than `due`."""
-        loop = asyncio.get_running_loop()
-        if loop is not self._loop:  # The one before has ended, and its timer with it, as in one test after another.
-            self._loop, self._timer, self._armed = loop, None, float("inf")
         if due >= self._armed:
             return
         if self._timer is not None:
             self._timer.cancel()
         self._armed = due
-        self._timer = loop.call_later(due - self.clock.monotonic(), self._fire)
+        self._loop = self._loop or asyncio.get_running_loop()
+        self._timer = self._loop.call_later(due - self.clock.monotonic(), self._fire)
+
+    def prepare(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Use this event loop from now on. The one before has ended, and its timer with it."""
+        self._loop, self._timer, self._armed = loop, None, float("inf")
 
     def stop(self) -> None:
         """Take the timer back. The deadlines stay; the next one that is started arms it again."""

@@ -101,11 +101,9 @@ class Eager:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._spare: _Spare | None = None
 
-    def prepare(self) -> None:
-        """Have a spare task on the event loop that runs now. It can be used from the loop's next turn on."""
-        loop = asyncio.get_running_loop()
-        if loop is not self._loop or self._spare is None or self._spare.task.done():
-            self._loop, self._spare = loop, _Spare(loop)
+    def prepare(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have a spare task on this event loop. It can be used from the loop's next turn on."""
+        self._loop, self._spare = loop, _Spare(loop)
 
     def begin(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine up to where it first waits.

@@ -9,6 +9,16 @@ from urllib.parse import parse_qsl
 MAX_QUERY_FIELDS = 64
 """Parameters that the URL of a handshake may have."""
 
+_KNOWN = {
+    name.encode(): name
+    for name in (
+        *("accept", "accept-encoding", "accept-language", "authorization", "cache-control", "connection", "cookie"),
+        *("host", "origin", "pragma", "sec-websocket-extensions", "sec-websocket-key", "sec-websocket-version"),
+        *("upgrade", "user-agent", "x-forwarded-for", "x-forwarded-proto"),
+    )
+}
+"""Names that nearly all clients send: one string for all of them, and not one for each."""
+
 
 class Handshake:
     """The request that opened a connection, and the payload of the CONNECT that asked for a socket.
@@ -25,7 +35,7 @@ class Handshake:
         auth: the payload of CONNECT without the credential.
     """
 
-    __slots__ = ("_fields", "_headers", "address", "auth", "path", "query", "secure")
+    __slots__ = ("address", "auth", "headers", "path", "query", "secure")
 
     def __init__(
         self,
@@ -37,8 +47,10 @@ class Handshake:
         secure: bool = False,
         auth: Any = None,
     ) -> None:
-        self._fields = headers
-        self._headers: dict[str, str] | None = None
+        # Lower-case names, values decoded as Latin-1 (RFC 9110, section 5.5).
+        self.headers: Mapping[str, str] = _joined(
+            [(_KNOWN.get(name) or name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+        )
         self.query: Mapping[str, str] = query or {}
         self.path = path
         self.address = address
@@ -59,17 +71,9 @@ class Handshake:
 
     def with_auth(self, auth: Any) -> Handshake:
         """Return the same handshake with the payload of another CONNECT."""
-        handshake = Handshake(self._fields, self.query, self.path, self.address, secure=self.secure, auth=auth)
-        handshake._headers = self._headers
+        handshake = Handshake((), self.query, self.path, self.address, secure=self.secure, auth=auth)
+        handshake.headers = self.headers
         return handshake
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """The header fields: lower-case names, values decoded as Latin-1 (RFC 9110, section 5.5)."""
-        if self._headers is None:
-            fields = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in self._fields)
-            self._headers = _joined(fields)
-        return self._headers
 
     @property
     def cookies(self) -> Mapping[str, str]:

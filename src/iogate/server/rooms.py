@@ -32,7 +32,8 @@ class Rooms:
     def add(self, socket: Socket) -> None:
         """Take a socket in; from here on it is in its own room."""
         self.sockets[socket.id] = socket
-        self.loop = asyncio.get_running_loop()
+        if self.loop is None:
+            self.loop = asyncio.get_running_loop()
 
     def remove(self, socket: Socket) -> None:
         """Take a socket out of everything."""

@@ -140,6 +140,7 @@ class Server(Registers, Emitter):
         self._namespaces = Namespaces(self.parser.encode)
         self._root = self._namespaces.of(ROOT)
         self.handlers = self._root.handlers
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.eager = Eager()
         self.turn = Turn()
         self._tasks: dict[asyncio.Task[None], Callable[[], None] | None] = {}
@@ -284,8 +285,11 @@ class Server(Registers, Emitter):
 
     def open(self, handshake: Handshake) -> Connection:
         """Begin a session, and its deadlines; `Connection.begin` then gives it its transport."""
-        self.eager.prepare()
-        self.turn.prepare()
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:  # The first one, or the one before has ended, as in one test after another.
+            self._loop = loop
+            for part in (self._deadlines, self.eager, self.turn):
+                part.prepare(loop)
         connection = Connection(self, secrets.token_urlsafe(15), handshake)
         self.connections[connection.sid] = connection
         self.identity_due.start(connection)

@@ -22,11 +22,9 @@ class Turn:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._work: list[Callable[[], object]] = []
 
-    def prepare(self) -> None:
-        """Take the event loop that runs now."""
-        loop = asyncio.get_running_loop()
-        if loop is not self._loop:
-            self._loop, self._work = loop, []
+    def prepare(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Use this event loop from now on."""
+        self._loop, self._work = loop, []
 
     def add(self, work: Callable[[], object]) -> None:
         """Let something be done at the end of this turn, after what was said before."""

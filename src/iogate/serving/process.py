@@ -114,11 +114,12 @@ def serve(
         SystemExit: it could not start; the log says why.
     """
     server = app.server if isinstance(app, SocketIOApp) else None
-    # What has been loaded stays; and a connection is a few dozen objects that no cycle holds: the default of a
-    # collection every 700 new ones would look at all connections again and again while they come.
+    # What has been loaded stays; and a connection is a few dozen objects, which go without the collector's help: the
+    # default of a collection every 700 new ones would look at all connections again and again while they come. Much
+    # larger numbers make for few collections, but for long ones, in which every client waits.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(10_000, 20, 100)
     uvicorn_ = _Uvicorn(_config(app, server, options), server, ready)
     with suppress(KeyboardInterrupt):  # uvicorn has ended well, and raises the signal that asked for it once more.
         uvicorn_.run(None if listener is None else [listener])
@@ -132,7 +133,7 @@ def _config(app: ASGIApp, server: Server | None, options: Options) -> uvicorn.Co
         host=options.host,
         port=options.port,
         workers=1,  # This process: else uvicorn reads a number from the environment.
-        ws=_websockets(options),
+        **_protocols(options),
         ws_max_size=server.settings.max_payload if server is not None else MAX_FRAME,
         ws_ping_interval=None,  # Engine.IO has pings of its own.
         ws_per_message_deflate=False,
@@ -147,9 +148,10 @@ def _config(app: ASGIApp, server: Server | None, options: Options) -> uvicorn.Co
     )
 
 
-def _websockets(options: Options) -> Any:
+def _protocols(options: Options) -> dict[str, Any]:
     if options.lane == "ordinary":
-        return ORDINARY
+        return {"ws": ORDINARY}
+    from iogate.transports.fasthttp import FastHTTP
     from iogate.transports.fastlane import FastLane
 
-    return FastLane
+    return {"http": FastHTTP, "ws": FastLane}

@@ -7,6 +7,7 @@ stands between uvicorn and the `SocketIOApp`; all others are handed to uvicorn's
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from picows import (
 from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-defined]
 from uvicorn.middleware.message_logger import MessageLoggerMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
-from uvicorn.protocols.utils import get_client_addr, get_local_addr, get_path_with_query_string, get_remote_addr, is_ssl
+from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string, is_ssl
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from iogate.errors import ProtocolError
@@ -76,19 +77,21 @@ class FastLane(WSProtocol):  # type: ignore[misc]
         app_state: the state of the application's lifespan.
     """
 
+    __slots__ = ("_app_state", "_asyncio", "_config", "_ordinary", "_proxies", "_socketio", "_state", "_verdict")
+
     def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any]) -> None:
         self._config = config
         self._state = server_state
         self._app_state = app_state
-        self._socketio, self._proxies = _unwrapped(config.loaded_app)
+        self._socketio, self._proxies = unwrapped(config.loaded_app)
         self._ordinary: WebSocketsSansIOProtocol | None = None
-        self._decision: FastTransport | Answer | None = None
+        self._verdict = _Verdict()
         max_frame = config.ws_max_size if self._socketio is None else self._socketio.settings.max_payload
         super().__init__(
             host_port=None,
             ws_path=None,
             is_client_side=False,
-            ws_listener_factory=self._decide,
+            ws_listener_factory=self._verdict.listener,
             logger=_SILENT,
             disconnect_on_exception=True,
             websocket_handshake_timeout=HANDSHAKE_TIMEOUT,
@@ -117,17 +120,10 @@ class FastLane(WSProtocol):  # type: ignore[misc]
         if self._proxies is not None:
             _apply(self._proxies, scope)
         self._state.connections.add(self)
-        request = examine(self._socketio, scope)
-        if isinstance(request, Answer):
-            self._decision = request
-        else:
-            target = upgrade_target(self._socketio, request.handshake)
-            if isinstance(target, Answer):
-                self._decision = target
-            else:
-                self._decision = FastTransport(self._socketio, request.handshake, target)
-        outcome = "[accepted]" if isinstance(self._decision, FastTransport) else self._decision.status
-        _uvicorn.info('%s - "WebSocket %s" %s', get_client_addr(scope), get_path_with_query_string(scope), outcome)  # type: ignore[arg-type]
+        decision = self._verdict.decision = _decide(self._socketio, scope)
+        if self._config.access_log:
+            outcome = "[accepted]" if isinstance(decision, FastTransport) else decision.status
+            _uvicorn.info('%s - "WebSocket %s" %s', get_client_addr(scope), get_path_with_query_string(scope), outcome)  # type: ignore[arg-type]
         super().connection_made(self._asyncio)
         view = self.get_buffer(len(head))
         while len(view) < len(head):  # It grows by what is read, and this is no read.
@@ -148,23 +144,14 @@ class FastLane(WSProtocol):  # type: ignore[misc]
 
     def shutdown(self) -> None:
         """End the connection, for uvicorn; `iogate run` has ended it before."""
-        if isinstance(self._decision, FastTransport):
-            self._decision.end("server shutting down")
-
-    def _decide(self, _: WSUpgradeRequest) -> FastTransport | WSUpgradeResponseWithListener | None:
-        if not isinstance(self._decision, Answer):
-            return self._decision
-        answer = self._decision
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in answer.headers}
-        headers |= {"cache-control": "no-store", "connection": "close"}  # picows adds the length of the body.
-        response = WSUpgradeResponse.create_error_response(answer.status, answer.body, headers)
-        return WSUpgradeResponseWithListener(response, None)
+        if isinstance(self._verdict.decision, FastTransport):
+            self._verdict.decision.end("server shutting down")
 
     def _go_the_ordinary_way(self, head: bytes) -> None:
         self._ordinary = ordinary = WebSocketsSansIOProtocol(self._config, self._state, self._app_state)
         ordinary.connection_made(self._asyncio)
         ordinary.data_received(head)
-        # uvicorn puts this protocol in place as soon as this returns; until it is exchanged nothing may be read.
+        # This protocol is put in place as soon as this returns; until it is exchanged nothing may be read.
         self._asyncio.pause_reading()
         asyncio.get_running_loop().call_soon(self._hand_over, ordinary)
 
@@ -174,22 +161,49 @@ class FastLane(WSProtocol):  # type: ignore[misc]
             self._asyncio.resume_reading()
 
     def _scope(self, head: bytes) -> Scope:
-        """Return the ASGI scope of a request whose head uvicorn has written down."""
+        """Return the ASGI scope of a request, as far as it is looked at here."""
         request, *lines = head.split(b"\r\n")
         path, _, query_string = request.split(b" ")[1].partition(b"?")
         root = self._config.root_path
-        fields = (line.partition(b": ") for line in lines if line)
+        peer = self._asyncio.get_extra_info("peername")
+        fields = (line.partition(b":") for line in lines if line)
         return {
             "type": "websocket",
             "scheme": "wss" if is_ssl(self._asyncio) else "ws",
-            "server": get_local_addr(self._asyncio),
-            "client": get_remote_addr(self._asyncio),
+            "client": (peer[0], peer[1]) if isinstance(peer, tuple) else None,
             "root_path": root,
             "path": root + unquote(path.decode("ascii")),
             "raw_path": root.encode() + path,
             "query_string": query_string,
-            "headers": [(name.lower(), value) for name, _, value in fields],
+            "headers": [(name.lower(), value.strip(b" \t")) for name, _, value in fields],
         }
+
+
+class _Verdict:
+    """What is answered to the request. It stands alone, so that a connection that has gone leaves no cycle behind."""
+
+    __slots__ = ("decision",)
+
+    def __init__(self) -> None:
+        self.decision: FastTransport | Answer | None = None
+
+    def listener(self, _: WSUpgradeRequest) -> FastTransport | WSUpgradeResponseWithListener | None:
+        """Return it in the terms of picows."""
+        answer = self.decision
+        if not isinstance(answer, Answer):
+            return answer
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in answer.headers}
+        headers |= {"cache-control": "no-store", "connection": "close"}  # picows adds the length of the body.
+        response = WSUpgradeResponse.create_error_response(answer.status, answer.body, headers)
+        return WSUpgradeResponseWithListener(response, None)
+
+
+def _decide(server: Server, scope: Scope) -> FastTransport | Answer:
+    request = examine(server, scope)
+    if isinstance(request, Answer):
+        return request
+    target = upgrade_target(server, request.handshake)
+    return target if isinstance(target, Answer) else FastTransport(server, request.handshake, target)
 
 
 class FastTransport(WSListener):
@@ -320,10 +334,12 @@ class FastTransport(WSListener):
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         """Take note that the client has gone."""
         self._write = _drop
+        self._closing = True
         self._server.linger_due.stop(self)
         self._leave_polling()
-        if self._probe is None and self._connection is not None:
-            self._connection.close("transport close", abort=True)
+        connection, self._connection = self._connection, None  # It refers to this one: together they would stay.
+        if self._probe is None and connection is not None:
+            connection.close("transport close", abort=True)
 
     def pause_writing(self) -> None:
         """Keep what is to be sent from here on."""
@@ -466,7 +482,7 @@ def _drop(_: bytes) -> None:
     """Be what writes where nothing may be written: before the handshake, after a close frame."""
 
 
-def _unwrapped(app: Any) -> tuple[Server | None, ProxyHeadersMiddleware | None]:
+def unwrapped(app: Any) -> tuple[Server | None, ProxyHeadersMiddleware | None]:
     """Return the server behind uvicorn's own middleware, if there is nothing else in front of it."""
     proxies = None
     while isinstance(app, ProxyHeadersMiddleware | MessageLoggerMiddleware):
@@ -482,8 +498,8 @@ async def _nothing(*_: Any) -> None:
 
 def _apply(proxies: ProxyHeadersMiddleware, scope: Scope) -> None:
     """Let uvicorn's middleware write the client's address and scheme into the scope. It awaits nothing on the way."""
-    alone = ProxyHeadersMiddleware(_nothing)
-    alone.trusted_hosts = proxies.trusted_hosts
+    alone = copy.copy(proxies)
+    alone.app = _nothing
     try:
         alone(scope, None, None).send(None)  # type: ignore[arg-type]
     except StopIteration:

@@ -1,0 +1,83 @@
+"""The way onto the fast lane without a detour, as a protocol for uvicorn's `http` setting.
+
+uvicorn parses every request, writes the head of one that asks for a WebSocket down anew, and hands that to the
+WebSocket protocol, which parses it once more; and what did so first is left for the garbage collector. Here the first
+request of a connection is looked at: one that plainly asks for a Socket.IO WebSocket goes to the fast lane as it came.
+Everything else, and whatever is in any way out of the ordinary, is uvicorn's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING, Any
+
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+from iogate.transports.fastlane import FastLane, unwrapped
+
+if TYPE_CHECKING:
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
+
+_HEAD = re.compile(
+    rb"GET (/[!-~]*) HTTP/1\.1\r\n"
+    rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)+\r\n"
+)
+"""A whole head and nothing after it, of one line a field (RFC 9112, section 3 and RFC 9110, section 5)."""
+_UPGRADE = re.compile(rb"\r\nupgrade:[ \t]*websocket[ \t]*\r\n", re.IGNORECASE)
+_CONNECTION = re.compile(rb"\r\nconnection:(?:[^\r\n]*,)?[ \t]*upgrade[ \t]*(?:,[^\r\n]*)?\r\n", re.IGNORECASE)
+_BODY = re.compile(rb"\r\n(?:content-length|transfer-encoding|expect):", re.IGNORECASE)
+
+
+class FastHTTP(asyncio.Protocol):
+    """What uvicorn makes of a connection: `uvicorn.Config(app, http=FastHTTP, ws=FastLane)`.
+
+    Args:
+        config: uvicorn's configuration.
+        server_state: uvicorn's state.
+        app_state: the state of the application's lifespan.
+    """
+
+    __slots__ = ("_app_state", "_config", "_state", "_transport")
+
+    def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], **_: object) -> None:
+        self._config = config
+        self._state = server_state
+        self._app_state = app_state
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wait for the first request."""
+        self._transport = transport
+        self._state.connections.add(self)  # type: ignore[arg-type]
+
+    def data_received(self, data: bytes) -> None:
+        """Hand the connection over."""
+        self._state.connections.discard(self)
+        lane: Any = FastLane if self._is_for_the_fast_lane(data) else AutoHTTPProtocol
+        protocol = lane(config=self._config, server_state=self._state, app_state=self._app_state)
+        transport: Any = self._transport
+        protocol.connection_made(transport)
+        transport.set_protocol(protocol)
+        protocol.data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget a client that has asked for nothing."""
+        self._state.connections.discard(self)
+
+    def shutdown(self) -> None:
+        """Close the connection, for uvicorn."""
+        self._transport.close()
+
+    def _is_for_the_fast_lane(self, data: bytes) -> bool:
+        server, _ = unwrapped(self._config.loaded_app)
+        if server is None:
+            return False
+        path = server.settings.path.encode()
+        return (
+            data.startswith((b"GET %b?" % path, b"GET %b/?" % path))
+            and _HEAD.fullmatch(data) is not None
+            and _UPGRADE.search(data) is not None
+            and _CONNECTION.search(data) is not None
+            and _BODY.search(data) is None
+        )
