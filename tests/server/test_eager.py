@@ -641,6 +641,37 @@ async def test_a_task_that_is_ended_by_a_former_user_ends_nobody_else() -> None:
     assert await eager.do(_several()) is None
 
 
+async def test_one_whose_task_is_ended_before_it_goes_on_is_not_lost() -> None:
+    eager = await ready()
+    rest = eager.begin(_turn())
+    assert rest.spare is not None
+    rest.spare.task.cancel()
+    await _turn()
+    results: list[Any] = []
+    await within(eager.go_on(rest, _keep(rest, results)))
+    assert results == [None]
+
+
+async def test_a_task_that_is_of_no_use_any_more_is_ended() -> None:
+    """One in which a coroutine has left a variable behind, say."""
+    eager = await ready()
+    before = asyncio.all_tasks()
+
+    async def setting() -> Any:
+        VALUE.set("left behind")
+        return asyncio.current_task()
+
+    spoiled = [eager.begin(setting())]
+    for _ in range(3):
+        await _turn()
+        spoiled.append(eager.begin(setting()))
+    await _turn()
+    await _turn()
+    assert len(set(spoiled)) == 4
+    assert all(task.cancelled() for task in spoiled)
+    assert len(asyncio.all_tasks()) == len(before)
+
+
 def test_it_serves_a_second_event_loop() -> None:
     eager = Eager()
     made: list[Any] = []

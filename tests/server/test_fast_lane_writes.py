@@ -72,7 +72,7 @@ class Network:
 
     def send_close(self, code: WSCloseCode) -> None:
         if not (self.closed or self.cut):  # picows sees to it that there is one at most.
-            self.closed.append(int(code))
+            self.closed.append(code.value)
 
     def disconnect(self, graceful: bool = True) -> None:
         self.cut = True
