@@ -88,7 +88,9 @@ class Application:
             on("cancelled", self.cancelled)
             on("scoped", lambda socket, *args: self.note("scoped", *args), scopes="write")
             on("emits", lambda socket: socket.emit("said"))
+            on("refresh", lambda socket, old, new: self.note("refresh", old, new))
             on("leaves", lambda socket: socket.disconnect())
+            on("leaves later", self.leaves_later)
             on("ends", lambda socket: socket.disconnect(close=True))
 
     def note(self, *call: Any) -> list[Any]:
@@ -111,6 +113,10 @@ class Application:
 
     async def __call__(self, socket: Socket, *args: Any) -> Any:
         return self.note("object", *args)
+
+    async def leaves_later(self, socket: Socket) -> None:
+        await asyncio.sleep(0)
+        socket.disconnect()
 
     def raises(self, socket: Socket) -> None:
         raise ValueError("the inside")
@@ -159,6 +165,9 @@ ENTER = connect()
 
 KINDS = ["plain", "at once", "later", "hidden", "partial", "async partial", "object"]
 
+SETTLED = ""
+"""Not a frame: everything happens that happens at once."""
+
 # The frames, and how many of them the short way takes where neither middleware nor anything else forbids it.
 CONVERSATIONS: dict[str, tuple[Sequence[str | bytes], int]] = {
     "every kind of handler": ([ENTER, *(f'42["{kind}",1,"two",{{}}]' for kind in KINDS)], 7),
@@ -186,6 +195,7 @@ CONVERSATIONS: dict[str, tuple[Sequence[str | bytes], int]] = {
     "a scope that it has": ([connect(scope="read write"), '421["scoped",1]', '42["scoped"]'], 0),
     "a scope that it lacks": ([connect(scope="read"), '421["scoped",1]', '42["scoped"]', '422["plain"]'], 1),
     "names that nobody handles": ([ENTER, '421["nobody"]', '422["*"]', '423["refresh"]', '42[""]', '425["plain"]'], 1),
+    "names of what the life of a socket calls": ([ENTER, '421["refresh",1,2]', '422["*","a"]', '423["plain"]'], 1),
     "names of the gate": ([ENTER, *(f'42["{name}",{{"token":"a"}}]' for name in ("authenticated", "forbidden"))], 0),
     "authenticate": ([ENTER, '421["authenticate",{"token":"no token"}]', '42["plain"]'], 1),
     "a number as a name": ([ENTER, '421[5,"a"]', '42["plain"]'], 1),
@@ -210,6 +220,17 @@ CONVERSATIONS: dict[str, tuple[Sequence[str | bytes], int]] = {
             ENTER,
             '452-1["plain",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]',
             b"\x01",
+            '422["plain"]',
+        ],
+        0,
+    ),
+    "an event while an attachment is awaited, and another namespace has been left": (
+        [
+            ENTER,
+            connect("/admin,"),
+            '42/admin,["leaves later"]',
+            '451-1["plain",{"_placeholder":true,"num":0}]',
+            SETTLED,
             '422["plain"]',
         ],
         0,
@@ -281,6 +302,9 @@ class Ways:
         connection.begin(transport)
         await settle()
         for frame in frames:
+            if frame == SETTLED:
+                await settle()
+                continue
             data = _with_token(frame) if isinstance(frame, str) else frame
             connection.receive(data, binary=isinstance(frame, bytes))
             if not at_once or data.startswith(b"40"):

@@ -360,8 +360,31 @@ async def test_one_that_ends_without_waiting_though_cancelled_does_no_harm_to_th
         return "done"
 
     assert eager.begin(cancelled()) == "done"
+    await _turn()
+    assert eager.begin(same(1)) == 1
     for _ in range(3):
         assert await eager.do(_several()) is None
+
+
+async def test_whoever_has_begun_sees_that_it_is_cancelled() -> None:
+    """Also one that begins in the turn in which there is no spare task yet: if it begins, in a task that has begun."""
+    eager = await ready()
+    seen: list[str] = []
+
+    async def waiting() -> None:
+        seen.append("begun")
+        try:
+            await _for_ever()
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    tasks = []
+    for _ in range(2):
+        tasks.append(eager.go_on(eager.begin(waiting())))
+        tasks[-1].cancel()
+    await within(asyncio.wait(tasks))
+    assert seen.count("begun") == seen.count("cancelled") >= 1
 
 
 async def test_what_it_waits_for_is_cancelled_with_it() -> None:
@@ -672,21 +695,33 @@ async def test_a_task_that_is_of_no_use_any_more_is_ended() -> None:
     assert len(asyncio.all_tasks()) == len(before)
 
 
-def test_it_serves_a_second_event_loop() -> None:
+@pytest.mark.parametrize("in_order", [False, True])
+def test_it_serves_a_second_event_loop(in_order: bool) -> None:
+    """Whether the first one has ended all its tasks or was just left."""
     eager = Eager()
     made: list[Any] = []
 
     async def serve() -> None:
         eager.prepare()
         await _turn()
-        begun = eager.begin(same("at once"))
-        made.append(begun)
-        rest = eager.begin(_several())
-        await within(eager.go_on(rest))
+        made.append(eager.begin(same("at once")))
+        await within(eager.go_on(eager.begin(_several())))
 
     for _ in range(2):
-        asyncio.run(serve())
+        if in_order:
+            asyncio.run(serve())
+        else:
+            _abandon(asyncio.new_event_loop(), serve)
     assert made == ["at once"] * 2
+
+
+async def test_to_prepare_makes_a_task_if_the_one_there_was_has_been_ended() -> None:
+    eager = await ready()
+    await _end_all_others()
+    await _turn()
+    eager.prepare()
+    await _turn()
+    assert eager.begin(same(1)) == 1
 
 
 async def test_to_prepare_again_makes_no_second_task() -> None:

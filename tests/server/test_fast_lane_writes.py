@@ -15,10 +15,11 @@ from websockets.frames import Opcode
 
 from iogate import Server, Socket
 from iogate.protocol.engineio.packets import PING
-from iogate.server.connection import VOLATILE_BUFFERED
+from iogate.server.connection import VOLATILE_BUFFERED, Connection
 from iogate.server.handshake import Handshake
 from iogate.testing.time import settle
 from iogate.transports.fastlane import MAX_PENDING, FastTransport
+from iogate.transports.polling import PollingTransport
 from tests.protocol.test_websocket import read
 from tests.servers import make_server, make_token
 
@@ -43,19 +44,20 @@ class Network:
 
     Args:
         io: the server.
-        room: bytes that the buffer of the socket takes before it says that it is full.
+        target: a session on polling that it is to take over; None for one of its own.
     """
 
-    def __init__(self, io: Server, room: int = 1_000_000_000) -> None:
-        self.room = room
+    def __init__(self, io: Server, target: Connection | None = None) -> None:
+        self.room = 1_000_000_000  # What the buffer of the socket takes before it says that it is full.
         self.writes: list[bytes] = []
         self.closed: list[int] = []
         self.cut = False
         self.reading = True
         self._unread = 0
-        self.transport = FastTransport(io, Handshake(address="192.0.2.1"), None)
+        self.transport = FastTransport(io, Handshake(address="192.0.2.1"), target)
         self.transport.on_ws_connected(self)  # type: ignore[arg-type]
-        (self.connection,) = (made for made in io.connections.values() if made.transport is self.transport)
+        own = (made for made in io.connections.values() if made.transport is self.transport)
+        self.connection = target or next(own)
 
     # What the transport asks of picows, and of asyncio's transport under it.
 
@@ -64,7 +66,6 @@ class Network:
         return self
 
     def write(self, data: bytes) -> None:
-        assert (self.closed, self.cut) == ([], False), "something is written after the end"
         self.writes.append(data)
         self._unread += len(data)
         if self._unread > self.room:
@@ -272,6 +273,63 @@ async def test_a_full_socket_is_closed_when_the_rest_has_been_read(io: Server) -
     ann.read()
     assert ann.heard() == ['42["last"]']
     assert ann.closed == [1001]
+
+
+async def test_a_socket_that_the_last_words_fill_is_closed_when_they_have_been_read(io: Server) -> None:
+    """A close frame behind them would not be waited for."""
+    ann = await _entered(io)
+    ann.room = 1000
+    socket_of(ann).emit("large", LARGE)
+    ann.connection.close("server shutting down")
+    assert ann.heard() == [f'42["large","{LARGE}"]']
+    assert ann.closed == []
+    ann.read()
+    assert ann.closed == [1001]
+
+
+# A session that moves here from polling.
+
+
+def _moving(io: Server) -> Network:
+    """Return a WebSocket that is about to take over a session."""
+    connection = io.open(Handshake(address="192.0.2.1"))
+    connection.begin(PollingTransport(connection))
+    return Network(io, connection)
+
+
+async def test_what_waited_on_polling_follows_the_answer_to_the_probe(io: Server) -> None:
+    ann = _moving(io)
+    ann.say("2probe")
+    await turn()
+    assert ann.heard() == ["3probe"]
+    ann.connection.ping()
+    await turn()
+    assert ann.writes == []
+    ann.say("5")
+    ann.connection.ping()
+    await turn()
+    assert len(ann.writes) == 1
+    assert [packet[0] for packet in ann.heard()] == ["0", "2", "2"]
+    assert ann.connection.transport is ann.transport
+
+
+async def test_the_answer_to_the_probe_is_written_before_a_close_frame(io: Server) -> None:
+    ann = _moving(io)
+    ann.say("2probe", "no upgrade")
+    assert ann.heard() == ["3probe"]
+    assert ann.closed == [1002]
+    await turn()
+    assert ann.writes == []
+    assert ann.connection.open
+
+
+async def test_a_client_that_has_gone_while_it_moved_is_written_nothing_more(io: Server) -> None:
+    ann = _moving(io)
+    ann.say("2probe")
+    ann.go()
+    await turn()
+    assert ann.writes == []
+    assert ann.connection.open
 
 
 # A client that does not read.
