@@ -156,7 +156,8 @@ class Connection:
 
     def _choose_direct(self) -> None:
         """Say whose events need no look at the grammar: the general way and `dispatch.direct` must not differ."""
-        self._direct = self.sockets.get(ROOT) if self.server.parser is JSON and not self.socketio.waiting else None
+        short = self.server.parser is JSON and not (self.socketio.waiting or self._closed)
+        self._direct = self.sockets.get(ROOT) if short else None
 
     def fail(self, error: ProtocolError) -> None:
         """End the session because of what its client sent."""

@@ -16,8 +16,10 @@ import asyncio
 from asyncio import current_task
 from asyncio.tasks import _enter_task, _leave_task  # What asyncio has for other makers of tasks.
 from collections.abc import Awaitable, Coroutine, Generator
-from contextvars import copy_context
-from typing import Any
+from contextvars import Context, copy_context
+from typing import Any, Final
+
+_NO_VALUE: Final = object()
 
 
 class Rest:
@@ -69,9 +71,14 @@ class _Spare:
         self.task._log_destroy_pending = False  # type: ignore[attr-defined]
 
     @property
+    def ended(self) -> bool:
+        """Whether somebody has cancelled it: who ends all tasks of the loop, or a timer that an earlier user left."""
+        return self._cue.done()
+
+    @property
     def untouched(self) -> bool:
         """Whether what ran in its name has left nothing behind: no cancellation, no context variable."""
-        return not self._cue.done() and self.context == self.pristine
+        return not self._cue.done() and _same(self.context, self.pristine)
 
     def take(self, rest: Rest, work: Awaitable[None]) -> None:
         """Go on with a coroutine."""
@@ -119,7 +126,10 @@ class Eager:
         if spare is None or not spare.parked:
             return Rest(coroutine)
         current = current_task(loop)
-        if current is spare.task or copy_context() != spare.pristine:
+        if current is spare.task or not _same(copy_context(), spare.pristine):
+            return Rest(coroutine)
+        if spare.ended:
+            self._replace(spare, used=True)
             return Rest(coroutine)
         if current is not None:
             _leave_task(loop, current)  # type: ignore[arg-type]
@@ -149,7 +159,10 @@ class Eager:
             return asyncio.create_task(rest.coroutine)
         work = _awaited(rest) if work is None else work
         if rest.spare is None or rest.spare.task.done():  # It is done if somebody has ended all tasks of the loop.
-            return asyncio.create_task(work)
+            task = asyncio.create_task(work)
+            # If it is cancelled before its first step, nobody has awaited the coroutine.
+            task.add_done_callback(lambda _: rest.coroutine.close())
+            return task
         rest.spare.take(rest, work)
         return rest.spare.task
 
@@ -161,3 +174,13 @@ class Eager:
 
 async def _awaited(rest: Rest) -> None:
     await rest
+
+
+def _same(one: Context, other: Context) -> bool:
+    """Say whether two contexts have the same values: not equal ones, which may be filled by different hands."""
+    if len(one) != len(other):
+        return False
+    for variable, value in one.items():  # noqa: SIM110
+        if other.get(variable, _NO_VALUE) is not value:
+            return False
+    return True

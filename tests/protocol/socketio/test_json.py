@@ -7,11 +7,11 @@ from functools import partial
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from iogate.errors import ProtocolError
-from iogate.protocol.socketio.json import Decoder, encode
+from iogate.protocol.socketio.json import Decoder, decode_event, encode
 from iogate.protocol.socketio.packets import (
     MAX_ATTACHMENTS,
     MAX_DEPTH,
@@ -628,3 +628,150 @@ def test_a_start_anywhere_reads_what_the_rest_of_the_frame_reads(frame: bytes, s
             return str(error)
 
     assert read(frame, start) == read(frame[start:])
+
+
+# The short way, of events in the root namespace, when they come on a WebSocket.
+
+
+def by_the_long_way(frame: bytes) -> tuple[list[Any], int | None] | None:
+    """Return what `Decoder.text` says of an Engine.IO message: the data and the id, or None where it raises."""
+    decoder = Decoder()
+    try:
+        packet = decoder.text(frame, 1)
+    except ProtocolError:
+        return None
+    assert (packet.type, packet.namespace, decoder.waiting) == (EVENT, "/", False)
+    return packet.data, packet.id
+
+
+def agree(frame: bytes) -> bool:
+    """Say whether the short way takes a frame. If it does, it must say the same as the long way, type by type."""
+    short = decode_event(frame)
+    assert short is None or same(short, by_the_long_way(frame)), frame
+    return short is not None
+
+
+NINES = b"9" * MAX_ID_DIGITS
+DEEPEST = MAX_DEPTH - 1  # Within the list that the event is.
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pytest.param(b'42["a"]', id="a name alone"),
+        pytest.param(b'42["a",1,"2",{"3":[true,null]}]', id="arguments"),
+        pytest.param(b'427["a"]', id="an id"),
+        pytest.param(b'420["a"]', id="the id 0"),
+        pytest.param(b'42007["a"]', id="an id with zeros in front"),
+        pytest.param(b"42" + NINES + b'["a"]', id="the longest id"),
+        pytest.param(b'42[ "a" , 1 ] ', id="blanks in the JSON"),
+        pytest.param(b'42[""]', id="an empty name"),
+        pytest.param(b'42["Connect"]', id="a name that only looks reserved"),
+        pytest.param(b'42["authenticate",{"token":"a"}]', id="an event of the gate"),
+        pytest.param(b'42["a","%b"]' % (b"[" * 50), id="brackets in a string"),
+        pytest.param(b'42["a",%b%b]' % (b"[" * DEEPEST, b"]" * DEEPEST), id="as deep as the limit says"),
+        pytest.param(b'42["a",%b%b]' % (b'{"b":' * DEEPEST + b"1", b"}" * DEEPEST), id="objects as deep as that"),
+        pytest.param(b'42["a",{"_placeholder":true,"num":0}]', id="a placeholder where nothing was announced"),
+    ],
+)
+def test_an_event_of_the_root_is_read_by_the_short_way(frame: bytes) -> None:
+    assert agree(frame)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pytest.param(b"42" + NINES + b'9["a"]', id="a digit more than an id may have"),
+        pytest.param(b"42" + b"0" * MAX_ID_DIGITS + b'1["a"]', id="a digit more, though the number is small"),
+        pytest.param(b'42["a",%b%b]' % (b"[" * MAX_DEPTH, b"]" * MAX_DEPTH), id="deeper than the limit"),
+        pytest.param(b'42["a",%b%b]' % (b'{"b":' * MAX_DEPTH + b"1", b"}" * MAX_DEPTH), id="objects deeper than that"),
+        pytest.param(b'42["a",' + b"[" * 100_000, id="so deep that the stack ends"),
+        pytest.param(b"42[]", id="no name"),
+        pytest.param(b"42", id="nothing"),
+        pytest.param(b"427", id="an id alone"),
+        pytest.param(b'42"a"', id="no list"),
+        pytest.param(b'42{"a":["b"]}', id="an object with a list in it"),
+        pytest.param(b"42[null]", id="a name that is none"),
+        pytest.param(b'42[true,"a"]', id="true as a name"),
+        pytest.param(b'42[1.5,"a"]', id="a fraction as a name"),
+        pytest.param(b'42[["a"]]', id="a list as a name"),
+        pytest.param(b'42["a"', id="an end too soon"),
+        pytest.param(b'42["a"]]', id="an end too late"),
+        pytest.param(b'42["a"]b', id="something behind the end"),
+        pytest.param(b'42["\xff"]', id="no UTF-8"),
+        pytest.param(b'42-7["a"]', id="a sign before the id"),
+        pytest.param(b'42+7["a"]', id="another sign before the id"),
+        pytest.param(b'42 7["a"]', id="a blank before the id"),
+        pytest.param(b'421_0["a"]', id="an id as Python writes numbers"),
+        pytest.param('42\u0667["a"]'.encode(), id="a digit of another script"),
+        pytest.param(b'421-["a"]', id="an announcement of attachments"),
+        pytest.param(b'42,["a"]', id="a comma without a namespace"),
+        *(pytest.param(b'42["%b"]' % name.encode(), id=name) for name in sorted(RESERVED_EVENTS)),
+        pytest.param(b'42["\\u0063onnect"]', id="a reserved name in escapes"),
+    ],
+)
+def test_what_the_long_way_refuses_is_not_taken_by_the_short_way(frame: bytes) -> None:
+    assert by_the_long_way(frame) is None
+    assert decode_event(frame) is None
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pytest.param(b'42[1,"a"]', id="a number as a name"),
+        pytest.param(b'42/,["a"]', id="the root by its name"),
+        pytest.param(b'427 ["a"]', id="a blank behind the id"),
+        pytest.param(b'42 ["a"]', id="a blank before the JSON"),
+        pytest.param(b'42["a","%b"]' % (b"[{" * MAX_DEPTH), id="many brackets in a string"),
+        pytest.param(b'42["a"%b]' % (b",[]" * MAX_DEPTH), id="many lists beside each other"),
+    ],
+)
+def test_what_needs_a_closer_look_is_left_to_the_long_way(frame: bytes) -> None:
+    assert by_the_long_way(frame) is not None
+    assert decode_event(frame) is None
+
+
+@pytest.mark.parametrize("frame", [b'42/a,["b"]', b'42/,7["b"]', b'42/1["b"]', b'42/a[7,["b"]', b"42/["])
+def test_an_event_of_another_namespace_is_left_to_the_long_way(frame: bytes) -> None:
+    assert decode_event(frame) is None
+
+
+@given(NAMES, DATA.filter(lambda data: encode(Packet(EVENT, data=["a", data])).attachments == []), IDS)
+def test_any_event_of_the_root_is_read_as_it_was_sent(name: str, data: Any, id_: int | None) -> None:
+    frame = encode(Packet(EVENT, data=[name, data], id=id_)).text
+    assert agree(frame)
+    assert same(decode_event(frame), ([name, data], id_))
+
+
+PARTS = st.sampled_from(
+    [b"[", b"]", b'"a"', b'"connect"', b",", b"{", b"}", b":", b"0", b"7", b"-", b"/", b" ", b"null", b"1.5", b"\xff"]
+)
+TAILS = (
+    st.binary(max_size=30)
+    | st.lists(PARTS, max_size=12).map(b"".join)
+    | st.tuples(
+        st.text("0123456789", max_size=MAX_ID_DIGITS + 2),
+        st.lists(st.sampled_from(['"a"', "1", '"connect"', "null", "[]", "{}"]), max_size=4),
+        st.sampled_from(["]", "", "]]"]),
+    ).map(lambda made: (made[0] + "[" + ",".join(made[1]) + made[2]).encode())
+)
+
+
+@given(TAILS)
+@example(b"[" * 300)
+@example(b"[" + b'{"a":' * MAX_DEPTH)
+def test_whatever_comes_the_short_way_takes_nothing_that_the_long_way_reads_otherwise(tail: bytes) -> None:
+    """Nor does it raise anything. What is in another namespace it leaves alone."""
+    frame = b"42" + tail
+    if decode_event(frame) is not None:
+        assert agree(frame)
+
+
+@given(st.integers(90, 110), st.booleans(), st.integers(0, 60))
+def test_the_short_way_goes_as_deep_as_the_long_way(depth: int, in_lists: bool, beside: int) -> None:
+    """Or less deep, where brackets stand beside each other too."""
+    opening, closing = (b"[", b"]") if in_lists else (b'{"a":', b"}")
+    frame = b'42["a"%b,%b1%b]' % (b",[]" * beside, opening * (depth - 1), closing * (depth - 1))
+    taken = agree(frame)
+    assert taken is (depth + beside <= MAX_DEPTH)
+    assert (by_the_long_way(frame) is not None) is (depth <= MAX_DEPTH)
