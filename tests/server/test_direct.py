@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from iogate import Event, Refused, Server, Socket
@@ -378,6 +379,14 @@ async def test_an_event_while_an_attachment_is_awaited_is_an_error(ways: Ways, s
     told = await ways.tell(frames, nothing_more, short=short)
     assert told.heard[-1] == "closed: parse error"
     assert told.calls == [("connect", "/"), ("disconnect", "/", "parse error")]
+
+
+async def test_an_event_in_json_is_no_event_where_another_parser_is_spoken(ways: Ways) -> None:
+    """Nor does the short way take it: it reads JSON only."""
+    entry = {"type": 0, "nsp": "/", "data": {"token": make_token()}}
+    told = await ways.tell([msgspec.msgpack.encode(entry), '42["plain"]'], nothing_more, short=True, parser="msgpack")
+    assert told.calls == [("connect", "/"), ("disconnect", "/", "parse error")]
+    assert told.heard[-1] == "closed: parse error"
 
 
 @pytest.mark.parametrize("short", [False, True])
