@@ -139,7 +139,13 @@ def connect(namespace: str = "", scope: str = "") -> str:
 
 
 def _with_token(frame: str) -> bytes:
-    return re.sub("<(.*)>", lambda found: make_token(scope=found[1]), frame).encode()
+    return re.sub("<(.*)>", lambda found: _token(found[1]), frame).encode()
+
+
+@functools.cache
+def _token(scope: str) -> str:
+    """Return the same token each time: one of the next second would be another identity."""
+    return make_token(scope=scope)
 
 
 def catch_all(io: Server, application: Application) -> None:

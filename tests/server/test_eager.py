@@ -51,7 +51,7 @@ async def _keep(rest: Rest, results: list[Any]) -> None:
 async def ready() -> Counted:
     """Return one with a spare task. It is no fixture: those may have a context of their own."""
     made = Counted()
-    made.prepare()
+    made.prepare(asyncio.get_running_loop())
     await asyncio.sleep(0)
     asyncio.get_running_loop().set_task_factory(made.count)
     return made
@@ -501,9 +501,9 @@ async def test_a_variable_with_an_equal_value_is_not_the_same() -> None:
     lists: tuple[list[str], list[str]] = [], []
     first.run(VALUE.set, lists[0])
     second.run(VALUE.set, lists[1])
-    first.run(eager.prepare)
+    first.run(eager.prepare, asyncio.get_running_loop())
     eager._spare = None
-    first.run(eager.prepare)
+    first.run(eager.prepare, asyncio.get_running_loop())
     await _turn()
 
     async def adding() -> None:
@@ -523,7 +523,7 @@ async def test_a_variable_that_is_set_to_an_equal_value_does_not_stay() -> None:
     mine: list[str] = []
     VALUE.set(mine)
     eager._spare = None
-    eager.prepare()
+    eager.prepare(asyncio.get_running_loop())
     await _turn()
 
     async def setting() -> None:
@@ -550,7 +550,7 @@ async def test_values_of_variables_need_no_equality() -> None:
     eager = await ready()
     VALUE.set(Incomparable())
     eager._spare = None
-    eager.prepare()
+    eager.prepare(asyncio.get_running_loop())
     await _turn()
     VALUE.set(Incomparable())
     assert await eager.do(same(1)) == 1
@@ -702,7 +702,7 @@ def test_it_serves_a_second_event_loop(in_order: bool) -> None:
     made: list[Any] = []
 
     async def serve() -> None:
-        eager.prepare()
+        eager.prepare(asyncio.get_running_loop())
         await _turn()
         made.append(eager.begin(same("at once")))
         await within(eager.go_on(eager.begin(_several())))
@@ -715,20 +715,16 @@ def test_it_serves_a_second_event_loop(in_order: bool) -> None:
     assert made == ["at once"] * 2
 
 
-async def test_to_prepare_makes_a_task_if_the_one_there_was_has_been_ended() -> None:
-    eager = await ready()
-    await _end_all_others()
+async def test_a_server_has_one_for_all_its_connections() -> None:
+    io = Server(auth=None)
+    io.open(Handshake(address="192.0.2.1"))
     await _turn()
-    eager.prepare()
-    await _turn()
-    assert eager.begin(same(1)) == 1
-
-
-async def test_to_prepare_again_makes_no_second_task() -> None:
-    eager = await ready()
+    before = asyncio.all_tasks()
     for _ in range(3):
-        eager.prepare()
-    assert eager.made == 0
+        io.open(Handshake(address="192.0.2.1"))
+    assert asyncio.all_tasks() == before
+    assert io.eager.begin(same(1)) == 1
+    io._deadlines.stop()
 
 
 def _abandon(loop: asyncio.AbstractEventLoop, steps: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -755,7 +751,7 @@ def test_a_server_that_is_dropped_leaves_no_message(caplog: pytest.LogCaptureFix
 def test_one_that_goes_on_and_is_dropped_is_a_task_that_was_forgotten(caplog: pytest.LogCaptureFixture) -> None:
     async def steps() -> None:
         eager = Eager()
-        eager.prepare()
+        eager.prepare(asyncio.get_running_loop())
         await _turn()
         eager.go_on(eager.begin(asyncio.Event().wait()))
         await _turn()

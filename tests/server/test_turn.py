@@ -7,13 +7,15 @@ from functools import partial
 
 import pytest
 
+from iogate import Server
+from iogate.server.handshake import Handshake
 from iogate.server.turn import Turn
 
 
 @pytest.fixture
 async def turn() -> Turn:
     made = Turn()
-    made.prepare()
+    made.prepare(asyncio.get_running_loop())
     return made
 
 
@@ -81,13 +83,16 @@ async def test_work_that_is_asked_for_at_the_end_is_done_at_the_end_of_the_next_
     assert done == ["first", "beside", "second"]
 
 
-async def test_to_prepare_again_loses_nothing(turn: Turn) -> None:
+async def test_a_new_connection_does_not_lose_what_others_wait_for() -> None:
+    io = Server(auth=None)
+    io.open(Handshake(address="192.0.2.1"))
     done: list[str] = []
-    turn.add(partial(done.append, "done"))
-    turn.prepare()
-    turn.add(partial(done.append, "too"))
+    io.turn.add(partial(done.append, "done"))
+    io.open(Handshake(address="192.0.2.1"))
+    io.turn.add(partial(done.append, "too"))
     await asyncio.sleep(0)
     assert done == ["done", "too"]
+    io._deadlines.stop()
 
 
 def test_it_serves_a_second_event_loop() -> None:
@@ -96,7 +101,7 @@ def test_it_serves_a_second_event_loop() -> None:
     done: list[str] = []
 
     async def serve(name: str, *, to_the_end: bool) -> None:
-        turn.prepare()
+        turn.prepare(asyncio.get_running_loop())
         turn.add(partial(done.append, name))
         if to_the_end:
             await asyncio.sleep(0)
