@@ -106,12 +106,7 @@ class Gate:
         try:
             yield
         except Refused as refused:
-            refusal = _tellable(refused)
-            logger.info("refused: %s", refusal if isinstance(refusal, AuthError) else "by the application")
-            if isinstance(refusal, BAD_CREDENTIALS) and not isinstance(refusal, TokenExpired):
-                self._failures.add(attempt.connection.handshake.address)
-            if attempt.pending:
-                attempt.refuse(refusal)
+            self._refuse(attempt, refused)
         except asyncio.CancelledError:
             # The connection's own doing (then nobody waits for a verdict any more), or a hook's: that is a refusal.
             if attempt.pending:
@@ -125,6 +120,16 @@ class Gate:
                 raise
         finally:
             self._namespaces.release(attempt.namespace)
+
+    def _refuse(self, attempt: Attempt, refused: Refused) -> None:
+        # In a function of its own: where an exception is caught, a variable for it would keep its traceback, and with
+        # that everything on the way to here, until the garbage collector comes.
+        refusal = _tellable(refused)
+        logger.info("refused: %s", refusal if isinstance(refusal, AuthError) else "by the application")
+        if isinstance(refusal, BAD_CREDENTIALS) and not isinstance(refusal, TokenExpired):
+            self._failures.add(attempt.connection.handshake.address)
+        if attempt.pending:
+            attempt.refuse(refusal)
 
     async def _identify(self, attempt: Attempt) -> Identity | None:
         """Return the identity behind an attempt; None is nobody, where that is allowed.

@@ -306,6 +306,9 @@ class FastTransport(WSListener):
     def on_ws_connected(self, transport: WSTransport) -> None:
         """Begin: with a session of its own, or with waiting for the probe."""
         self._ws = transport
+        # picows keeps both as long as the connection lives, and they are a fifth of what it takes.
+        transport.request.headers.clear()
+        transport.response.headers.clear()
         # Not `transport.send`, which frames anew for every recipient and makes a system call for every frame.
         self._write = transport.underlying_transport.write
         if self._connection is None:
