@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -54,6 +55,8 @@ class Network:
         self.cut = False
         self.reading = True
         self._unread = 0
+        self.request = SimpleNamespace(headers={})
+        self.response = SimpleNamespace(headers={})
         self.transport = FastTransport(io, Handshake(address="192.0.2.1"), target)
         self.transport.on_ws_connected(self)  # type: ignore[arg-type]
         own = (made for made in io.connections.values() if made.transport is self.transport)
