@@ -37,7 +37,7 @@ demo: $(VENV)/.demo examples/chat/node_modules/.installed ## Serve the chat demo
 	@trap : INT TERM; PORT=$(PORT) $(VENV)/bin/iogate run examples.chat.app:app --host $(HOST) --port $(PORT) \
 	  || { code=$$?; test $$code -eq 130 || test $$code -eq 143 || exit $$code; }
 
-test: $(VENV)/.dev examples/chat/node_modules/.installed tests/e2e/js/node_modules/.installed clients/js/node_modules/.installed | node chromium compiler ## Run all tests, those with real clients and a browser too
+test: $(VENV)/.dev examples/chat/node_modules/.installed tests/e2e/js/node_modules/.installed tests/e2e/idp/node_modules/.installed clients/js/node_modules/.installed | node chromium compiler ## Run all tests, those with real clients and a browser too
 	@$(WITH_NODE) $(PY) -m pytest $(ARGS)
 
 check: $(VENV)/.dev ## Lint, check the format, the types and the layers
