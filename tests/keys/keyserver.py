@@ -199,7 +199,7 @@ def document(value: Any, **headers: str) -> Answer:
         if "etag" in headers and exchange.headers.get("if-none-match") == headers["etag"]:
             await exchange.head(304, **headers)
         else:
-            await text(json.dumps(value), **headers)(exchange)
+            await text(json.dumps(value), 200, **headers)(exchange)
 
     return answer
 
