@@ -165,12 +165,6 @@ async def test_many_namespaces_are_refused(io: Server, url: str, transport: str)
         assert len(await io.of("/n1").fetch_sockets()) == 0
 
 
-async def test_a_token_of_a_megabyte_is_refused(url: str, transport: str) -> None:
-    async with bystander(url), session(url, transport) as opened:
-        await opened.send("40" + json.dumps({"token": "x" * MEGABYTE}))
-        await ends(opened)
-
-
 @pytest.mark.parametrize("brackets", ["[", '{"a":'], ids=["lists", "objects"])
 @pytest.mark.parametrize("depth", [101, 10_000, 150_000])
 async def test_deep_nesting_is_refused(url: str, transport: str, brackets: str, depth: int) -> None:

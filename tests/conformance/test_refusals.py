@@ -32,7 +32,6 @@ from tests.servers import SECRET, make_token, serve
 
 LONG_AGO = 1_700_000_000
 GOOD = make_token()
-HEAD, CLAIMS, SIGNATURE = GOOD.split(".")
 
 
 def written(payload: Any, namespace: str = "") -> str:
@@ -41,6 +40,7 @@ def written(payload: Any, namespace: str = "") -> str:
     return f"44{prefix}" + json.dumps(payload, separators=(",", ":"))
 
 
+# All that can be wrong with a token is in tests/attacks: here it is "garbage".
 BAD_PAYLOADS = {
     "nothing": ("", REQUIRED),
     "empty object": ("{}", REQUIRED),
@@ -55,21 +55,8 @@ BAD_PAYLOADS = {
     "empty": ('{"token":""}', BAD_FORMAT),
     "scheme alone": ('{"token":"Bearer "}', BAD_FORMAT),
     "two in one": ('{"token":"Bearer ' + GOOD + " " + GOOD + '"}', BAD_FORMAT),
-    "large": ('{"token":"' + "x" * 8193 + '"}', BAD_FORMAT),
-    "900 kB": ('{"token":"' + "x" * 900_000 + '"}', BAD_FORMAT),
     "garbage": ('{"token":"garbage"}', INVALID),
-    "two parts": (f'{{"token":"{HEAD}.{CLAIMS}"}}', INVALID),
-    "no signature": (f'{{"token":"{HEAD}.{CLAIMS}."}}', INVALID),
-    "changed claims": (f'{{"token":"{HEAD}.{make_token(sub="bob").split(".")[1]}.{SIGNATURE}"}}', INVALID),
-    "other key": (f'{{"token":"{make_token(secret="x" * 40)}"}}', INVALID),
-    "alg none": (f'{{"token":"{make_token(header={"alg": "none"})}"}}', INVALID),
-    "alg HS512": (f'{{"token":"{make_token(header={"alg": "HS512"})}"}}', INVALID),
-    "no subject": (f'{{"token":"{make_token(sub=None)}"}}', INVALID),
-    "no expiry": (f'{{"token":"{make_token(exp=None)}"}}', INVALID),
-    "not yet": (f'{{"token":"{make_token(nbf=2**32 - 1)}"}}', INVALID),
     "expired": (f'{{"token":"{make_token(exp=LONG_AGO)}"}}', EXPIRED),
-    "expired and forged": (f'{{"token":"{make_token(exp=LONG_AGO, secret="x" * 40)}"}}', INVALID),
-    "expired and no subject": (f'{{"token":"{make_token(exp=LONG_AGO, sub=None)}"}}', INVALID),
 }
 
 
@@ -279,7 +266,7 @@ async def test_a_guest_needs_no_token_but_a_bad_one_is_refused(transport: str) -
                 await opened.send("40" + payload)
                 assert str(await within(opened.receive())).startswith('40{"sid":"')
         for name, (payload, refusal) in BAD_PAYLOADS.items():
-            if refusal is REQUIRED or name == "900 kB":
+            if refusal is REQUIRED:
                 continue
             async with session(url, transport) as opened:
                 await opened.send("40" + payload)

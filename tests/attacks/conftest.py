@@ -1,0 +1,33 @@
+"""Where the attacks are tried."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests import servers
+from tests.attacks.bounds import Cryptography, Listener, listening
+from tests.attacks.showing import VERIFIER
+
+
+@pytest.fixture(params=[VERIFIER, "polling", "websocket", "fast lane"])
+def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where a token is shown: to the verifier itself, or to a server on polling or on either WebSocket lane."""
+    if request.param != "fast lane":
+        return str(request.param)
+    monkeypatch.setattr(servers, "LANE", "uvicorn-fast")
+    return "websocket"
+
+
+@pytest.fixture
+def cryptography(monkeypatch: pytest.MonkeyPatch) -> Cryptography:
+    """A count of the signatures that are computed."""
+    return Cryptography(monkeypatch)
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    """Somebody on loopback, whose URL may stand in a token."""
+    with listening() as there:
+        yield there
