@@ -26,6 +26,7 @@ from iogate.errors import (
     TooManyConnections,
 )
 from iogate.http import BackChannelLogout
+from iogate.keys import Discovery, KeySetFile, KeySetURL
 from iogate.revocation import MemoryRevocations, Revocation, Revocations, SQLiteRevocations
 from iogate.server.handlers import Event
 from iogate.server.handshake import Handshake
@@ -53,12 +54,15 @@ __all__ = [
     "CredentialsBadScheme",
     "CredentialsRequired",
     "Disconnected",
+    "Discovery",
     "Event",
     "Handshake",
     "InsufficientScope",
     "InvalidToken",
     "IogateError",
     "JWTAuth",
+    "KeySetFile",
+    "KeySetURL",
     "Limits",
     "MemoryRevocations",
     "Namespace",

@@ -122,7 +122,9 @@ class SocketIOApp:
             if message["type"] == "lifespan.startup":
                 try:
                     self.server.start()
+                    await self.server.ready()
                 except Exception as error:
+                    await self.server.shutdown()
                     # Said, and not only raised: servers take an exception for an application without a lifespan.
                     await sent({"type": "lifespan.startup.failed", "message": str(error)})
                     raise

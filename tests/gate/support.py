@@ -46,9 +46,9 @@ class CountingAuth(JWTAuth):
 
     verified = 0
 
-    def verify(self, token: str) -> Principal:
+    async def verify_async(self, token: str) -> Principal:
         self.verified += 1
-        return super().verify(token)
+        return await super().verify_async(token)
 
 
 def make_auth(**settings: Any) -> JWTAuth:

@@ -295,7 +295,7 @@ async def test_g8_a_verifier_that_fails_is_a_refusal(transport: str) -> None:
     """A bug in the verification itself lets nobody in."""
 
     class Broken(JWTAuth):
-        def verify(self, token: str) -> Principal:
+        async def verify_async(self, token: str) -> Principal:
             raise RuntimeError("the inside")
 
     io = make_server(auth=Broken(secret=SECRET, algorithms=["HS256"]))

@@ -6,6 +6,7 @@ Each check has one claim as its subject and is a method of its own, so that `iog
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -16,6 +17,9 @@ from iogate.errors import InvalidToken, TokenExpired
 
 ID_TOKEN = "id_token"  # noqa: S105
 """The name that lets OpenID Connect ID tokens in, among `token_types`. They have no media type of their own."""
+
+ACCESS_TOKEN_CLAIMS = ("iss", "exp", "aud", "sub", "client_id", "iat", "jti")
+"""What an access token must have in the profile of RFC 9068, section 2.2."""
 
 _ID_TOKEN_CLAIMS = frozenset(("at_hash", "c_hash"))
 """Claims that only ID tokens have (OpenID Connect Core 1.0, sections 3.1.3.6 and 3.3.2.11)."""
@@ -35,6 +39,7 @@ class ClaimRules(msgspec.Struct, frozen=True):
     Args:
         issuers: the accepted issuers, or None for any.
         audiences: the names of this server; the token must have one of them. None: audiences are not compared.
+            A mapping: the names that it has at each issuer.
         require: claims that must be there, and not null.
         leeway: seconds by which clocks may differ.
         max_age: seconds since `iat` for which a token is accepted, or None.
@@ -43,20 +48,23 @@ class ClaimRules(msgspec.Struct, frozen=True):
     """
 
     issuers: frozenset[str] | None = None
-    audiences: frozenset[str] | None = None
+    audiences: frozenset[str] | Mapping[str, frozenset[str]] | None = None
     require: tuple[str, ...] = ()
     leeway: float = 0
     max_age: float | None = None
     max_lifetime: float = 366 * 86400
     id_tokens: bool = False
 
-    def principal(self, claims: dict[str, Any], now: float, key_id: str | None = None) -> Principal:
+    def principal(
+        self, claims: dict[str, Any], now: float, key_id: str | None = None, thumbprint: str | None = None
+    ) -> Principal:
         """Return the identity in `claims`.
 
         Args:
             claims: the decoded claims of a token whose signature is good.
             now: Unix time in seconds.
             key_id: which key signed the token, as its header says.
+            thumbprint: which key that was, by its own value.
 
         Raises:
             TokenExpired: the token has expired, and nothing else is wrong with it.
@@ -84,6 +92,7 @@ class ClaimRules(msgspec.Struct, frozen=True):
             expires_at,
             MappingProxyType(claims),
             key_id,
+            thumbprint,
         )
 
     def end(self, principal: Principal) -> float | None:
@@ -133,7 +142,11 @@ class ClaimRules(msgspec.Struct, frozen=True):
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise InvalidToken("aud is neither a string nor a list of strings")
         audience = tuple(names)
-        if self.audiences is not None and self.audiences.isdisjoint(audience):
+        expected = self.audiences
+        if isinstance(expected, Mapping):
+            # A name that the server has at one issuer may be anybody's at another.
+            expected = expected.get(claims.get("iss", ""), frozenset())
+        if expected is not None and expected.isdisjoint(audience):
             raise InvalidToken("aud does not name this server")
         return audience
 

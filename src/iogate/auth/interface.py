@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from iogate.auth.jws import Compact
+from iogate.auth.keyset import Key
 from iogate.auth.principal import Principal
 from iogate.auth.sources import CredentialRequest, Source
 from iogate.clock import Clock
 
 UserLoader = Callable[[Mapping[str, Any]], Any]
 """Turns claims into the application's user object; may be `async def`. None, or any exception, refuses."""
+
+
+Changed = Callable[[], None]
+"""Told when keys no longer count, so that the sockets with tokens of theirs can be looked at again."""
 
 
 class Auth(Protocol):
@@ -60,12 +66,13 @@ class Auth(Protocol):
             CredentialsBadFormat: a credential is not a string, or there are two.
         """
 
-    def verify(self, token: str) -> Principal:
+    async def verify_async(self, token: str) -> Principal:
         """Return the identity that `token` proves.
 
         Raises:
             CredentialsBadFormat: it is not a string, is empty, or is too large.
             TokenExpired: it has expired, and nothing else is wrong with it.
+            AuthUnavailable: the key for it cannot be had.
             InvalidToken: anything else. No other exception leaves this method.
         """
 
@@ -79,9 +86,66 @@ class Auth(Protocol):
     def end(self, principal: Principal) -> float | None:
         """Return when a socket with this identity is to be ended, Unix time in seconds; None: never."""
 
-    def check_expiry(self, principal: Principal) -> None:
-        """Look once more at the time, for an identity that was verified a while ago.
+    def recheck(self, principal: Principal) -> None:
+        """Look once more at what changes by itself, for an identity that was verified a while ago.
 
         Raises:
             TokenExpired: its token has expired meanwhile.
+            InvalidToken: the key that signed it no longer counts.
         """
+
+    def start(self, changed: Changed) -> None:
+        """Begin to keep the keys fresh, on the event loop that runs; `changed` is called when keys no longer count."""
+
+    async def ready(self) -> None:
+        """Return when there are keys to verify with.
+
+        Raises:
+            AuthUnavailable: there are none yet, and the configuration says not to wait any longer.
+        """
+
+    async def stop(self, changed: Changed) -> None:
+        """End what `start` began for this `changed`."""
+
+
+class Keys(Protocol):
+    """Where the keys come from. `iogate.keys` has those that iogate brings."""
+
+    @property
+    def issuers(self) -> frozenset[str] | None:
+        """Whose keys these are, if that is known; a token must then be of one of them."""
+
+    def find(self, token: Compact, algorithm: str) -> Key | None:
+        """Return the key for a token if it is at hand; None: `fetch` says what is to be made of that.
+
+        Args:
+            token: NOT proven: nothing in it may do more than select a key.
+            algorithm: the one its header names, which is one of the accepted.
+
+        Raises:
+            InvalidToken: nobody who is trusted has signed it.
+        """
+
+    async def fetch(self, token: Compact, algorithm: str) -> Key:
+        """Return the key for a token, and go for it where that may help.
+
+        Args:
+            token: NOT proven.
+            algorithm: the one its header names.
+
+        Raises:
+            InvalidToken: there is no such key.
+            AuthUnavailable: it cannot be said whether there is one.
+        """
+
+    def holds(self, principal: Principal) -> bool:
+        """Say whether the key that signed an identity still counts for the sockets that have it."""
+
+    def start(self, changed: Changed) -> None:
+        """Begin to keep the keys fresh."""
+
+    async def ready(self) -> None:
+        """Return when there are keys, or raise `AuthUnavailable`."""
+
+    async def stop(self, changed: Changed) -> None:
+        """End what `start` began for this `changed`."""

@@ -69,15 +69,16 @@ def check_parameters(header: dict[str, Any]) -> None:
         raise InvalidToken("the kid in the header is not a string")
 
 
-def check_type(header: dict[str, Any], types: Container[str]) -> None:
+def check_type(header: dict[str, Any], types: Container[str], *, required: bool = False) -> None:
     """Refuse a token made for another use, if its header says so (RFC 8725, section 3.11).
 
     Args:
-        header: the decoded header. Without `typ` it says nothing, and passes.
+        header: the decoded header.
         types: the accepted types, as `media_type` gives them.
+        required: whether a header without `typ`, which says nothing of the use, is refused too.
     """
     kind = header.get("typ", _ABSENT)
-    if kind is not _ABSENT and (not isinstance(kind, str) or media_type(kind) not in types):
+    if (required or kind is not _ABSENT) and (not isinstance(kind, str) or media_type(kind) not in types):
         raise InvalidToken("the type is not one that is accepted")
 
 

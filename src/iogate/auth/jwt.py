@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Container, Mapping
-from typing import Any, TypeVar
+from collections.abc import Collection, Container, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from iogate.auth import jws
-from iogate.auth.claims import ID_TOKEN, ClaimRules
-from iogate.auth.interface import UserLoader
-from iogate.auth.keys import from_public_key, from_secret
+from iogate.auth.arguments import audiences_of, names, one_or_more, seconds, sources_of
+from iogate.auth.claims import ACCESS_TOKEN_CLAIMS, ID_TOKEN, ClaimRules
+from iogate.auth.interface import Changed, UserLoader
+from iogate.auth.keyset import Key
 from iogate.auth.principal import Principal
 from iogate.auth.sources import AuthPayload, BearerHeader, Cookie, CredentialRequest, Source
 from iogate.clock import SYSTEM, Clock
-from iogate.errors import ConfigurationError, CredentialsBadFormat, InvalidToken, TokenExpired
+from iogate.errors import AuthUnavailable, ConfigurationError, CredentialsBadFormat, InvalidToken, TokenExpired
+
+if TYPE_CHECKING:
+    from iogate.keys import KeysArgument
 
 _Loader = TypeVar("_Loader", bound=UserLoader)
 
@@ -22,18 +27,30 @@ _LARGEST_TOKEN = 65536
 
 
 class JWTAuth:
-    """Verify JSON Web Tokens (RFC 7519) as RFC 8725 recommends, with one fixed key.
+    """Verify JSON Web Tokens (RFC 7519) as RFC 8725 recommends.
 
-    Exactly one of `secret` and `public_key` is given. All that can be wrong with the arguments is refused here, with a
-    message that says what to write instead; a server that starts is one that is put together soundly.
+    Exactly one of `secret`, `public_key`, `jwks`, `jwks_url`, `discover` and `keys` says where the keys come from. All
+    that can be wrong with the arguments is refused here, with a message that says what to write instead; a server that
+    starts is one that is put together soundly.
 
     Args:
         secret: the shared secret of the HS algorithms, at least as many bytes as the hash has (32, 48, 64).
         public_key: the issuer's public key: PEM, or a JWK as a mapping or as JSON text.
+        jwks: the issuer's public keys, a JWK set as a mapping or as JSON text.
+        jwks_url: the https address of the issuer's JWK set, which is kept fresh. `issuer` is then needed. The same as
+            `keys=KeySetURL(jwks_url)`, which has settings.
+        discover: the issuer, an https address at which it tells of its keys (OpenID Connect Discovery 1.0). The same
+            as `keys=Discovery(discover)`, which has settings.
+        keys: a `KeySetFile`, `KeySetURL` or `Discovery`; a mapping from issuers to these, or to JWK sets, where a
+            token's `iss` selects; or a function of yours, called with the header and the claims of a token, both NOT
+            proven, that returns the key for it (a secret, a PEM or a JWK) or None. It may be `async def`.
         algorithms: the accepted algorithms, by exact name; all of the family of the key. Never taken from the token.
-        issuer: the accepted `iss`, one or several. None: any, or none.
+        issuer: the accepted `iss`, one or several. None: those that the keys are known to be of; else any, or none.
         audience: the names of this server, one or several; `aud` must have one of them. None: `aud` is not compared,
-            so that a token issued for another service is accepted too. Set it where the issuer serves several.
+            so that a token issued for another service is accepted too. Set it where the issuer serves several. With
+            several issuers, a mapping from each to the names that this server has there.
+        profile: "access-token" for JWT access tokens after RFC 9068 and nothing else: `typ` must be there and be
+            `at+jwt`, with all the claims that section 2.2 asks for. `issuer` and `audience` are then needed.
         require: the claims a token must have. Without "exp" in it a token may be valid for ever; without "sub"
             `Principal.subject` may be empty.
         leeway: seconds by which the clocks of issuer and server may differ, at most 300.
@@ -57,11 +74,13 @@ class JWTAuth:
     """
 
     __slots__ = (
+        "_algorithms",
         "_grace",
+        "_keys",
         "_max_bytes",
         "_rules",
+        "_type_required",
         "_types",
-        "_verifiers",
         "authenticate_within",
         "clock",
         "guests",
@@ -82,9 +101,14 @@ class JWTAuth:
         *,
         secret: str | bytes | None = None,
         public_key: str | bytes | Mapping[str, Any] | None = None,
+        jwks: str | bytes | Mapping[str, Any] | None = None,
+        jwks_url: str | None = None,
+        discover: str | None = None,
+        keys: KeysArgument | None = None,
         algorithms: Collection[str] = (),
         issuer: str | Collection[str] | None = None,
-        audience: str | Collection[str] | None = None,
+        audience: str | Collection[str] | Mapping[str, str | Collection[str]] | None = None,
+        profile: Literal["access-token"] | None = None,
         require: Collection[str] = ("exp", "sub"),
         leeway: float = 0,
         max_age: float | None = None,
@@ -98,45 +122,64 @@ class JWTAuth:
         expiry_grace: float = 0,
         clock: Clock = SYSTEM,
     ) -> None:
-        if secret is not None and public_key is None:
-            self._verifiers = from_secret(secret, algorithms)
-        elif public_key is not None and secret is None:
-            self._verifiers = from_public_key(public_key, algorithms)
-        else:
-            raise ConfigurationError(
-                "give exactly one key: secret= for HS256, HS384, HS512, or public_key= for the others"
-                " (is the environment variable it comes from set?)"
-            )
-        types = _names("token_types", token_types, '("JWT", "at+jwt")')
-        self._types = frozenset(jws.media_type(name) for name in types)
+        # The one import that goes upwards: it is here so that `JWTAuth(jwks_url=...)` can be written.
+        from iogate.keys import choose
+
+        issuers = None if issuer is None else one_or_more("issuer", issuer)
+        self._keys = choose(
+            {
+                "secret": secret,
+                "public_key": public_key,
+                "jwks": jwks,
+                "jwks_url": jwks_url,
+                "discover": discover,
+                "keys": keys,
+            },
+            algorithms,
+            issuers,
+        )
+        self._algorithms = frozenset(algorithms)
+        types = names("token_types", token_types, '("JWT", "at+jwt")')
+        required = tuple(names("require", require, '("exp", "sub")', empty=True))
+        known = issuers if issuers is not None else self._keys.issuers
         self._rules = ClaimRules(
-            issuers=None if issuer is None else frozenset(_one_or_more("issuer", issuer)),
-            audiences=None if audience is None else frozenset(_one_or_more("audience", audience)),
-            require=tuple(_names("require", require, '("exp", "sub")', empty=True)),
-            leeway=_seconds("leeway", leeway, 0, _MAX_LEEWAY),
-            max_age=None if max_age is None else _seconds("max_age", max_age, 1),
-            max_lifetime=_seconds("max_lifetime", max_lifetime, 1),
+            issuers=known,
+            audiences=audiences_of(audience, known),
+            require=required if profile is None else (*ACCESS_TOKEN_CLAIMS, *required),
+            leeway=seconds("leeway", leeway, 0, _MAX_LEEWAY),
+            max_age=None if max_age is None else seconds("max_age", max_age, 1),
+            max_lifetime=seconds("max_lifetime", max_lifetime, 1),
             id_tokens=ID_TOKEN in types,
         )
+        self._type_required = profile is not None
+        if profile is not None:
+            types = _profile_types(profile, types, self._rules)
+        self._types = frozenset(jws.media_type(name) for name in types)
         if type(max_token_bytes) is not int or not 256 <= max_token_bytes <= _LARGEST_TOKEN:
             raise ConfigurationError(f"max_token_bytes is a number of bytes from 256 to {_LARGEST_TOKEN}")
         if not isinstance(guests, bool):
             raise ConfigurationError("guests is True or False")
         self._max_bytes = max_token_bytes
-        self.sources = _sources(sources)
+        self.sources = sources_of(sources)
         self.guests = guests
         self.authenticate_within = (
-            None if authenticate_within is None else _seconds("authenticate_within", authenticate_within, 0.01, 3600)
+            None if authenticate_within is None else seconds("authenticate_within", authenticate_within, 0.01, 3600)
         )
-        self.refresh_before = _seconds("refresh_before", refresh_before, 0)
+        self.refresh_before = seconds("refresh_before", refresh_before, 0)
         self.max_lifetime = self._rules.max_lifetime
         self.leeway = self._rules.leeway
-        self._grace = _seconds("expiry_grace", expiry_grace, 0, 3600)
+        self._grace = seconds("expiry_grace", expiry_grace, 0, 3600)
         self.clock = clock
         self.user_loader = None
 
+    def __init_subclass__(cls) -> None:
+        # A check that was added to the one and not to the other would not be made.
+        if "verify" in vars(cls) and "verify_async" not in vars(cls):
+            raise ConfigurationError(f"{cls.__name__} overrides verify; servers ask verify_async: override that too")
+
     def __repr__(self) -> str:
-        return f"JWTAuth(algorithms={sorted(self._verifiers)}, sources={self.sources}, guests={self.guests})"
+        algorithms = sorted(self._algorithms)
+        return f"JWTAuth({algorithms=}, keys={self._keys!r}, sources={self.sources}, guests={self.guests})"
 
     @property
     def uses_cookies(self) -> bool:
@@ -160,33 +203,73 @@ class JWTAuth:
     def verify(self, token: str) -> Principal:
         """Return the identity that `token` proves: its signature and all its claims are checked, always both.
 
+        It uses the keys that are at hand. A server asks `verify_async`, which also goes for a key that is not.
+
         Raises:
             CredentialsBadFormat: it is not a string, is empty, or is larger than `max_token_bytes`.
             TokenExpired: it has expired, and nothing else is wrong with it.
+            AuthUnavailable: the key for it is not at hand.
             InvalidToken: anything else. No other exception leaves this method; one that should not have happened
                 is the `__cause__`.
         """
-        try:
-            return self._verify(token)
-        except (InvalidToken, CredentialsBadFormat):
-            raise
-        except Exception as error:
-            raise InvalidToken("checking the token failed unexpectedly") from error
+        with _failing_closed():
+            compact, algorithm = self._open(token, self._types)
+            key = self._keys.find(compact, algorithm)
+            if key is None:
+                raise AuthUnavailable("the key is not at hand: await verify_async, which goes for it")
+            return self._principal(compact, algorithm, key)
+
+    async def verify_async(self, token: str) -> Principal:
+        """Return the identity that `token` proves, as `verify` does; a key that is not at hand is gone for.
+
+        Raises:
+            CredentialsBadFormat: it is not a string, is empty, or is larger than `max_token_bytes`.
+            TokenExpired: it has expired, and nothing else is wrong with it.
+            AuthUnavailable: the key for it cannot be had: whether the token is good is not known.
+            InvalidToken: anything else. No other exception leaves this method, but for a cancellation.
+        """
+        with _failing_closed():
+            compact, algorithm = self._open(token, self._types)
+            key = self._keys.find(compact, algorithm) or await self._keys.fetch(compact, algorithm)
+            return self._principal(compact, algorithm, key)
 
     def end(self, principal: Principal) -> float | None:
         """Return when a socket with this identity is to be ended, Unix time in seconds; None: never."""
         end = self._rules.end(principal)
         return None if end is None else end + self._grace
 
-    def check_expiry(self, principal: Principal) -> None:
-        """Look once more at the time, for an identity that was verified a while ago.
+    def recheck(self, principal: Principal) -> None:
+        """Look once more at the time and at the keys, for an identity that was verified a while ago.
 
         Raises:
             TokenExpired: its token has expired meanwhile.
+            InvalidToken: the key that signed it was removed, and the configuration says that this ends its sockets.
         """
         end = self._rules.end(principal)
         if end is not None and end <= self.clock.wall():
             raise TokenExpired("the token expired while the connection was being decided on")
+        if not self._keys.holds(principal):
+            raise InvalidToken("the key that signed the token was removed")
+
+    def start(self, changed: Changed) -> None:
+        """Begin to keep the keys fresh, on the event loop that runs. A server does it when it starts.
+
+        Args:
+            changed: called when a key was removed that ends sockets: `recheck` tells which.
+        """
+        self._keys.start(changed)
+
+    async def ready(self) -> None:
+        """Return when there are keys to verify with; at once, where they do not come from elsewhere.
+
+        Raises:
+            AuthUnavailable: there are none after `start_within` seconds.
+        """
+        await self._keys.ready()
+
+    async def stop(self, changed: Changed) -> None:
+        """End what `start` began. A server does it when it ends."""
+        await self._keys.stop(changed)
 
     def load_user(self, loader: _Loader) -> _Loader:
         """Register the function that turns the claims of a verified token into the application's user object.
@@ -216,65 +299,68 @@ class JWTAuth:
             raise InvalidToken("load_user returned None")
         return user
 
-    def signed(self, token: object, types: Container[str] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the header and the claims of a token whose signature is good. The claims are NOT checked.
-
-        It is for tokens that are no access tokens, such as a logout token; `verify` is for all others.
+    async def signed(self, token: object, types: Container[str]) -> dict[str, Any]:
+        """Return the claims of a token whose signature is good, NOT checked: for tokens of another use.
 
         Args:
             token: what was given as one.
-            types: the accepted `typ` of the header, in lower case; None: those of access tokens.
+            types: the accepted `typ` of the header, in lower case.
 
         Raises:
             CredentialsBadFormat: it is not a string, is empty, or is larger than `max_token_bytes`.
+            AuthUnavailable: the key for it cannot be had.
             InvalidToken: its form, its header or its signature is wrong.
         """
+        with _failing_closed():
+            compact, algorithm = self._open(token, types, required=False)
+            key = self._keys.find(compact, algorithm) or await self._keys.fetch(compact, algorithm)
+            return _claims(compact, algorithm, key)
+
+    def _open(self, token: object, types: Container[str], *, required: bool | None = None) -> tuple[jws.Compact, str]:
+        """Take a token apart, and check all of it that needs no key."""
         # The order matters: what is cheap and bounded comes first, cryptography only for what is well formed, and no
-        # claim is read before the signature is good.
+        # claim counts before the signature is good.
         if not isinstance(token, str) or not token:
             raise CredentialsBadFormat("the token is not a string with something in it")
         if len(token) > self._max_bytes:
             raise CredentialsBadFormat("the token is larger than max_token_bytes")
-        header, payload, signing_input, signature = jws.split(token)
-        algorithm = jws.check_algorithm(header, self._verifiers)
-        jws.check_parameters(header)
-        jws.check_type(header, self._types if types is None else types)
-        if not self._verifiers[algorithm](signing_input, signature):
-            raise InvalidToken("the signature is wrong")
-        return header, jws.members(payload, "claims")
+        compact = jws.split(token)
+        algorithm = jws.check_algorithm(compact.header, self._algorithms)
+        jws.check_parameters(compact.header)
+        jws.check_type(compact.header, types, required=self._type_required if required is None else required)
+        return compact, algorithm
 
-    def _verify(self, token: object) -> Principal:
-        header, claims = self.signed(token)
-        return self._rules.principal(claims, self.clock.wall(), header.get("kid"))
+    def _principal(self, compact: jws.Compact, algorithm: str, key: Key) -> Principal:
+        claims = _claims(compact, algorithm, key)
+        return self._rules.principal(claims, self.clock.wall(), compact.header.get("kid"), key.thumbprint)
 
 
-def _names(argument: str, value: object, example: str, *, empty: bool = False) -> list[str]:
-    if isinstance(value, str) or not isinstance(value, Collection):
-        raise ConfigurationError(f"{argument} is a list of names: write {argument}={example}")
-    names = list(value)
-    if not (names or empty) or not all(isinstance(name, str) and name for name in names):
-        raise ConfigurationError(f"{argument} has no name, or one that is no text: write {argument}={example}")
-    return names
+def _claims(compact: jws.Compact, algorithm: str, key: Key) -> dict[str, Any]:
+    """Check the signature, and only then read the claims."""
+    verifier = key.verifiers.get(algorithm)
+    if verifier is None:
+        raise InvalidToken("the key does not go with the algorithm")
+    if not verifier(compact.signing_input, compact.signature):
+        raise InvalidToken("the signature is wrong")
+    return jws.members(compact.payload, "claims")
 
 
-def _one_or_more(argument: str, value: str | Collection[str]) -> list[str]:
-    return _names(argument, [value] if isinstance(value, str) else value, f'"..." or {argument}=["...", "..."]')
+@contextmanager
+def _failing_closed() -> Iterator[None]:
+    """Turn what should not have happened into a refusal."""
+    try:
+        yield
+    except (InvalidToken, CredentialsBadFormat, AuthUnavailable):
+        raise
+    except Exception as error:
+        raise InvalidToken("checking the token failed unexpectedly") from error
 
 
-def _seconds(argument: str, value: Any, least: float, most: float = float("inf")) -> float:
-    if type(value) not in (int, float) or not least <= value <= most or value == float("inf"):
-        limit = "" if most == float("inf") else f" to {most}"
-        raise ConfigurationError(f"{argument} is a number of seconds from {least}{limit}")
-    return float(value)
-
-
-def _sources(value: object) -> tuple[Source, ...]:
-    if isinstance(value, str) or not isinstance(value, Collection) or not value:
-        raise ConfigurationError('sources is a list of ways to give a token: write sources=[AuthPayload("token")]')
-    sources = tuple(value)
-    for index, source in enumerate(sources):
-        if isinstance(source, type) or not callable(getattr(source, "read", None)):
-            raise ConfigurationError('sources has what is no source: write AuthPayload("token") or BearerHeader()')
-        if source in sources[:index]:
-            raise ConfigurationError(f"sources has {source!r} twice: its token would always count as two")
-    return sources
+def _profile_types(profile: object, types: list[str], rules: ClaimRules) -> list[str]:
+    if profile != "access-token":
+        raise ConfigurationError(f'profile is {profile!r}: write profile="access-token", or leave it out')
+    if rules.issuers is None or rules.audiences is None:
+        raise ConfigurationError('profile="access-token" compares issuer and audience: give both')
+    if types != ["JWT", "at+jwt"]:
+        raise ConfigurationError('profile="access-token" accepts at+jwt alone: leave token_types out')
+    return ["at+jwt"]

@@ -115,7 +115,12 @@ def from_secret(secret: str | bytes, algorithms: Collection[str]) -> dict[str, V
         ConfigurationError: the secret is short, weak or a public key, or an algorithm is of another family.
     """
     names = algorithm_names(algorithms)
-    _check_family(names, "secret", "a secret", 'algorithms=["HS256"], or public_key= with the issuer\'s public key')
+    for name in names:
+        if ALGORITHMS[name].family != "secret":
+            raise ConfigurationError(
+                f"algorithms has {name!r}, which does not go with a secret; write "
+                'algorithms=["HS256"], or public_key= with the issuer\'s public key'
+            )
     if not isinstance(secret, (str, bytes)):
         raise ConfigurationError("secret is a str or bytes; a JWK with a public key is given as public_key=")
     try:
@@ -136,7 +141,7 @@ def from_secret(secret: str | bytes, algorithms: Collection[str]) -> dict[str, V
         raise ConfigurationError(
             f"secret can be guessed: it repeats itself or is published; make one with: {_MAKE_ONE}"
         )
-    return _verifiers(OctKey.import_key(raw), names)
+    return verifiers(OctKey.import_key(raw), names)
 
 
 def from_public_key(public_key: str | bytes | Mapping[str, Any], algorithms: Collection[str]) -> dict[str, Verifier]:
@@ -150,26 +155,45 @@ def from_public_key(public_key: str | bytes | Mapping[str, Any], algorithms: Col
         ConfigurationError: the key cannot be read, is private or weak, or does not fit the algorithms.
     """
     names = algorithm_names(algorithms)
+    found = load_public_key(public_key)
+    for name in names:
+        if name not in found.algorithms:
+            raise ConfigurationError(f"algorithms has {name!r}, which does not go with {found.what}")
+    return verifiers(found.key, names)
+
+
+class PublicKey(NamedTuple):
+    """A public key that has passed every check."""
+
+    key: RSAKey | ECKey | OKPKey
+    algorithms: tuple[str, ...]
+    """The algorithms that it goes with, by its family, its curve and, in a JWK, its own `alg`."""
+    what: str
+    """What it is, and what to write for it, for a message."""
+
+
+def load_public_key(public_key: str | bytes | Mapping[str, Any]) -> PublicKey:
+    """Read a public key and check its strength.
+
+    Args:
+        public_key: a PEM block, or a JWK as a mapping or as JSON text.
+
+    Raises:
+        ConfigurationError: the key cannot be read, is private, weak, or not for signatures.
+    """
     if isinstance(public_key, Mapping):
-        native = _read_jwk(dict(public_key), names)
-    elif isinstance(public_key, (str, bytes)):
-        data = public_key.encode("utf-8", "replace") if isinstance(public_key, str) else public_key
-        native = _read_jwk(_read_json(data), names) if data.lstrip().startswith(b"{") else _read_pem(data)
-    else:
+        return _read_jwk(dict(public_key))
+    if not isinstance(public_key, (str, bytes)):
         raise ConfigurationError("public_key is a PEM text, or a JWK as a mapping or JSON text")
-    return _verifiers(_check_key(native, names), names)
+    data = public_key.encode("utf-8", "replace") if isinstance(public_key, str) else public_key
+    return _read_jwk(_read_json(data)) if data.lstrip().startswith(b"{") else _check_key(_read_pem(data))
 
 
-def _verifiers(key: OctKey | RSAKey | ECKey | OKPKey, names: tuple[str, ...]) -> dict[str, Verifier]:
+def verifiers(key: OctKey | RSAKey | ECKey | OKPKey, names: Collection[str]) -> dict[str, Verifier]:
+    """Return a verifier for each of these algorithms, all with a key that they go with."""
     # Asked this way joserfc checks the key against each algorithm once more, and without its warning about EdDSA.
     models = JWSRegistry.filter_algorithms(key, list(names))
     return {model.name: partial(model.verify, key=key) for model in models}
-
-
-def _check_family(names: tuple[str, ...], family: str, what: str, instead: str) -> None:
-    for name in names:
-        if ALGORITHMS[name].family != family:
-            raise ConfigurationError(f"algorithms has {name!r}, which does not go with {what}; write {instead}")
 
 
 def _is_public_key(raw: bytes) -> bool:
@@ -213,9 +237,9 @@ def _read_json(data: bytes) -> dict[str, Any]:
     return value
 
 
-def _read_jwk(jwk: dict[str, Any], names: tuple[str, ...]) -> object:
+def _read_jwk(jwk: dict[str, Any]) -> PublicKey:
     if "keys" in jwk:
-        raise ConfigurationError("public_key is a set of keys (JWKS): give the one key that signs the tokens")
+        raise ConfigurationError("public_key is a set of keys (JWKS): give it as jwks=")
     if jwk.get("kty") == "oct":
         raise ConfigurationError("public_key is a JWK with a shared secret: give its decoded `k` as secret=")
     if not _PRIVATE_MEMBERS.isdisjoint(jwk):
@@ -225,16 +249,19 @@ def _read_jwk(jwk: dict[str, Any], names: tuple[str, ...]) -> object:
     operations = jwk.get("key_ops", ["verify"])
     if not isinstance(operations, list) or "verify" not in operations:
         raise ConfigurationError("public_key is a JWK whose `key_ops` lacks 'verify': give the key for signatures")
-    own = jwk.get("alg")
-    if own is not None and any(_same_algorithm(own) != _same_algorithm(name) for name in names):
-        raise ConfigurationError(f"public_key is a JWK for {own!r} alone: write algorithms=[{own!r}]")
     value = {name: part for name, part in jwk.items() if name not in ("alg", "use", "key_ops")}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about sizes, which are checked below
-            return JWKRegistry.import_key(value).public_key
+            native = JWKRegistry.import_key(value).public_key
     except Exception:  # what is wrong with a key comes in many types, some of them no ValueError
         raise ConfigurationError("public_key is a JWK that cannot be read: kty, its members or the curve") from None
+    found = _check_key(native)
+    own = jwk.get("alg")
+    if own is None:
+        return found
+    fitting = tuple(name for name in found.algorithms if _same_algorithm(name) == _same_algorithm(own))
+    return PublicKey(found.key, fitting, f"a JWK for {own!r} alone; write algorithms=[{own!r}]")
 
 
 def _same_algorithm(name: object) -> object:
@@ -265,25 +292,30 @@ def _read_pem(data: bytes) -> object:
         raise ConfigurationError("public_key is a PEM that cannot be read; copy it again, all lines of it") from None
 
 
-def _check_key(native: object, names: tuple[str, ...]) -> RSAKey | ECKey | OKPKey:
+def _check_key(native: object) -> PublicKey:
     if isinstance(native, RSAPublicKey):
-        _check_family(names, "RSA", "an RSA key", 'algorithms=["RS256"] or ["PS256"]')
         exponent = native.public_numbers().e
         if not 2048 <= native.key_size <= 8192:
             raise ConfigurationError(f"public_key is RSA with {native.key_size} bits: use 2048 to 8192")
         # FIPS 186-5, section 5.4, asks for more than 2**16; a huge one only makes each check slow.
         if not 65537 <= exponent < 2**32 or exponent % 2 == 0:
             raise ConfigurationError("public_key is RSA with an unusual exponent: use 65537")
-        return RSAKey.import_key(native)
+        what = 'an RSA key; write algorithms=["RS256"] or ["PS256"]'
+        return PublicKey(RSAKey.import_key(native), _fitting("RSA"), what)
     if isinstance(native, EllipticCurvePublicKey):
         curve = _CURVES.get(native.curve.name, native.curve.name)
-        fitting = [name for name, algorithm in ALGORITHMS.items() if algorithm.curve == curve]
-        instead = f"algorithms={fitting}" if fitting else "a key on P-256, P-384 or P-521"
-        for name in names:
-            if name not in fitting:
-                raise ConfigurationError(f"algorithms has {name!r}, which does not go with {curve}; write {instead}")
-        return ECKey.import_key(native)
+        fitting = _fitting("EC", curve)
+        if not fitting:
+            raise ConfigurationError(
+                f"public_key is on {curve}, which no algorithm uses: give a key on P-256, P-384 or P-521"
+            )
+        return PublicKey(ECKey.import_key(native), fitting, f"{curve}; write algorithms={list(fitting)}")
     if isinstance(native, Ed25519PublicKey):
-        _check_family(names, "Ed25519", "an Ed25519 key", 'algorithms=["EdDSA"]')
-        return OKPKey.import_key(native)
+        return PublicKey(
+            OKPKey.import_key(native), _fitting("Ed25519", "Ed25519"), 'an Ed25519 key; write algorithms=["EdDSA"]'
+        )
     raise ConfigurationError("public_key is of a kind that is not used: give an RSA, EC or Ed25519 key")
+
+
+def _fitting(family: str, curve: str = "") -> tuple[str, ...]:
+    return tuple(name for name, wanted in ALGORITHMS.items() if (wanted.family, wanted.curve) == (family, curve))

@@ -34,6 +34,8 @@ class Principal(msgspec.Struct, frozen=True, eq=False):
     """All claims of the token, read-only."""
     key_id: str | None = None
     """The `kid` of the header: which key signed the token."""
+    key_thumbprint: str | None = None
+    """Which key that was, by its own value (RFC 7638), where it was one of a key set."""
 
     def __repr__(self) -> str:
         # The other claims are personal data: an identity may be logged, a person's details may not.

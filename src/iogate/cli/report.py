@@ -159,7 +159,7 @@ def _check_signature(compact: jws.Compact, verifier: Verifier) -> None:
         raise InvalidToken("it was not made with this key, or the token was changed")
 
 
-def _expected(names: frozenset[str] | None) -> str:
+def _expected(names: object) -> str:
     return "any, as none is expected" if names is None else "as expected"
 
 

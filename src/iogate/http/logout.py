@@ -110,7 +110,7 @@ class BackChannelLogout:
         except _Gone:
             return
         try:
-            logout = self._verified(token)
+            logout = await self._verified(token)
         except AuthError as error:
             logger.info("back-channel logout refused: %s", error)
             await _refuse(send, 400, "the logout token is not valid")
@@ -126,9 +126,9 @@ class BackChannelLogout:
         self._replays.add(logout, self._auth.clock.wall())
         await _answer(send, 200, b"")
 
-    def _verified(self, token: str) -> Logout:
+    async def _verified(self, token: str) -> Logout:
         """Return what a logout token asks for, or raise an `AuthError`."""
-        _, claims = self._auth.signed(token, LOGOUT_TYPES)
+        claims = await self._auth.signed(token, LOGOUT_TYPES)
         logout = self._rules.check(claims, self._auth.clock.wall())
         self._replays.check(logout)
         if not self._sessions and logout.subject is None:

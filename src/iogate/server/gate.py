@@ -152,7 +152,7 @@ class Gate:
             self._failures.check(connection.handshake.address)
         if connection.refusals >= MAX_REFUSALS:
             raise TooManyAttempts("the transport has shown too many bad credentials")
-        principal = auth.verify(token)
+        principal = await auth.verify_async(token)
         if self._revocations.revoked(principal, auth.clock.wall()):
             raise RevokedToken
         _check_person(known, principal)
@@ -194,7 +194,7 @@ class Gate:
         _check_person(known, identity.principal)
         if known is not None and (known.digest == identity.digest or not known.is_older_than(identity.principal)):
             identity = known
-        self._auth.check_expiry(identity.principal)
+        self._auth.recheck(identity.principal)
         if self._revocations.revoked(identity.principal, self._auth.clock.wall()):
             raise RevokedToken
         connection.server.subjects.check(connection, identity.principal)

@@ -8,7 +8,7 @@ import random
 from typing import TYPE_CHECKING
 
 from iogate.auth import Auth
-from iogate.errors import RevokedToken, TokenExpired
+from iogate.errors import AuthError, RevokedToken, TokenExpired
 from iogate.revocation import Revocation, Revocations
 from iogate.server.deadlines import Deadlines
 
@@ -77,6 +77,21 @@ class Lifetimes:
             notice = {"expires_at": principal.claims.get("exp"), "refresh_by": math.floor(end)}
             for name in list(connection.sockets):  # A slow consumer is closed by what it is told.
                 connection.tell(name, "token_expiring", notice)
+
+
+def expel_unproven(auth: Auth | None, connections: list[Connection]) -> None:
+    """End the connections whose identity does not hold any more, as the keys have changed.
+
+    Args:
+        auth: what knows.
+        connections: all that are open, and those that have something left to fetch.
+    """
+    for connection in connections:
+        if auth is not None and connection.identity is not None:
+            try:
+                auth.recheck(connection.identity.principal)
+            except AuthError as refusal:
+                connection.expel(refusal, "key removed")
 
 
 async def revoke(revocation: Revocation, revocations: Revocations, connections: list[Connection], now: float) -> None:

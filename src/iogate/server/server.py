@@ -26,7 +26,7 @@ from iogate.server.emitter import Emitter, Target
 from iogate.server.gate import Gate
 from iogate.server.handlers import Registers
 from iogate.server.handshake import Handshake
-from iogate.server.lifetimes import Lifetimes, revoke
+from iogate.server.lifetimes import Lifetimes, expel_unproven, revoke
 from iogate.server.limits import Failures, Limits, Pending, Proxies, Subjects
 from iogate.server.namespace import DynamicNamespace, Namespace, Namespaces, Predicate
 from iogate.server.origins import Origins
@@ -121,7 +121,7 @@ class Server(Registers, Emitter):
             path, ping_interval, ping_timeout, connect_timeout, max_payload, max_buffered, max_attachments
         )
         self.origins = Origins(cors_allowed_origins)
-        if auth is not None and not (hasattr(auth, "verify") and isinstance(auth.sources, tuple)):
+        if auth is not None and not (hasattr(auth, "verify_async") and isinstance(auth.sources, tuple)):
             raise ConfigurationError("auth is JWTAuth(...), or None for a server that is open to everybody")
         if auth is not None and auth.uses_cookies and not self.origins.listed:
             raise ConfigurationError(
@@ -210,6 +210,17 @@ class Server(Registers, Emitter):
         """Let clients in. The ASGI lifespan calls it; without one, the first client does."""
         self.revocations.open()
         self.closing = False
+        if self._auth is not None:
+            self._auth.start(self._keys_changed)
+
+    async def ready(self) -> None:
+        """Return when tokens can be verified, as there are keys for it. The ASGI lifespan waits for it.
+
+        Raises:
+            AuthUnavailable: there are no keys, and the configuration says not to start without.
+        """
+        if self._auth is not None:
+            await self._auth.ready()
 
     async def revoke(
         self,
@@ -280,6 +291,9 @@ class Server(Registers, Emitter):
                 transport.abort()
             for task in self._tasks.keys() - {asyncio.current_task()}:
                 task.cancel()
+        finally:
+            if self._auth is not None:
+                await self._auth.stop(self._keys_changed)
 
     # The transports' side.
 
@@ -290,6 +304,8 @@ class Server(Registers, Emitter):
             self._loop = loop
             for part in (self._deadlines, self.eager, self.turn):
                 part.prepare(loop)
+            if self._auth is not None:
+                self._auth.start(self._keys_changed)
         connection = Connection(self, secrets.token_urlsafe(15), handshake)
         self.connections[connection.sid] = connection
         self.identity_due.start(connection)
@@ -322,6 +338,9 @@ class Server(Registers, Emitter):
             finished: called when it has ended.
         """
         return self._keep(self.eager.go_on(rest, work), finished)
+
+    def _keys_changed(self) -> None:
+        expel_unproven(self._auth, [*self.connections.values(), *self.lingering.values()])
 
     def _keep(self, task: asyncio.Task[None], finished: Callable[[], None] | None = None) -> asyncio.Task[None]:
         self._tasks[task] = finished

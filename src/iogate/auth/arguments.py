@@ -1,0 +1,56 @@
+"""Checks of the arguments that a configuration is made of: each refusal says what to write instead."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from iogate.auth.sources import Source
+from iogate.errors import ConfigurationError
+
+
+def names(argument: str, value: object, example: str, *, empty: bool = False) -> list[str]:
+    """Return a list of names; a bare text is refused, as it would be taken for its letters."""
+    if isinstance(value, str) or not isinstance(value, Collection):
+        raise ConfigurationError(f"{argument} is a list of names: write {argument}={example}")
+    found = list(value)
+    if not (found or empty) or not all(isinstance(name, str) and name for name in found):
+        raise ConfigurationError(f"{argument} has no name, or one that is no text: write {argument}={example}")
+    return found
+
+
+def one_or_more(argument: str, value: object) -> frozenset[str]:
+    """Return the names in a list, or the one that was given without a list."""
+    return frozenset(
+        names(argument, [value] if isinstance(value, str) else value, f'"..." or {argument}=["...", "..."]')
+    )
+
+
+def seconds(argument: str, value: Any, least: float, most: float = float("inf")) -> float:
+    """Return a span of time that lies within its bounds."""
+    if type(value) not in (int, float) or not least <= value <= most or value == float("inf"):
+        limit = "" if most == float("inf") else f" to {most}"
+        raise ConfigurationError(f"{argument} is a number of seconds from {least}{limit}")
+    return float(value)
+
+
+def audiences_of(value: object, issuers: frozenset[str] | None) -> frozenset[str] | Mapping[str, frozenset[str]] | None:
+    """Return the names of this server; if they differ from issuer to issuer, those at each of them."""
+    if not isinstance(value, Mapping):
+        return None if value is None else one_or_more("audience", value)
+    if frozenset(value) != issuers:
+        raise ConfigurationError("audience is a mapping: it has each of the accepted issuers, and no other")
+    return {issuer: one_or_more("audience", found) for issuer, found in value.items()}
+
+
+def sources_of(value: object) -> tuple[Source, ...]:
+    """Return the ways in which a client may give its token."""
+    if isinstance(value, str) or not isinstance(value, Collection) or not value:
+        raise ConfigurationError('sources is a list of ways to give a token: write sources=[AuthPayload("token")]')
+    sources = tuple(value)
+    for index, source in enumerate(sources):
+        if isinstance(source, type) or not callable(getattr(source, "read", None)):
+            raise ConfigurationError('sources has what is no source: write AuthPayload("token") or BearerHeader()')
+        if source in sources[:index]:
+            raise ConfigurationError(f"sources has {source!r} twice: its token would always count as two")
+    return sources

@@ -1,0 +1,227 @@
+"""Keys that are read again and again: one reading at a time, in the background, ahead of when they grow old."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+
+from iogate.auth.arguments import seconds
+from iogate.auth.interface import Changed
+from iogate.auth.jws import Compact
+from iogate.auth.keyset import Key, KeySet
+from iogate.auth.principal import Principal
+from iogate.clock import Clock
+from iogate.errors import AuthUnavailable, ConfigurationError, InvalidToken
+from iogate.keys.fixed import NO_KEY
+from iogate.keys.schedule import Schedule
+
+logger = logging.getLogger("iogate")
+
+TIMEOUT = 5.0
+"""Seconds that a reading may take, all of it: names looked up, both documents of a discovery."""
+
+
+class NotRead(Exception):
+    """A reading failed. Its text goes to the log, so that it holds nothing that is secret."""
+
+
+class Refreshed:
+    """A key set that is kept fresh. What is of a source is how it is read: `_read`.
+
+    A reading that fails takes nothing away: the keys of the last good one serve for `keep_for` seconds more. One that
+    succeeds counts at once: a key that is gone verifies nothing from then on.
+
+    Args:
+        every: seconds after which it is read again, from 1 to a day. It begins ahead of that.
+        keep_for: seconds since the last good reading for which its keys serve if no later one is good.
+        cooldown: seconds from 1 to an hour, between two readings that were made because a token named a key that is
+            not known: whoever invents names causes no more.
+        start_within: seconds that the start of the server waits for the first keys; None: it does not, and who comes
+            before there are any is told `unavailable`.
+        revoke_removed: whether sockets whose token was signed by a key that is gone are ended.
+        clock: what time is taken from.
+
+    Raises:
+        ConfigurationError: an argument is not sound.
+    """
+
+    def __init__(
+        self,
+        *,
+        every: float,
+        keep_for: float,
+        cooldown: float,
+        start_within: float | None,
+        revoke_removed: bool,
+        clock: Clock,
+    ) -> None:
+        if not isinstance(revoke_removed, bool):
+            raise ConfigurationError("revoke_removed is True or False")
+        self._schedule = Schedule(
+            seconds("every", every, 1, 86400),
+            keep_for,
+            seconds("cooldown", cooldown, 1, 3600),
+            clock.monotonic(),
+            random.random,
+        )
+        self._start_within = None if start_within is None else seconds("start_within", start_within, 0.1, 600)
+        self._revoke_removed = revoke_removed
+        self._clock = clock
+        self._keys: KeySet | None = None
+        self._trouble = "it has not answered yet"
+        self._listeners: set[Changed] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._arrived = asyncio.Event()
+
+    @property
+    def issuers(self) -> frozenset[str] | None:
+        """Whose keys these are, if that is known."""
+        return None
+
+    async def _read(self) -> tuple[KeySet, float | None]:
+        """Read the keys, and for how many seconds they are said to be fresh.
+
+        Raises:
+            NotRead: it failed; any other exception means the same, with less to tell.
+        """
+        raise NotImplementedError
+
+    def find(self, token: Compact, algorithm: str) -> Key | None:
+        """Return the key that the token asks for, if it is at hand."""
+        if self._keys is None or not self._schedule.usable(self._clock.monotonic()):
+            return None
+        return self._keys.find(token.header.get("kid"), algorithm)
+
+    async def fetch(self, token: Compact, algorithm: str) -> Key:
+        """Return the key that the token asks for, after a new reading if that is due or not yet used up."""
+        self._keep()
+        # A reading that was under way may have begun before the key was published: then one more may find it.
+        for _ in range(2):
+            if not self._may_read():
+                break
+            await self.refresh()
+            found = self.find(token, algorithm)
+            if found is not None:
+                return found
+        if self._schedule.failing or not self._schedule.usable(self._clock.monotonic()):
+            raise AuthUnavailable(f"the keys of {self} cannot be read: {self._trouble}")
+        raise InvalidToken(NO_KEY)
+
+    async def refresh(self) -> None:
+        """Read now, or wait for the reading that is under way. What fails is logged, and changes nothing."""
+        self._keep()
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read_once())
+            self._reading.add_done_callback(self._read_ended)
+        await asyncio.shield(self._reading)
+
+    def holds(self, principal: Principal) -> bool:
+        """Say whether the key that signed an identity is still published, if that is to matter."""
+        keys = self._keys
+        return not self._revoke_removed or keys is None or principal.key_thumbprint in keys.thumbprints
+
+    def start(self, changed: Changed) -> None:
+        """Begin to keep the keys fresh, on the event loop that runs."""
+        self._listeners.add(changed)
+        self._keep()
+
+    async def ready(self) -> None:
+        """Return when there are keys.
+
+        Raises:
+            AuthUnavailable: there are none after `start_within` seconds.
+        """
+        if self._start_within is None:
+            return
+        self._keep()
+        try:
+            async with asyncio.timeout(self._start_within):
+                await self._arrived.wait()
+        except TimeoutError:
+            raise AuthUnavailable(
+                f"there are no keys of {self} after {self._start_within:g} seconds: {self._trouble}"
+                " (start_within=None starts all the same, and refuses everybody until there are)"
+            ) from None
+
+    async def stop(self, changed: Changed) -> None:
+        """End what `start` began, when nobody else uses these keys."""
+        self._listeners.discard(changed)
+        if self._listeners or self._loop is not asyncio.get_running_loop():
+            return
+        tasks = [task for task in (self._keeper, self._reading) if task is not None]
+        self._keeper = None
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _keep(self) -> None:
+        """See to it that somebody keeps the keys fresh: on a new event loop, nobody does."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._loop, self._keeper, self._reading = loop, None, None
+            arrived = self._arrived.is_set()
+            self._arrived = asyncio.Event()
+            if arrived:
+                self._arrived.set()
+        if self._keeper is None:
+            self._keeper = asyncio.create_task(self._keep_fresh())
+
+    async def _keep_fresh(self) -> None:
+        while True:
+            wait = self._schedule.due - self._clock.monotonic()
+            if wait > 0:  # Meanwhile somebody may have asked for an unknown key, and moved it.
+                await asyncio.sleep(wait)
+            else:
+                await self.refresh()
+
+    def _may_read(self) -> bool:
+        """Say whether to read, or to wait for a reading, for somebody who asks for a key that is not at hand."""
+        now = self._clock.monotonic()
+        if self._reading is not None:
+            return True
+        return self._schedule.look(now) if self._schedule.usable(now) else self._schedule.due <= now
+
+    async def _read_once(self) -> None:
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                keys, fresh_for = await self._read()
+        except Exception as error:
+            self._schedule.failed(self._clock.monotonic())
+            self._failed(error)
+        else:
+            self._schedule.succeeded(self._clock.monotonic(), fresh_for)
+            self._arrived.set()
+            self._replace(keys)
+
+    def _read_ended(self, reading: asyncio.Task[None]) -> None:
+        if self._reading is reading:
+            self._reading = None
+
+    def _failed(self, error: Exception) -> None:
+        told = isinstance(error, (NotRead, ConfigurationError))
+        trouble = (
+            str(error) if told else "it took too long" if isinstance(error, TimeoutError) else type(error).__name__
+        )
+        if trouble != self._trouble:
+            kept = "" if self._keys is None else "; those read before go on serving for now"
+            logger.warning("the keys of %s could not be read: %s%s", self, trouble, kept)
+        self._trouble = trouble
+
+    def _replace(self, keys: KeySet) -> None:
+        before, self._keys, self._trouble = self._keys, keys, ""
+        if keys is before:
+            return
+        for problem in keys.problems if before is None or before.problems != keys.problems else ():
+            logger.warning("the keys of %s: %s", self, problem)
+        if before is None or before.thumbprints == keys.thumbprints:
+            return
+        logger.info("the keys of %s have changed: from %r to %r", self, before, keys)
+        if self._revoke_removed and not before.thumbprints <= keys.thumbprints:
+            for changed in list(self._listeners):
+                try:
+                    changed()
+                except Exception:  # Of a server's own doing: the keys are kept fresh for the others all the same.
+                    logger.exception("a server could not look at its sockets again")
