@@ -150,7 +150,7 @@ class KeyServer:
         task.add_done_callback(self._connections.discard)
         # What the kernel buffers counts as sent: little of it, so that `sent` says how much a client has read.
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _CHUNK)
-        writer.transport.set_write_buffer_limits(0)
+        writer.transport.set_write_buffer_limits(high=1, low=0)  # With TLS and 0 asyncio would never write again.
         try:
             with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 while not writer.is_closing():

@@ -90,9 +90,11 @@ class Fetcher:
             for address in addresses:
                 try:
                     return await _get(client, url, address)
-                except httpx.ConnectError:
+                except httpx.ConnectError as error:
+                    if "CERTIFICATE_VERIFY" in str(error):
+                        raise NotRead(f"the certificate of {url.host} is not trusted (see ssl_context=)") from None
                     if address is addresses[-1]:
-                        raise NotRead(f"{url.host} cannot be reached, or its certificate is not trusted") from None
+                        raise NotRead(f"{url.host} cannot be reached") from None
                 except httpx.TimeoutException:
                     raise NotRead(f"{url.host} does not answer in time") from None
                 except httpx.HTTPError as error:

@@ -33,7 +33,7 @@ class Refreshed:
     succeeds counts at once: a key that is gone verifies nothing from then on.
 
     Args:
-        every: seconds after which it is read again, from 1 to a day. It begins ahead of that.
+        every: seconds after which it is read again, more than 0. It begins ahead of that.
         keep_for: seconds since the last good reading for which its keys serve if no later one is good.
         cooldown: seconds from 1 to an hour, between two readings that were made because a token named a key that is
             not known: whoever invents names causes no more.
@@ -59,7 +59,7 @@ class Refreshed:
         if not isinstance(revoke_removed, bool):
             raise ConfigurationError("revoke_removed is True or False")
         self._schedule = Schedule(
-            seconds("every", every, 1, 86400),
+            every,
             keep_for,
             seconds("cooldown", cooldown, 1, 3600),
             clock.monotonic(),

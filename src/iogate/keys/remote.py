@@ -59,6 +59,7 @@ class Remote(Refreshed):
         # Here, as only who needs it is to wait for httpx: importing it takes longer than all of iogate.
         from iogate.keys.fetch import Fetcher
 
+        every = seconds("every", every, 1, 86400)
         super().__init__(
             every=every,
             keep_for=seconds("keep_for", keep_for, every),
