@@ -10,6 +10,8 @@ PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 3000
 ARGS ?=
+SECONDS ?= 30
+TARGETS ?=
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -22,7 +24,7 @@ export PIP_NO_INPUT := 1
 # Behind a proxy with a certificate of its own, npm trusts what the machine trusts, as pip does.
 export NODE_USE_SYSTEM_CA := 1
 
-.PHONY: help demo test check format bench bench-quick clean node chromium compiler
+.PHONY: help demo test check fuzz format bench bench-quick clean node chromium compiler
 
 help: ## Say what can be made
 	@echo "iogate: make TARGET"
@@ -32,6 +34,7 @@ help: ## Say what can be made
 	@echo "  PYTHON=python3.12   the Python to use, 3.11 or newer"
 	@echo "  PORT=3000           where the demo listens"
 	@echo "  ARGS='-k polling'   more arguments, for pytest or the benchmarks"
+	@echo "  SECONDS=600 TARGETS='token claims'   how long to fuzz, and what"
 
 demo: $(VENV)/.demo examples/chat/node_modules/.installed ## Serve the chat demo on http://localhost:3000
 	@trap : INT TERM; PORT=$(PORT) $(VENV)/bin/iogate run examples.chat.app:app --host $(HOST) --port $(PORT) \
@@ -43,8 +46,11 @@ test: $(VENV)/.dev examples/chat/node_modules/.installed tests/e2e/js/node_modul
 check: $(VENV)/.dev ## Lint, check the format, the types and the layers
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
-	@$(PY) -m mypy src tests examples benchmarks
+	@$(PY) -m mypy src tests examples benchmarks fuzz
 	@$(VENV)/bin/lint-imports
+
+fuzz: $(VENV)/.fuzz ## Let a machine make up what strangers send, SECONDS for each parser
+	@$(PY) -m fuzz --seconds $(SECONDS) $(TARGETS)
 
 format: $(VENV)/.dev ## Put the code into shape
 	@$(PY) -m ruff check --fix .
@@ -59,7 +65,7 @@ bench-quick: $(BENCH) | node compiler ## Measure the most important of it, in th
 	  --markdown benchmarks/results/quick.md $(ARGS)
 
 clean: ## Remove what the other targets made
-	@rm -rf $(VENV) build dist benchmarks/results .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf $(VENV) build dist benchmarks/results fuzz/found .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find . -name node_modules -prune -exec rm -rf {} +
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
@@ -78,6 +84,11 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.demo
 	@echo "==> installing the tools of the tests and the checks"
 	@$(PY) -m pip install --quiet --group dev
 	@touch $@
+
+# Where there is no atheris, `python -m fuzz` says so, and where there is one.
+$(VENV)/.fuzz: pyproject.toml $(VENV)/.dev
+	@echo "==> installing atheris, which fuzzes"
+	@$(PY) -m pip install --quiet --group fuzz && touch $@ || { $(PY) -m fuzz --seconds 0; exit 1; }
 
 $(VENV)/.bench: pyproject.toml $(VENV)/.demo
 	@echo "==> installing what the benchmarks compare with, and draw with"
