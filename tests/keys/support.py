@@ -33,14 +33,19 @@ class Issuer:
 
     def auth(self, keys: Any, **settings: Any) -> JWTAuth:
         """Return a verifier with keys from somewhere."""
-        return JWTAuth(keys=keys, **{"algorithms": ALGORITHMS, "issuer": self.name, "clock": self.clock} | settings)
+        defaults: dict[str, Any] = {"algorithms": ALGORITHMS, "issuer": self.name, "clock": self.clock}
+        return JWTAuth(keys=keys, **defaults | settings)
 
 
 def key_set_url(server: KeyServer, issuer: Issuer, **settings: Any) -> KeySetURL:
     """Return the keys at the address of a key set."""
-    return KeySetURL(server.jwks_url, **{"network": "loopback", "clock": issuer.clock} | settings)
+    return KeySetURL(server.jwks_url, **_defaults(issuer) | settings)
 
 
 def discovery(server: KeyServer, issuer: Issuer, **settings: Any) -> Discovery:
     """Return the keys that a discovery leads to."""
-    return Discovery(server.url, **{"network": "loopback", "clock": issuer.clock} | settings)
+    return Discovery(server.url, **_defaults(issuer) | settings)
+
+
+def _defaults(issuer: Issuer) -> dict[str, Any]:
+    return {"network": "loopback", "clock": issuer.clock}

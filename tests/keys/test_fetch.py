@@ -128,7 +128,7 @@ async def test_a_name_leads_only_into_the_network_that_was_said(
             await reader._resolve(url)
     bare = f"[{address}]" if ip_address(address).version == 6 else address
     if address in allowed:
-        assert reader.check(f"https://{bare}/keys")
+        assert reader.check(f"https://{bare}/keys").scheme == "https"
     else:
         with pytest.raises(ConfigurationError, match="not in the network"):
             reader.check(f"https://{bare}/keys")

@@ -69,9 +69,12 @@ class FixedKeySet(Fixed):
     def __init__(self, keys: KeySet) -> None:
         self._keys = keys
 
-    def find(self, token: Compact, algorithm: str) -> Key | None:
-        """Return the key that the token asks for, or None if there is none."""
-        return self._keys.find(token.header.get("kid"), algorithm)
+    def find(self, token: Compact, algorithm: str) -> Key:
+        """Return the key that the token asks for, or refuse the token."""
+        key = self._keys.find(token.header.get("kid"), algorithm)
+        if key is None:
+            raise InvalidToken(NO_KEY)
+        return key
 
     def __repr__(self) -> str:
         return repr(self._keys)
