@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from iogate.auth import jws
 from iogate.auth.arguments import audiences_of, names, one_or_more, seconds, sources_of
 from iogate.auth.claims import ACCESS_TOKEN_CLAIMS, ID_TOKEN, ClaimRules
-from iogate.auth.interface import Changed, UserLoader
+from iogate.auth.interface import Changed, Keys, UserLoader
 from iogate.auth.keyset import Key
+from iogate.auth.policy import MAX_TOKEN_BYTES, TOKEN_TYPES, Policy
 from iogate.auth.principal import Principal
 from iogate.auth.sources import AuthPayload, BearerHeader, Cookie, CredentialRequest, Source
 from iogate.clock import SYSTEM, Clock
@@ -74,18 +75,13 @@ class JWTAuth:
     """
 
     __slots__ = (
-        "_algorithms",
-        "_grace",
-        "_keys",
-        "_max_bytes",
-        "_rules",
-        "_type_required",
-        "_types",
         "authenticate_within",
         "clock",
         "guests",
+        "keys",
         "leeway",
         "max_lifetime",
+        "policy",
         "refresh_before",
         "sources",
         "user_loader",
@@ -95,6 +91,10 @@ class JWTAuth:
     guests: bool
     user_loader: UserLoader | None
     clock: Clock
+    policy: Policy
+    """What is asked of a token, to be read: the arguments as they were understood."""
+    keys: Keys
+    """Where the keys come from, to be read."""
 
     def __init__(
         self,
@@ -113,8 +113,8 @@ class JWTAuth:
         leeway: float = 0,
         max_age: float | None = None,
         max_lifetime: float = 366 * 86400,
-        token_types: Collection[str] = ("JWT", "at+jwt"),
-        max_token_bytes: int = 8192,
+        token_types: Collection[str] = TOKEN_TYPES,
+        max_token_bytes: int = MAX_TOKEN_BYTES,
         sources: Collection[Source] = (AuthPayload("token"), BearerHeader()),
         authenticate_within: float | None = None,
         guests: bool = False,
@@ -126,7 +126,7 @@ class JWTAuth:
         from iogate.keys import choose
 
         issuers = None if issuer is None else one_or_more("issuer", issuer)
-        self._keys = choose(
+        self.keys = choose(
             {
                 "secret": secret,
                 "public_key": public_key,
@@ -138,11 +138,10 @@ class JWTAuth:
             algorithms,
             issuers,
         )
-        self._algorithms = frozenset(algorithms)
         types = names("token_types", token_types, '("JWT", "at+jwt")')
         required = tuple(names("require", require, '("exp", "sub")', empty=True))
-        known = issuers if issuers is not None else self._keys.issuers
-        self._rules = ClaimRules(
+        known = issuers if issuers is not None else self.keys.issuers
+        rules = ClaimRules(
             issuers=known,
             audiences=audiences_of(audience, known),
             require=required if profile is None else (*ACCESS_TOKEN_CLAIMS, *required),
@@ -151,24 +150,28 @@ class JWTAuth:
             max_lifetime=seconds("max_lifetime", max_lifetime, 1),
             id_tokens=ID_TOKEN in types,
         )
-        self._type_required = profile is not None
         if profile is not None:
-            types = _profile_types(profile, types, self._rules)
-        self._types = frozenset(jws.media_type(name) for name in types)
+            types = _profile_types(profile, types, rules)
         if type(max_token_bytes) is not int or not 256 <= max_token_bytes <= _LARGEST_TOKEN:
             raise ConfigurationError(f"max_token_bytes is a number of bytes from 256 to {_LARGEST_TOKEN}")
         if not isinstance(guests, bool):
             raise ConfigurationError("guests is True or False")
-        self._max_bytes = max_token_bytes
+        self.policy = Policy(
+            algorithms=frozenset(algorithms),
+            rules=rules,
+            types=frozenset(map(jws.media_type, types)),
+            type_required=profile is not None,
+            max_token_bytes=max_token_bytes,
+            expiry_grace=seconds("expiry_grace", expiry_grace, 0, 3600),
+        )
         self.sources = sources_of(sources)
         self.guests = guests
         self.authenticate_within = (
             None if authenticate_within is None else seconds("authenticate_within", authenticate_within, 0.01, 3600)
         )
         self.refresh_before = seconds("refresh_before", refresh_before, 0)
-        self.max_lifetime = self._rules.max_lifetime
-        self.leeway = self._rules.leeway
-        self._grace = seconds("expiry_grace", expiry_grace, 0, 3600)
+        self.max_lifetime = rules.max_lifetime
+        self.leeway = rules.leeway
         self.clock = clock
         self.user_loader = None
 
@@ -178,8 +181,8 @@ class JWTAuth:
             raise ConfigurationError(f"{cls.__name__} overrides verify; servers ask verify_async: override that too")
 
     def __repr__(self) -> str:
-        algorithms = sorted(self._algorithms)
-        return f"JWTAuth({algorithms=}, keys={self._keys!r}, sources={self.sources}, guests={self.guests})"
+        algorithms = sorted(self.policy.algorithms)
+        return f"JWTAuth({algorithms=}, keys={self.keys!r}, sources={self.sources}, guests={self.guests})"
 
     @property
     def uses_cookies(self) -> bool:
@@ -213,8 +216,8 @@ class JWTAuth:
                 is the `__cause__`.
         """
         with _failing_closed():
-            compact, algorithm = self._open(token, self._types)
-            key = self._keys.find(compact, algorithm)
+            compact, algorithm = self.policy.open(token)
+            key = self.keys.find(compact, algorithm)
             if key is None:
                 raise AuthUnavailable("the key is not at hand: await verify_async, which goes for it")
             return self._principal(compact, algorithm, key)
@@ -229,14 +232,14 @@ class JWTAuth:
             InvalidToken: anything else. No other exception leaves this method, but for a cancellation.
         """
         with _failing_closed():
-            compact, algorithm = self._open(token, self._types)
-            key = self._keys.find(compact, algorithm) or await self._keys.fetch(compact, algorithm)
+            compact, algorithm = self.policy.open(token)
+            key = self.keys.find(compact, algorithm) or await self.keys.fetch(compact, algorithm)
             return self._principal(compact, algorithm, key)
 
     def end(self, principal: Principal) -> float | None:
         """Return when a socket with this identity is to be ended, Unix time in seconds; None: never."""
-        end = self._rules.end(principal)
-        return None if end is None else end + self._grace
+        end = self.policy.rules.end(principal)
+        return None if end is None else end + self.policy.expiry_grace
 
     def recheck(self, principal: Principal) -> None:
         """Look once more at the time and at the keys, for an identity that was verified a while ago.
@@ -245,10 +248,10 @@ class JWTAuth:
             TokenExpired: its token has expired meanwhile.
             InvalidToken: the key that signed it was removed, and the configuration says that this ends its sockets.
         """
-        end = self._rules.end(principal)
+        end = self.policy.rules.end(principal)
         if end is not None and end <= self.clock.wall():
             raise TokenExpired("the token expired while the connection was being decided on")
-        if not self._keys.holds(principal):
+        if not self.keys.holds(principal):
             raise InvalidToken("the key that signed the token was removed")
 
     def start(self, changed: Changed) -> None:
@@ -257,7 +260,7 @@ class JWTAuth:
         Args:
             changed: called when a key was removed that ends sockets: `recheck` tells which.
         """
-        self._keys.start(changed)
+        self.keys.start(changed)
 
     async def ready(self) -> None:
         """Return when there are keys to verify with; at once, where they do not come from elsewhere.
@@ -265,11 +268,11 @@ class JWTAuth:
         Raises:
             AuthUnavailable: there are none after `start_within` seconds.
         """
-        await self._keys.ready()
+        await self.keys.ready()
 
     async def stop(self, changed: Changed) -> None:
         """End what `start` began. A server does it when it ends."""
-        await self._keys.stop(changed)
+        await self.keys.stop(changed)
 
     def load_user(self, loader: _Loader) -> _Loader:
         """Register the function that turns the claims of a verified token into the application's user object.
@@ -312,27 +315,13 @@ class JWTAuth:
             InvalidToken: its form, its header or its signature is wrong.
         """
         with _failing_closed():
-            compact, algorithm = self._open(token, types, required=False)
-            key = self._keys.find(compact, algorithm) or await self._keys.fetch(compact, algorithm)
+            compact, algorithm = self.policy.open(token, types, required=False)
+            key = self.keys.find(compact, algorithm) or await self.keys.fetch(compact, algorithm)
             return _claims(compact, algorithm, key)
-
-    def _open(self, token: object, types: Container[str], *, required: bool | None = None) -> tuple[jws.Compact, str]:
-        """Take a token apart, and check all of it that needs no key."""
-        # The order matters: what is cheap and bounded comes first, cryptography only for what is well formed, and no
-        # claim counts before the signature is good.
-        if not isinstance(token, str) or not token:
-            raise CredentialsBadFormat("the token is not a string with something in it")
-        if len(token) > self._max_bytes:
-            raise CredentialsBadFormat("the token is larger than max_token_bytes")
-        compact = jws.split(token)
-        algorithm = jws.check_algorithm(compact.header, self._algorithms)
-        jws.check_parameters(compact.header)
-        jws.check_type(compact.header, types, required=self._type_required if required is None else required)
-        return compact, algorithm
 
     def _principal(self, compact: jws.Compact, algorithm: str, key: Key) -> Principal:
         claims = _claims(compact, algorithm, key)
-        return self._rules.principal(claims, self.clock.wall(), compact.header.get("kid"), key.thumbprint)
+        return self.policy.rules.principal(claims, self.clock.wall(), compact.header.get("kid"), key.thumbprint)
 
 
 def _claims(compact: jws.Compact, algorithm: str, key: Key) -> dict[str, Any]:

@@ -74,7 +74,7 @@ class BackChannelLogout:
         leeway: float = 30,
         require_exp: bool = True,
     ) -> None:
-        found = auth if auth is not None else io._auth
+        found = auth if auth is not None else io.auth
         if not isinstance(found, JWTAuth):
             raise ConfigurationError(
                 "the server has no JWTAuth to check logout tokens with: give one, auth=JWTAuth(...)"

@@ -44,14 +44,14 @@ class FixedKey(Fixed):
         key: the key.
     """
 
-    __slots__ = ("_key",)
+    __slots__ = ("key",)
 
     def __init__(self, key: Key) -> None:
-        self._key = key
+        self.key = key
 
     def find(self, token: Compact, algorithm: str) -> Key:
         """Return the key."""
-        return self._key
+        return self.key
 
     def __repr__(self) -> str:
         return "<one key>"
@@ -64,17 +64,17 @@ class FixedKeySet(Fixed):
         keys: the key set.
     """
 
-    __slots__ = ("_keys",)
+    __slots__ = ("keys",)
 
     def __init__(self, keys: KeySet) -> None:
-        self._keys = keys
+        self.keys = keys
 
     def find(self, token: Compact, algorithm: str) -> Key:
         """Return the key that the token asks for, or refuse the token."""
-        key = self._keys.find(token.header.get("kid"), algorithm)
+        key = self.keys.find(token.header.get("kid"), algorithm)
         if key is None:
             raise InvalidToken(NO_KEY)
         return key
 
     def __repr__(self) -> str:
-        return repr(self._keys)
+        return repr(self.keys)

@@ -21,8 +21,8 @@ class Issuers:
     """
 
     def __init__(self, sources: Mapping[str, Keys]) -> None:
-        self._sources = dict(sources)
-        self.issuers: frozenset[str] | None = frozenset(self._sources)
+        self.sources = dict(sources)
+        self.issuers: frozenset[str] | None = frozenset(self.sources)
 
     def find(self, token: Compact, algorithm: str) -> Key | None:
         """Return the key of the issuer that the token names, if it is at hand."""
@@ -34,29 +34,29 @@ class Issuers:
 
     def holds(self, principal: Principal) -> bool:
         """Say whether the key still counts at its issuer."""
-        source = self._sources.get(principal.issuer or "")
+        source = self.sources.get(principal.issuer or "")
         return source is not None and source.holds(principal)
 
     def start(self, changed: Changed) -> None:
         """Begin to keep the keys of each fresh."""
-        for source in self._sources.values():
+        for source in self.sources.values():
             source.start(changed)
 
     async def ready(self) -> None:
         """Return when each has keys, or raise `AuthUnavailable`."""
-        await asyncio.gather(*(source.ready() for source in self._sources.values()))
+        await asyncio.gather(*(source.ready() for source in self.sources.values()))
 
     async def stop(self, changed: Changed) -> None:
         """End what `start` began."""
-        await asyncio.gather(*(source.stop(changed) for source in self._sources.values()))
+        await asyncio.gather(*(source.stop(changed) for source in self.sources.values()))
 
     def _of(self, token: Compact) -> Keys:
         # The claims are not proven: all that can come of them is which of the known keys is tried.
         issuer = jws.members(token.payload, "claims").get("iss")
-        source = self._sources.get(issuer) if isinstance(issuer, str) else None
+        source = self.sources.get(issuer) if isinstance(issuer, str) else None
         if source is None:
             raise InvalidToken("iss is not an accepted issuer")
         return source
 
     def __repr__(self) -> str:
-        return f"<keys of {', '.join(self._sources)}>"
+        return f"<keys of {', '.join(self.sources)}>"

@@ -50,11 +50,11 @@ class SQLiteRevocations:
         ConfigurationError: (from `open`) the file cannot be read or written, or is something else.
     """
 
-    __slots__ = ("_connection", "_loaded", "_lock", "_memory", "_now", "_path", "_unsaved")
+    __slots__ = ("_connection", "_loaded", "_lock", "_memory", "_now", "_unsaved", "path")
 
     def __init__(self, path: str | Path) -> None:
         # Absolute: where it is does not change when the process changes its directory, and no name is special.
-        self._path = Path(path).absolute()
+        self.path = Path(path).absolute()
         self._memory = MemoryRevocations()
         self._loaded = False
         self._now = 0.0
@@ -74,7 +74,7 @@ class SQLiteRevocations:
                 rows = [Revocation(**row) for row in self._connected().execute(_READ)]
         except (OSError, sqlite3.Error, ConfigurationError) as error:
             self.close()
-            raise ConfigurationError(f"the revocations in {self._path} cannot be read: {error}") from error
+            raise ConfigurationError(f"the revocations in {self.path} cannot be read: {error}") from error
         for revocation in rows:
             self._memory.add(revocation, self._now)
         self._loaded = True
@@ -132,8 +132,8 @@ class SQLiteRevocations:
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
             # Made here, for SQLite would make it readable for everybody: it says who was thrown out, and when.
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
-            connection = sqlite3.connect(self._path, check_same_thread=False)
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+            connection = sqlite3.connect(self.path, check_same_thread=False)
             connection.row_factory = _as_mapping
             try:
                 connection.executescript(_PREPARE)

@@ -217,11 +217,11 @@ class Proxies:
         ConfigurationError: one is neither.
     """
 
-    __slots__ = ("_networks",)
+    __slots__ = ("networks",)
 
     def __init__(self, trusted: Collection[str]) -> None:
         try:
-            self._networks = [ipaddress.ip_network(network) for network in trusted]
+            self.networks = [ipaddress.ip_network(network) for network in trusted]
         except ValueError as error:
             raise ConfigurationError(f'trusted_proxies is a list of networks, like ["10.0.0.0/8"]: {error}') from None
 
@@ -231,7 +231,7 @@ class Proxies:
         `X-Forwarded-For` is read from its end: what stands before the first address that is no trusted proxy's may
         have been made up by the client.
         """
-        if not self._networks:
+        if not self.networks:
             return peer
         address = peer
         hops = headers.get("x-forwarded-for", "").split(",")
@@ -246,7 +246,7 @@ class Proxies:
         if address is None or not _is_address(address):
             return False
         ip = _unmapped(ipaddress.ip_address(address))
-        return any(ip in network for network in self._networks)
+        return any(ip in network for network in self.networks)
 
 
 @lru_cache(maxsize=MAX_ADDRESSES)

@@ -28,7 +28,7 @@ class Origins:
         ConfigurationError: one is no origin.
     """
 
-    __slots__ = ("_allowed", "any")
+    __slots__ = ("allowed", "any")
 
     def __init__(self, allowed: Collection[str]) -> None:
         if not isinstance(allowed, Collection):
@@ -36,12 +36,12 @@ class Origins:
         if isinstance(allowed, str):
             raise ConfigurationError(f'cors_allowed_origins is a list: write cors_allowed_origins=["{allowed}"]')
         self.any = ANY in allowed
-        self._allowed = frozenset(_checked(origin) for origin in allowed if origin != ANY)
+        self.allowed = frozenset(_checked(origin) for origin in allowed if origin != ANY)
 
     @property
     def listed(self) -> bool:
         """Whether the origins that may connect are named, one by one."""
-        return bool(self._allowed) and not self.any
+        return bool(self.allowed) and not self.any
 
     def allow(self, origin: str, *, host: str, secure: bool) -> bool:
         """Say whether a page of this origin may connect.
@@ -51,10 +51,10 @@ class Origins:
             host: the `Host` header of the same request.
             secure: whether the request came over TLS.
         """
-        if self.any or origin in self._allowed:
+        if self.any or origin in self.allowed:
             return True
         own = f"{'https' if secure else 'http'}://{host}"
-        return not self._allowed and _parts(origin) is not None and _parts(origin) == _parts(own)
+        return not self.allowed and _parts(origin) is not None and _parts(origin) == _parts(own)
 
 
 def _checked(origin: object) -> str:

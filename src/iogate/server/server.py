@@ -144,7 +144,7 @@ class Server(Registers, Emitter):
         self.eager = Eager()
         self.turn = Turn()
         self._tasks: dict[asyncio.Task[None], Callable[[], None] | None] = {}
-        self._auth = auth
+        self.auth = auth
         self.proxies = Proxies(trusted_proxies)
         limits = limits or Limits()
         self.pending = Pending(limits)
@@ -210,8 +210,8 @@ class Server(Registers, Emitter):
         """Let clients in. The ASGI lifespan calls it; without one, the first client does."""
         self.revocations.open()
         self.closing = False
-        if self._auth is not None:
-            self._auth.start(self._keys_changed)
+        if self.auth is not None:
+            self.auth.start(self._keys_changed)
 
     async def ready(self) -> None:
         """Return when tokens can be verified, as there are keys for it. The ASGI lifespan waits for it.
@@ -219,8 +219,8 @@ class Server(Registers, Emitter):
         Raises:
             AuthUnavailable: there are no keys, and the configuration says not to start without.
         """
-        if self._auth is not None:
-            await self._auth.ready()
+        if self.auth is not None:
+            await self.auth.ready()
 
     async def revoke(
         self,
@@ -253,11 +253,11 @@ class Server(Registers, Emitter):
         Raises:
             ConfigurationError: nothing was said that tells one token from another, or the server has no `auth`.
         """
-        if self._auth is None:
+        if self.auth is None:
             raise ConfigurationError("there is no token to revoke on a server with auth=None")
-        now = self._auth.clock.wall()
+        now = self.auth.clock.wall()
         if subject is not None and issued_before is None:
-            issued_before = now + self._auth.leeway  # The issuer's clock may be that far ahead.
+            issued_before = now + self.auth.leeway  # The issuer's clock may be that far ahead.
         revocation = Revocation(
             token_id=token_id,
             subject=subject,
@@ -265,7 +265,7 @@ class Server(Registers, Emitter):
             key_id=key_id,
             issuer=issuer,
             issued_before=issued_before,
-            until=now + self._auth.max_lifetime + self._auth.leeway if until is None else until,
+            until=now + self.auth.max_lifetime + self.auth.leeway if until is None else until,
         )
         connections = [*self.connections.values(), *self.lingering.values()]
         await revoke(revocation, self.revocations, connections, now)
@@ -292,8 +292,8 @@ class Server(Registers, Emitter):
             for task in self._tasks.keys() - {asyncio.current_task()}:
                 task.cancel()
         finally:
-            if self._auth is not None:
-                await self._auth.stop(self._keys_changed)
+            if self.auth is not None:
+                await self.auth.stop(self._keys_changed)
 
     # The transports' side.
 
@@ -304,8 +304,8 @@ class Server(Registers, Emitter):
             self._loop = loop
             for part in (self._deadlines, self.eager, self.turn):
                 part.prepare(loop)
-            if self._auth is not None:
-                self._auth.start(self._keys_changed)
+            if self.auth is not None:
+                self.auth.start(self._keys_changed)
         connection = Connection(self, secrets.token_urlsafe(15), handshake)
         self.connections[connection.sid] = connection
         self.identity_due.start(connection)
@@ -340,7 +340,7 @@ class Server(Registers, Emitter):
         return self._keep(self.eager.go_on(rest, work), finished)
 
     def _keys_changed(self) -> None:
-        expel_unproven(self._auth, [*self.connections.values(), *self.lingering.values()])
+        expel_unproven(self.auth, [*self.connections.values(), *self.lingering.values()])
 
     def _keep(self, task: asyncio.Task[None], finished: Callable[[], None] | None = None) -> asyncio.Task[None]:
         self._tasks[task] = finished

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import logging
 import socket
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from iogate.asgi_types import ASGIApp
 from iogate.errors import ConfigurationError
 from iogate.server.server import SHUTDOWN_TIMEOUT, Server
 from iogate.serving.options import Options
+from iogate.serving.target import named
 
 ORDINARY = "websockets-sansio"
 MAX_FRAME = 16 * 1024 * 1024
@@ -68,20 +68,10 @@ def load(app: ASGIApp | Server | str) -> ASGIApp:
 
 
 def _named(name: str) -> Any:
-    module_name, colon, attribute = name.partition(":")
-    if not (module_name and colon and attribute):
-        raise ConfigurationError(f'{name!r} does not say what to serve: write "module:app"')
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name != module_name.split(".")[0] and error.name != module_name:
-            raise  # The module is there, and imports one that is not.
-        raise ConfigurationError(f"there is no module {module_name!r} here (see --app-dir)") from None
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{module_name}: {error}") from None
-    found = getattr(module, attribute, None)
+    found = named(name)
     if not isinstance(found, Server) and not callable(found):
-        raise ConfigurationError(f"{module_name} has no application {attribute!r}: write app = io.asgi() there")
+        module, _, attribute = name.partition(":")
+        raise ConfigurationError(f"{module} has no application {attribute!r}: write app = io.asgi() there")
     return found
 
 
