@@ -363,7 +363,8 @@ def test_an_application_may_bring_its_own_source() -> None:
 
 def test_neither_the_secret_nor_the_key_is_in_its_repr() -> None:
     assert repr(AUTH) == (
-        "JWTAuth(algorithms=['HS256'], keys=<one key>, sources=(AuthPayload(field='token'), BearerHeader()), guests=False)"
+        "JWTAuth(algorithms=['HS256'], keys=<one key>,"
+        " sources=(AuthPayload(field='token'), BearerHeader()), guests=False)"
     )
     pem = public_pem(rsa_key()).decode()
     text = repr(auth(secret=None, public_key=pem, algorithms=["RS256"])) + str(vars_of(AUTH))
@@ -417,6 +418,37 @@ def test_an_identity_can_be_asked_later_whether_it_has_expired() -> None:
     with pytest.raises(TokenExpired) as error:
         gate.recheck(principal)
     assert error.value.payload() == EXPIRED
+
+
+def test_an_identity_ends_at_its_expiry_or_its_greatest_age_and_the_grace_after_it() -> None:
+    claims = {"sub": "alice", "iat": NOW - 10, "exp": NOW + 600}
+    for settings, end in (
+        ({}, NOW + 600),
+        ({"leeway": 5, "expiry_grace": 20}, NOW + 625),
+        ({"max_age": 60}, NOW + 50),
+        ({"max_age": 6000}, NOW + 600),
+    ):
+        gate = auth(clock=FixedClock(NOW), **settings)
+        assert gate.end(gate.verify(forge(claims))) == end
+    gate = auth(clock=FixedClock(NOW), require=["sub"])
+    assert gate.end(gate.verify(forge({"sub": "alice"}))) is None
+
+
+async def test_tokens_of_another_use_are_asked_for_by_name() -> None:
+    """Their claims are not checked: that is left to who knows the use."""
+    gate = auth(clock=FixedClock(NOW))
+    token = forge({"event": 1}, header={"alg": "HS256", "typ": "logout+jwt"})
+    assert await gate.signed(token, {"logout+jwt"}) == {"event": 1}
+    for bad in (token[:-3] + "AAA", forge({"event": 1}, header={"alg": "HS256", "typ": "at+jwt"})):
+        with pytest.raises(InvalidToken):
+            await gate.signed(bad, {"logout+jwt"})
+
+
+def test_a_verifier_can_be_extended() -> None:
+    class Named(JWTAuth):
+        name = "chat"
+
+    assert Named(secret=SECRET, algorithms=["HS256"], clock=FixedClock(NOW)).verify(forge()).subject == "alice"
 
 
 def test_an_identity_without_an_end_does_not_expire() -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from iogate import ConfigurationError, Discovery, InvalidToken, JWTAuth, KeySetURL
+from iogate.auth.jws import split
+from iogate.keys import choose
 from tests.auth.tokens import SECRET, public_pem, rsa_key
 from tests.keys.support import ALGORITHMS, Issuer, jwk
 
@@ -64,6 +66,13 @@ async def test_what_a_fixed_key_set_has_not_does_not_exist() -> None:
     with pytest.raises(InvalidToken, match="no key"):
         auth.verify(issuer.token(kid="other"))
     await auth.stop(print)
+
+
+async def test_what_is_fixed_is_not_gone_for() -> None:
+    """Whoever asks all the same: `find` has said it already."""
+    issuer = Issuer(ISSUER)
+    with pytest.raises(InvalidToken, match="no key"):
+        await choose({"jwks": SET}, ["ES256"], None).fetch(split(issuer.token()), "ES256")
 
 
 def test_keys_of_a_set_that_are_left_out_are_logged(caplog: pytest.LogCaptureFixture) -> None:

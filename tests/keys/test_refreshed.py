@@ -79,6 +79,16 @@ async def test_unknown_keys_cause_one_reading_a_cooldown(server: KeyServer, issu
     assert server.count() == 3
 
 
+async def test_the_first_token_of_all_may_name_a_key_that_does_not_exist(
+    server: KeyServer, issuer: Issuer, source: Any
+) -> None:
+    auth = issuer.auth(source(server, issuer))
+    with pytest.raises(InvalidToken):
+        await auth.verify_async(issuer.token(kid="invented"))
+    assert server.count() == 2  # The reading that was due, and the one that the cool-down allows.
+    assert (await auth.verify_async(issuer.token())).subject == "alice"
+
+
 async def test_a_key_published_during_a_reading_is_found_by_the_next(
     server: KeyServer, issuer: Issuer, source: Any
 ) -> None:
@@ -266,6 +276,17 @@ async def test_a_stop_during_a_reading_ends_it(server: KeyServer, issuer: Issuer
     await keys.stop(_nothing)
     assert reading.cancelled()
     assert keys._reading is None
+
+
+async def test_a_stop_before_the_reading_has_begun_leaves_nothing_behind(
+    server: KeyServer, issuer: Issuer, source: Any
+) -> None:
+    keys = source(server, issuer)
+    reading = asyncio.create_task(keys.refresh())
+    await asyncio.sleep(0)
+    await keys.stop(_nothing)
+    await asyncio.gather(reading, return_exceptions=True)
+    assert (await issuer.auth(keys).verify_async(issuer.token())).subject == "alice"
 
 
 def test_keys_go_along_to_another_event_loop(source: Any) -> None:

@@ -326,10 +326,7 @@ class JWTAuth:
 
 def _claims(compact: jws.Compact, algorithm: str, key: Key) -> dict[str, Any]:
     """Check the signature, and only then read the claims."""
-    verifier = key.verifiers.get(algorithm)
-    if verifier is None:
-        raise InvalidToken("the key does not go with the algorithm")
-    if not verifier(compact.signing_input, compact.signature):
+    if not key.verifiers[algorithm](compact.signing_input, compact.signature):
         raise InvalidToken("the signature is wrong")
     return jws.members(compact.payload, "claims")
 

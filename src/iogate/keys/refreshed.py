@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from abc import ABC, abstractmethod
 
 from iogate.auth.arguments import seconds
 from iogate.auth.interface import Changed
@@ -26,7 +27,7 @@ class NotRead(Exception):
     """A reading failed. Its text goes to the log, so that it holds nothing that is secret."""
 
 
-class Refreshed:
+class Refreshed(ABC):
     """A key set that is kept fresh. What is of a source is how it is read: `_read`.
 
     A reading that fails takes nothing away: the keys of the last good one serve for `keep_for` seconds more. One that
@@ -81,13 +82,13 @@ class Refreshed:
         """Whose keys these are, if that is known."""
         return None
 
+    @abstractmethod
     async def _read(self) -> tuple[KeySet, float | None]:
         """Read the keys, and for how many seconds they are said to be fresh.
 
         Raises:
             NotRead: it failed; any other exception means the same, with less to tell.
         """
-        raise NotImplementedError
 
     def find(self, token: Compact, algorithm: str) -> Key | None:
         """Return the key that the token asks for, if it is at hand."""
@@ -115,7 +116,6 @@ class Refreshed:
         self._keep()
         if self._reading is None:
             self._reading = asyncio.create_task(self._read_once())
-            self._reading.add_done_callback(self._read_ended)
         await asyncio.shield(self._reading)
 
     def holds(self, principal: Principal) -> bool:
@@ -152,7 +152,7 @@ class Refreshed:
         if self._listeners or self._loop is not asyncio.get_running_loop():
             return
         tasks = [task for task in (self._keeper, self._reading) if task is not None]
-        self._keeper = None
+        self._keeper = self._reading = None
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -195,9 +195,7 @@ class Refreshed:
             self._schedule.succeeded(self._clock.monotonic(), fresh_for)
             self._arrived.set()
             self._replace(keys)
-
-    def _read_ended(self, reading: asyncio.Task[None]) -> None:
-        if self._reading is reading:
+        finally:
             self._reading = None
 
     def _failed(self, error: Exception) -> None:

@@ -60,6 +60,11 @@ def test_attachments_follow_their_own_packet_in_their_order() -> None:
     assert encode_payload(packets) == b"4a\x1ebMQ==\x1ebMg==\x1e4b\x1e4c\x1ebMw=="
 
 
+def test_a_packet_that_is_binary_alone_has_no_text_before_it() -> None:
+    """So does the MessagePack parser of Socket.IO write them."""
+    assert encode_payload([Encoded(b"", [b"1"]), Encoded(b"4b")]) == b"bMQ==\x1e4b"
+
+
 def test_an_empty_attachment_travels_as_the_letter_alone() -> None:
     assert encode_payload([Encoded(b"4", [b""])]) == b"4\x1eb"
     assert decode_payload(b"4\x1eb") == [text(b"4"), binary(b"")]
