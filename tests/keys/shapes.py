@@ -12,6 +12,7 @@ import functools
 import hashlib
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,17 +37,22 @@ class Shape:
     issuer: str
     configuration: dict[str, Any]
     keys: list[JWK]
-    signing: RSAKey  # What access tokens are signed with; its public part is among the keys.
-    header: dict[str, Any]
+    private: dict[str, RSAKey]  # The private keys, by their `kid`.
+    header: dict[str, Any]  # Its `kid` is that of the key for access tokens.
     claims: dict[str, Any]  # But for the times.
     scopes: frozenset[str]  # What the token allows.
     settings: dict[str, Any] = field(default_factory=dict)  # What `JWTAuth` is told beside where the keys are.
 
-    def token(self, **claims: Any) -> str:
-        """Return a good access token; claims win over its own, and None leaves one out."""
+    def token(self, *, kid: str | None = None, **claims: Any) -> str:
+        """Return a good access token, or one that is signed by another of the keys.
+
+        Claims win over its own, and None leaves one out.
+        """
         now = int(time.time())
         body = self.claims | {"iat": now, "exp": now + LIFETIME} | claims
-        return sign("RS256", self.signing, {k: v for k, v in body.items() if v is not None}, **self.header)
+        header = self.header if kid is None else self.header | {"kid": kid}
+        given = {name: value for name, value in body.items() if value is not None}
+        return sign("RS256", self.private[header["kid"]], given, **header)
 
     def serve(self, server: KeyServer, keys: KeyServer | None = None) -> None:
         """Publish all of it under the issuer's own paths; the keys on another server where the provider has one."""
@@ -65,13 +71,16 @@ def auth0(origin: str = "https://chat.eu.auth0.com") -> Shape:
     issuer = f"{origin}/"
     first, second = _key("auth0", 1), _key("auth0", 2)
 
+    def kid(key: RSAKey) -> str:
+        return _kid(key)[:21]
+
     def jwk(key: RSAKey) -> JWK:
         chain = certificate(key)
         return {
             "kty": "RSA",
             "use": "sig",
             **_modulus(key, "n", "e"),
-            "kid": _kid(key)[:21],
+            "kid": kid(key),
             "x5t": _thumbprint(chain, "sha1"),
             "x5c": [base64.b64encode(chain).decode()],
             "alg": "RS256",
@@ -104,8 +113,8 @@ def auth0(origin: str = "https://chat.eu.auth0.com") -> Shape:
             "backchannel_logout_session_supported": True,
         },
         keys=[jwk(first), jwk(second)],
-        signing=first,
-        header={"typ": "JWT", "kid": _kid(first)[:21]},
+        private={kid(first): first, kid(second): second},
+        header={"typ": "JWT", "kid": kid(first)},
         claims={
             "iss": issuer,
             "sub": "auth0|66a1f0c4d9e8b7a6c5d4e3f2",
@@ -169,7 +178,7 @@ def keycloak(origin: str = "https://id.example.com") -> Shape:
             "authorization_response_iss_parameter_supported": True,
         },
         keys=[jwk(encrypting, "RSA-OAEP", "enc"), jwk(signing, "RS256", "sig")],
-        signing=signing,
+        private={_kid(signing): signing, _kid(encrypting): encrypting},
         header={"typ": "JWT", "kid": _kid(signing)},
         claims={
             "jti": _uuid("keycloak jti"),
@@ -198,15 +207,17 @@ def entra(origin: str = "https://login.microsoftonline.com") -> Shape:
     issuer = f"{origin}/{tenant}/v2.0"
     keys = [_key("entra", number) for number in range(1, 4)]
 
+    def kid(key: RSAKey) -> str:
+        return _thumbprint(certificate(key), "sha1")
+
     def jwk(key: RSAKey, key_issuer: str) -> JWK:
-        chain = certificate(key)
         return {
             "kty": "RSA",
             "use": "sig",
-            "kid": _thumbprint(chain, "sha1"),
-            "x5t": _thumbprint(chain, "sha1"),
+            "kid": kid(key),
+            "x5t": kid(key),
             **_modulus(key, "n", "e"),
-            "x5c": [base64.b64encode(chain).decode()],
+            "x5c": [base64.b64encode(certificate(key)).decode()],
             "cloud_instance_name": "microsoftonline.com",
             "issuer": key_issuer,
         }
@@ -239,8 +250,8 @@ def entra(origin: str = "https://login.microsoftonline.com") -> Shape:
             "rbac_url": "https://pas.windows.net",
         },
         keys=[jwk(keys[0], f"{origin}/{{tenantid}}/v2.0"), jwk(keys[1], issuer), jwk(keys[2], issuer)],
-        signing=keys[1],
-        header={"typ": "JWT", "kid": _thumbprint(certificate(keys[1]), "sha1")},
+        private={kid(key): key for key in keys},
+        header={"typ": "JWT", "kid": kid(keys[1])},
         claims={
             "aud": _uuid("entra api"),
             "iss": issuer,
@@ -288,7 +299,7 @@ def google(origin: str = "https://accounts.google.com", keys_origin: str = "http
             {**_modulus(other, "n"), "use": "sig", "kid": _hex(other), "alg": "RS256", "kty": "RSA", "e": "AQAB"},
             {"e": "AQAB", "alg": "RS256", "kid": _hex(signing), **_modulus(signing, "n"), "kty": "RSA", "use": "sig"},
         ],
-        signing=signing,
+        private={_hex(signing): signing, _hex(other): other},
         header={"kid": _hex(signing), "typ": "JWT"},
         claims={
             "iss": origin,
@@ -339,7 +350,7 @@ def cognito(origin: str = "https://cognito-idp.eu-central-1.amazonaws.com") -> S
             "userinfo_endpoint": f"{domain}/oauth2/userInfo",
         },
         keys=[jwk(for_id_tokens), jwk(for_access_tokens)],
-        signing=for_access_tokens,
+        private={kid(for_id_tokens): for_id_tokens, kid(for_access_tokens): for_access_tokens},
         header={"kid": kid(for_access_tokens)},
         claims={
             "sub": _uuid("cognito sub"),
@@ -359,7 +370,13 @@ def cognito(origin: str = "https://cognito-idp.eu-central-1.amazonaws.com") -> S
     )
 
 
-PROVIDERS = {"auth0": auth0, "keycloak": keycloak, "entra": entra, "google": google, "cognito": cognito}
+PROVIDERS: dict[str, Callable[..., Shape]] = {
+    "auth0": auth0,
+    "keycloak": keycloak,
+    "entra": entra,
+    "google": google,
+    "cognito": cognito,
+}
 
 
 def certificate(key: RSAKey) -> bytes:
