@@ -9,6 +9,9 @@ import pytest
 from tests import servers
 from tests.attacks.bounds import Cryptography, Listener, listening
 from tests.attacks.showing import VERIFIER
+from tests.keys.fixtures import issuer, server
+
+__all__ = ["issuer", "server"]
 
 
 @pytest.fixture(params=[VERIFIER, "polling", "websocket", "fast lane"])

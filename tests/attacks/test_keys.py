@@ -44,20 +44,6 @@ REFUSED = ["44" + compact(refusals.INVALID)]
 UNAVAILABLE = ["44" + compact(refusals.UNAVAILABLE)]
 
 
-@pytest.fixture
-async def server() -> AsyncIterator[KeyServer]:
-    """A key server that publishes the key of ES256."""
-    async with key_server() as running:
-        running.publish(jwk("ES256"))
-        yield running
-
-
-@pytest.fixture
-def issuer(server: KeyServer) -> Issuer:
-    """The issuer whose keys the server has."""
-    return Issuer(server.url)
-
-
 class Scene:
     """A server of iogate with somebody in it who must not notice what happens at the gate."""
 

@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from iogate import Socket
+from tests.keys.fixtures import issuer, server
+
+__all__ = ["issuer", "server"]
 
 
 @pytest.fixture
