@@ -196,6 +196,12 @@ def verifiers(key: OctKey | RSAKey | ECKey | OKPKey, names: Collection[str]) -> 
     return {model.name: partial(model.verify, key=key) for model in models}
 
 
+def secret_of(verifier: Verifier) -> bytes | None:
+    """Return the shared secret that a verifier checks with, for who is to judge it; None: it has none."""
+    key = verifier.keywords.get("key") if isinstance(verifier, partial) else None
+    return key.raw_value if isinstance(key, OctKey) else None
+
+
 def _is_public_key(raw: bytes) -> bool:
     """Say whether a secret is the text of a key pair's part, in any of the forms these come in."""
     if any(mark in raw for mark in _KEY_MARKS):

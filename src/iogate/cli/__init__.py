@@ -8,7 +8,7 @@ import click
 
 from iogate import __version__
 
-_COMMANDS = ("run", "token")
+_COMMANDS = ("run", "token", "doctor")
 
 
 class _Commands(click.Group):

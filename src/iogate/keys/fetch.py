@@ -46,8 +46,8 @@ class Fetcher:
             raise ConfigurationError(f'network is "public", "private" or "loopback", and not {network!r}')
         if context is not None and not isinstance(context, ssl.SSLContext):
             raise ConfigurationError("ssl_context is an ssl.SSLContext, such as ssl.create_default_context() returns")
-        self._network = network
-        self._context = context
+        self.network = network
+        self.context = context
 
     def check(self, text: object) -> httpx.URL:
         """Return an address that may be asked.
@@ -63,7 +63,7 @@ class Fetcher:
             raise ConfigurationError(f'the address {text!r:.200} is no URL: write it like "https://issuer.example.com"')
         if url.userinfo:
             raise ConfigurationError(f"the address at {url.host!r} has a name or a password in it: keys are public")
-        if url.scheme != "https" and not (url.scheme == "http" and self._network == "loopback"):
+        if url.scheme != "https" and not (url.scheme == "http" and self.network == "loopback"):
             raise ConfigurationError(
                 f"the address {text!r:.200} is not https: who stands in between could give keys of his own"
                 ' (http is for tests on one machine: network="loopback")'
@@ -71,7 +71,7 @@ class Fetcher:
         if url.fragment:
             raise ConfigurationError(f"the address {text!r:.200} has a fragment: leave out the # and what follows it")
         literal = _literal(url.host)
-        if literal is not None and not _allowed(literal, self._network):
+        if literal is not None and not _allowed(literal, self.network):
             raise ConfigurationError(f"the address {text!r:.200}: {self._elsewhere(literal)}")
         return url
 
@@ -110,20 +110,20 @@ class Fetcher:
             raise NotRead(f"the name {url.host!r} cannot be looked up") from None
         addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
         for address in addresses:
-            if not _allowed(ip_address(address), self._network):
+            if not _allowed(ip_address(address), self.network):
                 raise NotRead(self._elsewhere(address))
         return addresses[:_ADDRESSES_TRIED]
 
     async def _trusted(self, url: httpx.URL) -> ssl.SSLContext:
         if url.scheme == "http":
             return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # Not used, and one without certificates is made at once.
-        if self._context is None:
+        if self.context is None:
             # It reads a large file: in a thread, so that nobody is kept waiting.
-            self._context = await asyncio.to_thread(httpx.create_ssl_context)
-        return self._context
+            self.context = await asyncio.to_thread(httpx.create_ssl_context)
+        return self.context
 
     def _elsewhere(self, address: object) -> str:
-        return f'{address} is not in the network that keys may come from, which is network="{self._network}"'
+        return f'{address} is not in the network that keys may come from, which is network="{self.network}"'
 
 
 async def _get(client: httpx.AsyncClient, url: httpx.URL, address: str) -> tuple[bytes, float | None]:

@@ -82,6 +82,16 @@ class Refreshed(ABC):
         """Whose keys these are, if that is known."""
         return None
 
+    @property
+    def keys(self) -> KeySet | None:
+        """The keys of the last good reading; they may be too old to serve. None: there was none."""
+        return self._keys
+
+    @property
+    def trouble(self) -> str:
+        """Why there is nothing newer; empty, if the last reading was good."""
+        return self._trouble
+
     @abstractmethod
     async def _read(self) -> tuple[KeySet, float | None]:
         """Read the keys, and for how many seconds they are said to be fresh.

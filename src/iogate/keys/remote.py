@@ -72,6 +72,16 @@ class Remote(Refreshed):
         self._address = address
         self._first()
 
+    @property
+    def network(self) -> Network:
+        """Where addresses may lead."""
+        return self._fetcher.network
+
+    @property
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """The certificates that are trusted; None: those that everybody trusts."""
+        return self._fetcher.context
+
     def _first(self) -> httpx.URL:
         """Return what is read first, checked."""
         return self._fetcher.check(self._address)

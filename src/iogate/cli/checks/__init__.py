@@ -1,0 +1,1 @@
+"""What `iogate doctor` looks at, a file a part of the configuration."""

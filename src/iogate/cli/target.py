@@ -1,0 +1,126 @@
+"""What a command is to look into: the server, or the gatekeeper, that `module:name` names."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+import iogate
+from iogate.asgi import SocketIOApp
+from iogate.auth import Auth
+from iogate.errors import ConfigurationError
+from iogate.server.server import Server
+from iogate.serving.target import NoTarget, named
+
+_DEPTH = 8
+"""Applications within applications that are looked through for a server."""
+
+
+class CannotLoad(click.ClickException):
+    """The target is not there, or its module fails for another reason than what it says to iogate."""
+
+    exit_code = 2
+
+
+class Misconfigured(Exception):
+    """iogate refused what the module says. The text tells what, and where."""
+
+
+class Target(NamedTuple):
+    """What was found."""
+
+    server: Server | None
+    auth: Auth | None
+
+
+def load(name: str, app_dir: str) -> Target:
+    """Import a module, and return what is configured there.
+
+    Args:
+        name: `module:name` of a `Server`, of an application with one in it, or of a `JWTAuth`.
+        app_dir: where the module is found.
+
+    Raises:
+        CannotLoad: there is no such thing.
+        Misconfigured: iogate refused the configuration.
+    """
+    sys.path.insert(0, app_dir)
+    module, _, attribute = name.partition(":")
+    try:
+        found = named(name)
+    except NoTarget as error:
+        raise CannotLoad(_without_advice(str(error))) from None
+    except ConfigurationError as error:
+        raise Misconfigured(f"{error}{_place(error.__context__ or error)}") from None
+    except Exception as error:
+        raise CannotLoad(f"{module} cannot be imported: {_what(error)}{_place(error)}") from None
+    if _is_auth(found):
+        return Target(None, found)
+    server = next(_servers_in(found), None)
+    if server is None:
+        raise CannotLoad(f"no Server of iogate was found in {name}{_candidates(module, attribute)}")
+    return Target(server, server.auth)
+
+
+def _is_auth(found: Any) -> bool:
+    return hasattr(found, "verify_async") and isinstance(getattr(found, "sources", None), tuple)
+
+
+def _servers_in(found: Any, depth: int = _DEPTH) -> Iterator[Server]:
+    """Look for servers in an application: mounted in it, as a route, or inside of middleware."""
+    if isinstance(found, Server):
+        yield found
+    elif isinstance(found, SocketIOApp):
+        yield found.server
+    elif depth and not isinstance(found, type):
+        inner = [getattr(found, "app", None), *(getattr(route, "app", None) for route in _routes(found))]
+        for app in inner:
+            if app is not None and app is not found:
+                yield from _servers_in(app, depth - 1)
+
+
+def _routes(found: Any) -> list[Any]:
+    routes = getattr(found, "routes", None)
+    return list(routes) if isinstance(routes, (list, tuple)) else []
+
+
+def _candidates(module: str, attribute: str) -> str:
+    """Name the servers that stand beside what was named."""
+    names = [name for name, value in vars(sys.modules[module]).items() if isinstance(value, Server)]
+    if names:
+        return f": write {' or '.join(f'{module}:{name}' for name in sorted(names))}"
+    return f": name the Server itself, what io.asgi() returns, or a JWTAuth, in place of {attribute!r}"
+
+
+def _without_advice(text: str) -> str:
+    return text.replace("what to serve: write", "what to look into: write").partition(": write app =")[0]
+
+
+def _what(error: Exception) -> str:
+    if isinstance(error, KeyError) and _frames(error)[-1:] and "os" in _frames(error)[-1].filename:
+        return f"the environment variable {error} is not set"
+    if isinstance(error, SyntaxError):
+        return f"{error.msg} ({error.filename}, line {error.lineno})"
+    return f"{type(error).__name__}: {error}"
+
+
+def _place(error: BaseException) -> str:
+    """Say in which line of the application an error came up: the last that is not of a library."""
+    if isinstance(error, SyntaxError):
+        return ""
+    own = str(Path(iogate.__file__).parent)
+    for frame in reversed(_frames(error)):
+        path = frame.filename
+        if not path.startswith((own, "<")) and "site-packages" not in path and Path(path).parent.name != "importlib":
+            shown = Path(path)
+            return f" ({shown.name if shown.parent == Path.cwd() else shown}, line {frame.lineno})"
+    return ""
+
+
+def _frames(error: BaseException) -> traceback.StackSummary:
+    return traceback.extract_tb(error.__traceback__)
