@@ -37,7 +37,7 @@ class Cryptography:
 
 def assert_small(auth: JWTAuth, bad: Bad) -> None:
     """Make sure that a refusal takes little memory."""
-    with pytest.raises(bad.error), peak_below(SMALL, bad.name):
+    with peak_below(SMALL, bad.name), pytest.raises(bad.error):
         auth.verify(bad.token)
 
 
@@ -47,10 +47,8 @@ def peak_below(most: int, what: str = "") -> Iterator[None]:
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
-        try:
-            yield
-        finally:
-            peak = tracemalloc.get_traced_memory()[1] - before
+        yield
+        peak = tracemalloc.get_traced_memory()[1] - before
     finally:
         tracemalloc.stop()
     assert peak < most, what

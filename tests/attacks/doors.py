@@ -21,11 +21,13 @@ class Door(NamedTuple):
 
 
 def door(name: str) -> Door:
-    """Make a verifier: by the names of its algorithms, or `strict` or `roomy`, which take HS256."""
+    """Make a verifier: by the names of its algorithms, or `strict`, `roomy` or `patient`, which take HS256."""
     if name == "strict":
         return Door(_shared(issuer=ISSUER, audience="chat"), forge(STRICT))
     if name == "roomy":
         return Door(_shared(max_token_bytes=65536), forge())
+    if name == "patient":
+        return Door(_shared(max_lifetime=1e40), forge())
     if name == "HS256":
         return Door(_shared(), forge())
     algorithms = name.split()

@@ -132,6 +132,11 @@ def of_no_date() -> Iterator[Bad]:
         others = "" if claim == "exp" else f',"exp":{NOW + 60}'
         for name, value in values.items():
             yield Bad(f"{claim}: {name}", forge(f'{{"sub":"alice","{claim}":{value}{others}}}'))
+    for name, value in {"10^30": "1" + "0" * 30, "in the year 10000": "253402300800"}.items():
+        yield Bad(f"exp: {name}, any lifetime", forge(f'{{"sub":"alice","exp":{value}}}'), "patient")
+    # What is no number is none in a claim that nobody looks at either.
+    for value in ("NaN", "-Infinity", "1e400", "9" * 4000, "\u0661"):
+        yield Bad(f"another claim: {value[:20]}", forge(f'{{"sub":"alice","exp":{NOW + 60},"n":{value}}}'))
 
 
 def nested_deeply() -> Iterator[Bad]:
