@@ -244,7 +244,7 @@ class FastTransport(WSListener):
         self._probe = Upgrade(Role.SERVER) if target is not None else None
         self._probe_timer: asyncio.TimerHandle | None = None
         self._ws: WSTransport
-        self._fragments: list[bytes] = []
+        self._fragments: bytearray | None = None  # Of the message that is coming in several frames.
         self._fragmented = TEXT
         self._held = False  # Reading waits for handlers to finish.
         self._backlog: list[tuple[bytes, bool]] = []  # What had been read already by then.
@@ -324,7 +324,7 @@ class FastTransport(WSListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """Take a frame."""
         type_ = frame.msg_type
-        if type_ is TEXT and frame.fin and self._probe is None and not (self._fragments or self._held):
+        if type_ is TEXT and frame.fin and self._probe is None and self._fragments is None and not self._held:
             connection = self._connection
             connection.receive(frame.get_payload_as_bytes())  # type: ignore[union-attr]
             if connection.busy:  # type: ignore[union-attr]
@@ -383,16 +383,22 @@ class FastTransport(WSListener):
 
     def _assemble(self, type_: WSMsgType, frame: WSFrame) -> None:
         """Put a message together that came in several frames, and take it when it is whole."""
-        if (type_ is CONTINUATION) is not bool(self._fragments):
+        if (type_ is CONTINUATION) is (self._fragments is None):
             self._fail(CLOSE_CODES["parse error"])
             return
-        if type_ is not CONTINUATION:
+        payload = frame.get_payload_as_bytes()
+        if self._fragments is None:
             self._fragmented = type_
-        self._fragments.append(frame.get_payload_as_bytes())
-        if sum(map(len, self._fragments)) > self._server.settings.max_payload:
+            if frame.fin:
+                self._take(payload, binary=type_ is BINARY)
+                return
+            self._fragments = bytearray()
+        # In place, and not as a list: what a fragment costs, in time and in bytes, must not be more than it is long.
+        self._fragments += payload
+        if len(self._fragments) > self._server.settings.max_payload:
             self._fail(TOO_LARGE)
         elif frame.fin:
-            message, self._fragments = b"".join(self._fragments), []
+            message, self._fragments = bytes(self._fragments), None
             self._take(message, binary=self._fragmented is BINARY)
 
     def _take(self, message: bytes, *, binary: bool) -> None:
@@ -439,7 +445,7 @@ class FastTransport(WSListener):
         self._end(CLOSE_CODES["parse error"])
 
     def _fail(self, code: int) -> None:
-        self._fragments = []
+        self._fragments = None
         if self._probe is None and self._connection is not None and self._connection.open:
             self._close_code = code
             self._connection.close("parse error")
