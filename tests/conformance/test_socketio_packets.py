@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from iogate import Server, Socket
-from tests.conformance.wire import echoes, ends, enter, said, session, within
+from tests.conformance.wire import echoes, ends, enter, session, within
 from tests.servers import make_token
 
 ATTACHED = '["echo",{"_placeholder":true,"num":0}]'
@@ -192,48 +192,6 @@ async def test_what_is_no_packet_ends_the_connection_and_harms_nobody_else(
         await bad.send(*packets)
         await ends(bad)
         await echoes(other)
-
-
-@pytest.mark.parametrize(
-    "packets",
-    [
-        ['42["echo"]'],
-        ['421["echo"]'],
-        ["451-" + ATTACHED, b"\x00"],
-        ["431[]"],
-        ["41"],
-        ['42["authenticate",{"token":"x"}]'],
-    ],
-    ids=repr,
-)
-async def test_nothing_but_connect_may_come_first(
-    io: Server, url: str, transport: str, packets: list[str | bytes]
-) -> None:
-    handled: list[str] = []
-    io.on("*", lambda socket, event, *args: handled.append(event))
-    io.use_event(_noting(handled))
-    async with session(url, transport) as bad:
-        await bad.send(*packets)
-        await ends(bad)
-    assert handled == []
-
-
-async def test_an_event_that_overtakes_the_verdict_ends_the_connection(io: Server, url: str, transport: str) -> None:
-    @io.use
-    async def slow(socket: Socket) -> None:
-        await asyncio.Event().wait()
-
-    async with session(url, transport) as bad:
-        await bad.send("40" + json.dumps({"token": make_token()}), '42["echo","too early"]')
-        assert '42["echo","too early"]' not in await within(said(bad))
-
-
-def _noting(handled: list[str]) -> Any:
-    async def note(socket: Socket, event: Any, call_next: Any) -> Any:
-        handled.append(event.name)
-        return await call_next(event)
-
-    return note
 
 
 async def test_who_asks_for_a_namespace_again_gets_another_socket(io: Server, url: str, transport: str) -> None:
