@@ -203,7 +203,7 @@ def keycloak(origin: str = "https://id.example.com") -> Shape:
 
 def entra(origin: str = "https://login.microsoftonline.com") -> Shape:
     """Several keys without `alg`, each naming its issuer, some of them by a template; scopes in `scp`."""
-    tenant = _uuid("entra tenant")
+    tenant, api = "0f6b2c1e-4d5a-4b7c-9e8f-1a2b3c4d5e6f", "9c8b7a65-4321-4fed-8cba-0987654321fe"
     issuer = f"{origin}/{tenant}/v2.0"
     keys = [_key("entra", number) for number in range(1, 4)]
 
@@ -253,7 +253,7 @@ def entra(origin: str = "https://login.microsoftonline.com") -> Shape:
         private={kid(key): key for key in keys},
         header={"typ": "JWT", "kid": kid(keys[1])},
         claims={
-            "aud": _uuid("entra api"),
+            "aud": api,
             "iss": issuer,
             "aio": "ATQAy/8TAAAA",
             "azp": _uuid("entra client"),
@@ -270,7 +270,7 @@ def entra(origin: str = "https://login.microsoftonline.com") -> Shape:
             "ver": "2.0",
         },
         scopes=frozenset(("Chat.Read", "Chat.Write")),
-        settings={"audience": _uuid("entra api")},
+        settings={"audience": api},
     )
 
 
