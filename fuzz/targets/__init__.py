@@ -12,6 +12,7 @@ from pathlib import Path
 from fuzz.targets.engineio import engineio
 from fuzz.targets.handshake import handshake
 from fuzz.targets.key import key
+from fuzz.targets.keyset import keyset
 from fuzz.targets.logout import logout
 from fuzz.targets.socketio import socketio_json, socketio_msgpack
 from fuzz.targets.token import claims, token
@@ -20,7 +21,7 @@ Target = Callable[[bytes], bool]
 
 TARGETS: dict[str, Target] = {
     function.__name__: function
-    for function in (engineio, socketio_json, socketio_msgpack, handshake, token, claims, key, logout)
+    for function in (engineio, socketio_json, socketio_msgpack, handshake, token, claims, key, keyset, logout)
 }
 
 CORPUS = Path(__file__).parents[1] / "corpus"

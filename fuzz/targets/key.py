@@ -51,19 +51,25 @@ def _object(data: bytes) -> dict[str, Any] | None:
 def _check(name: str, data: bytes, jwk: dict[str, Any] | None) -> None:
     """Hold an accepted key against what it says of itself."""
     if jwk is not None:
-        assert not jwk.keys() & {"d", "p", "q", "dp", "dq", "qi", "oth", "k", "keys"}
-        assert jwk["kty"] == {"R": "RSA", "P": "RSA", "E": "OKP"}[name[0]] if name not in CURVES else "EC"
-        if jwk["kty"] == "RSA":
-            modulus = jwk["n"]
-            assert int.from_bytes(urlsafe_b64decode(modulus + "=" * (-len(modulus) % 4))).bit_length() in RSA_BITS
-        else:
-            assert jwk["crv"] == (CURVES[name][0] if name in CURVES else "Ed25519")
+        assert check_jwk(name, jwk)
         return
     native = load_pem_public_key(data)
     if isinstance(native, RSAPublicKey):
         assert native.key_size in RSA_BITS
     if isinstance(native, EllipticCurvePublicKey):
         assert native.curve.name == CURVES[name][1]
+
+
+def check_jwk(name: str, jwk: dict[str, Any]) -> bool:
+    """Say whether a JWK says of itself that it is a public key that goes with an algorithm, and strong enough."""
+    if jwk.keys() & {"d", "p", "q", "dp", "dq", "qi", "oth", "k", "keys"}:
+        return False
+    if name in CURVES:
+        return bool(jwk["kty"] == "EC" and jwk["crv"] == CURVES[name][0])
+    if name in ("EdDSA", "Ed25519"):
+        return bool(jwk["kty"] == "OKP" and jwk["crv"] == "Ed25519")
+    modulus = jwk["n"] + "=" * (-len(jwk["n"]) % 4)
+    return jwk["kty"] == "RSA" and int.from_bytes(urlsafe_b64decode(modulus)).bit_length() in RSA_BITS
 
 
 def _secret(data: bytes) -> bool:

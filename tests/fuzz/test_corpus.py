@@ -13,8 +13,9 @@ from joserfc.jwk import RSAKey
 
 import fuzz.__main__ as command
 from fuzz.targets import CORPUS, DICTIONARIES, TARGETS
-from iogate.auth import jws, keys
+from iogate.auth import jws, keys, keyset
 from iogate.auth.claims import ClaimRules
+from iogate.auth.keyset import KeySet
 from iogate.protocol.engineio.payload import decode_payload
 from iogate.protocol.socketio import json, msgpack
 from iogate.server import requests
@@ -74,6 +75,14 @@ DEFECTS: dict[str, tuple[str, Any, str, Any]] = {
     "a private key": ("key", keys, "_PRIVATE_MEMBERS", frozenset()),
     "a public key as secret": ("key", keys, "_is_public_key", lambda _: False),
     "a small key": ("key", keys, "_check_key", lambda native, _: RSAKey.import_key(native)),
+    "a private key in a set": ("keyset", keys, "_PRIVATE_MEMBERS", frozenset()),
+    "a choice between two keys": (
+        "keyset",
+        KeySet,
+        "_add",
+        lambda self, *place: self._by_id.setdefault(place[:2], place[2]),
+    ),
+    "too many keys": ("keyset", keyset, "MAX_KEYS", 1000),
     "a stranger's logout": ("logout", ClaimRules, "check_issuer", lambda self, claims: claims.get("iss")),
     "an old logout": ("logout", ClaimRules, "check_start", nothing),
 }
@@ -92,6 +101,7 @@ BEGINNINGS: dict[str, tuple[Any, str]] = {
     "token": (jws, "_decode"),
     "claims": (ClaimRules, "check_required"),
     "key": (keys, "_read_pem"),
+    "keyset": (keys, "_read_jwk"),
     "logout": (ClaimRules, "check_required"),
 }
 
