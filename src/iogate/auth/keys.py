@@ -267,7 +267,8 @@ def _read_jwk(jwk: dict[str, Any]) -> PublicKey:
     if own is None:
         return found
     fitting = tuple(name for name in found.algorithms if _same_algorithm(name) == _same_algorithm(own))
-    return PublicKey(found.key, fitting, f"a JWK for {own!r} alone; write algorithms=[{own!r}]")
+    name = f"{own!r:.100}"  # It may come from elsewhere, and of any length.
+    return PublicKey(found.key, fitting, f"a JWK for {name} alone; write algorithms=[{name}]")
 
 
 def _same_algorithm(name: object) -> object:
