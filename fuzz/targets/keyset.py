@@ -1,4 +1,4 @@
-"""Key sets (JWKS), as an issuer publishes them: whatever is in them, a key that is used is a good one, and the right one."""
+"""Key sets (JWKS): whatever an issuer publishes, a key that is used is a good one, and the one that was meant."""
 
 from __future__ import annotations
 
