@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
@@ -57,11 +57,19 @@ class Peer:
 
     def _listener(self, namespace: str, event: str) -> Callable[..., None]:
         def listener(*args: Any) -> None:
-            self._loop.call_soon_threadsafe(self._keep, (namespace, event, *args))
+            self._loop.call_soon_threadsafe(self.keep, (namespace, event, *args))
 
         return listener
 
-    def _keep(self, item: tuple[Any, ...]) -> None:
+    def on_async(self, event: str, handler: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Have this answer to an event, in the loop of the test; the client waits for its end."""
+
+        def listener() -> None:
+            asyncio.run_coroutine_threadsafe(handler(), self._loop).result(WITHIN)
+
+        self.client.on(event, handler if isinstance(self.client, AsyncClient) else listener)
+
+    def keep(self, item: tuple[Any, ...]) -> None:
         self.all.append(item)
         self.heard.put_nowait(item)
 

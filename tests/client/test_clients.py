@@ -308,6 +308,25 @@ async def test_a_lost_connection_is_made_again(kind: Kind, how: list[str]) -> No
         assert source.reasons == ["connect", "reconnect", "reconnect"]
 
 
+async def test_who_has_heard_connect_hears_disconnect(kind: Kind, how: list[str]) -> None:
+    async with world() as place, client(kind, source := Source(place.tokens)) as peer:
+
+        async def lose_the_first() -> None:
+            first = not peer.count("connect")
+            peer.keep(("/", "connect"))
+            if first:
+                lose(place.io)
+                while peer.client.eio.state == "connected":  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+
+        peer.on_async("connect", lose_the_first)
+        await peer.do("connect", place.url, transports=how, retry=True)
+        await peer.is_back("/")
+        assert [event for _, event, *_ in peer.all] == ["connect", "disconnect", "connect"]
+        assert await peer.do("call", "whoami") == "alice"
+        assert source.reasons == ["connect", "connect"]
+
+
 async def test_it_comes_back_when_get_token_does(kind: Kind) -> None:
     async with world() as place, client(kind, source := Source(place.tokens)) as peer:
         source.answers["reconnect"] = [LookupError("down"), LookupError("down")]

@@ -41,7 +41,7 @@ class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
         self._answers: set[asyncio.Future[Any]] = set()
         self._asking = asyncio.Lock()
         self._stopping = asyncio.Event()
-        self._attempting: asyncio.Task[Any] | None = None
+        self._attempting = False
         self._reconnect_task: asyncio.Task[None] | None = None
         self._refreshes: set[asyncio.Task[None]] = set()
 
@@ -89,13 +89,12 @@ class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
 
     async def disconnect(self) -> None:
         """Disconnect, and stop whatever is going on: attempts, a refresh, a question for a token."""
+        self._stopping.set()
         current = asyncio.current_task()
-        if current is not self._attempting:  # python-socketio calls this too, when an attempt has failed.
-            self._stopping.set()
-            tasks = {task for task in (self._reconnect_task, *self._refreshes) if task not in {None, current}}
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        tasks = {task for task in (self._reconnect_task, *self._refreshes) if task not in {None, current}}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._hang_up()
 
     async def shutdown(self) -> None:
@@ -140,10 +139,11 @@ class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
         raise error
 
     async def _attempt(self, life: Life) -> None:
-        self._attempting = asyncio.current_task()
+        self._attempting = True
         try:
             auth = await self._get_real_value(self._where["auth"])
             await super().connect(**self._arguments(auth))
+            await self._wait_for_entry(life)
             if self._in_band:
                 await self._log_in(life)
             self._go_on()
@@ -153,12 +153,22 @@ class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
         except BaseException:
             await self._hang_up()
             await self._finish()
+            self.connected = False
             raise
         finally:
-            self._attempting = None
+            self._attempting = False
         if self._in_band:
             for namespace in list(self.namespaces):
                 await super()._trigger_event("connect", namespace)
+
+    async def _wait_for_entry(self, life: Life) -> None:
+        while not self._is_decided(life):
+            try:
+                await asyncio.wait_for(self._connect_event.wait(), self._where["wait_timeout"])
+            except TimeoutError:
+                break
+            self._connect_event.clear()
+        self._check_entry()
 
     async def _log_in(self, life: Life) -> None:
         token = self._standing.token
@@ -305,6 +315,11 @@ class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
             return None
         return await super()._trigger_event(event, namespace, *args)
 
+    async def _handle_eio_connect(self) -> None:
+        # python-socketio says so when all are in. Who has heard "connect" by then would not hear "disconnect".
+        self.connected = True
+        await super()._handle_eio_connect()
+
     async def _handle_disconnect(self, namespace: str) -> None:
         life = self._life
         self._sent_out(life, namespace or "/")
@@ -314,14 +329,16 @@ class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
         try:
             await super()._handle_disconnect(namespace)
         finally:
+            self._connect_event.set()
             leaving.set()
 
     async def _handle_eio_disconnect(self, reason: str) -> None:
         life = self._life
+        life.over = True
         try:
             await super()._handle_eio_disconnect(reason)
         finally:
-            life.over = True
+            self._connect_event.set()
             for answer in self._answers:
                 if not answer.done():
                     answer.set_exception(NotConnected("the connection has ended"))

@@ -42,6 +42,8 @@ class Keeper:
     """
 
     namespaces: dict[str, str]
+    failed_namespaces: list[str]
+    connection_namespaces: list[str]
 
     def __init__(
         self,
@@ -113,7 +115,23 @@ class Keeper:
         if standing.namespaces:
             where["namespaces"] = list(standing.namespaces)
         with_token = standing.token is not None and not self._in_band
-        return where | {"auth": {**(auth or {}), **({"token": standing.token} if with_token else {})}}
+        token = {"token": standing.token} if with_token else {}
+        return where | {"auth": {**(auth or {}), **token}, "wait": False}
+
+    def _is_decided(self, life: Life) -> bool:
+        """Say whether there is nothing to wait for: each namespace has answered, or nobody will any more."""
+        answered = {*self.namespaces, *self.failed_namespaces, *life.left}
+        return life.over or answered.issuperset(self.connection_namespaces)
+
+    def _check_entry(self) -> None:
+        """Refuse a connection without all of its namespaces.
+
+        Raises:
+            NotConnected: it is one.
+        """
+        missing = set(self.connection_namespaces) - set(self.namespaces)
+        if missing:
+            raise NotConnected(f"One or more namespaces failed to connect: {', '.join(sorted(missing))}")
 
     # What comes in.
 

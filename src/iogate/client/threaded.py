@@ -36,7 +36,7 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
         self._following = threading.Lock()
         self._way_in = threading.RLock()
         self._here = threading.local()
-        self._attempting: threading.Thread | None = None
+        self._attempting = False
         self._reconnect_task: threading.Thread | None = None
 
     def connect(
@@ -83,9 +83,6 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
 
     def disconnect(self) -> None:
         """Disconnect, and stop whatever is going on. A `get_token` that is running is not waited for long."""
-        if threading.current_thread() is self._attempting:  # By python-socketio, when an attempt has failed.
-            self._hang_up()
-            return
         self._stopping.set()
         # An attempt ends by itself when it sees that; it may wait for the very handler that this is called from.
         patience = 0 if getattr(self._here, "handling", False) else self._where.get("wait_timeout", 0)
@@ -141,11 +138,12 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
         raise error
 
     def _attempt(self, life: Life) -> None:
-        self._attempting = threading.current_thread()
+        self._attempting = True
         self._told.clear()
         try:
             auth = self._get_real_value(self._where["auth"])
             super().connect(**self._arguments(auth))
+            self._wait_for_entry(life)
             if self._in_band:
                 self._log_in(life)
             self._go_on()
@@ -155,12 +153,18 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
         except BaseException:
             self._hang_up()
             self._finish()
+            self.connected = False
             raise
         finally:
-            self._attempting = None
+            self._attempting = False
         if self._in_band:
             for namespace in list(self.namespaces):
                 super()._trigger_event("connect", namespace)
+
+    def _wait_for_entry(self, life: Life) -> None:
+        while not self._is_decided(life) and self._connect_event.wait(self._where["wait_timeout"]):
+            self._connect_event.clear()
+        self._check_entry()
 
     def _log_in(self, life: Life) -> None:
         token = self._standing.token
@@ -322,6 +326,11 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
         finally:
             self._here.handling = outer
 
+    def _handle_eio_connect(self) -> None:
+        # python-socketio says so when all are in. Who has heard "connect" by then would not hear "disconnect".
+        self.connected = True
+        super()._handle_eio_connect()
+
     def _handle_disconnect(self, namespace: str) -> None:
         life = self._life
         self._sent_out(life, namespace or "/")
@@ -331,14 +340,16 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
         try:
             super()._handle_disconnect(namespace)
         finally:
+            self._connect_event.set()
             leaving.set()
 
     def _handle_eio_disconnect(self, reason: str) -> None:
         life = self._life
+        life.over = True
         try:
             super()._handle_eio_disconnect(reason)
         finally:
-            life.over = True
+            self._connect_event.set()
             for answer in list(self._answers):
                 answer.put(_ENDED)
             if reason != self.reason.CLIENT_DISCONNECT:
