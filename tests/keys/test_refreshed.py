@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Any
 
@@ -39,6 +40,18 @@ async def test_many_that_come_at_once_are_one_reading(server: KeyServer, issuer:
     found = await asyncio.gather(*(auth.verify_async(issuer.token(sub=name)) for name in people))
     assert [principal.subject for principal in found] == people
     assert server.count() == 1
+
+
+async def test_however_many_ask_one_task_keeps_the_keys_fresh(server: KeyServer, issuer: Issuer, source: Any) -> None:
+    keys = source(server, issuer)
+    auth = issuer.auth(keys)
+    for kid in ["ES256", "invented", "another"]:
+        with contextlib.suppress(InvalidToken):
+            await auth.verify_async(issuer.token(kid=kid))
+    await keys.refresh()
+    keepers = [task for task in asyncio.all_tasks() if "keep_fresh" in repr(task.get_coro())]
+    assert keepers == [keys._keeper]
+    await keys.stop(_nothing)
 
 
 async def test_one_that_goes_away_takes_the_reading_from_nobody(server: KeyServer, issuer: Issuer, source: Any) -> None:
@@ -293,6 +306,7 @@ def test_keys_go_along_to_another_event_loop(source: Any) -> None:
     async def ask(auth: JWTAuth, token: str) -> None:
         assert (await auth.verify_async(token)).subject == "alice"
         await auth.ready()
+        assert any("keep_fresh" in repr(task.get_coro()) for task in asyncio.all_tasks())
 
     async def first() -> tuple[JWTAuth, Issuer]:
         server = KeyServer(None)
@@ -308,10 +322,13 @@ def test_keys_go_along_to_another_event_loop(source: Any) -> None:
         await ask(auth, issuer.token())
         with pytest.raises(AuthUnavailable):  # The server has gone; nothing of the first loop is waited for.
             await auth.verify_async(issuer.token("ES384"))
-        await auth.stop(_nothing)
+
+    async def third(auth: JWTAuth) -> None:
+        await auth.stop(_nothing)  # Nothing was begun on this loop, and what ended with the others is left alone.
 
     auth, issuer = asyncio.run(first())
     asyncio.run(second(auth, issuer))
+    asyncio.run(third(auth))
 
 
 async def test_ready_waits_for_the_first_keys(server: KeyServer, issuer: Issuer, source: Any) -> None:

@@ -220,14 +220,12 @@ class Refreshed(ABC):
 
     def _replace(self, keys: KeySet) -> None:
         before, self._keys, self._trouble = self._keys, keys, ""
-        if keys is before:
-            return
         for problem in keys.problems if before is None or before.problems != keys.problems else ():
             logger.warning("the keys of %s: %s", self, problem)
         if before is None or before.thumbprints == keys.thumbprints:
             return
         logger.info("the keys of %s have changed: from %r to %r", self, before, keys)
-        if self._revoke_removed and not before.thumbprints <= keys.thumbprints:
+        if not before.thumbprints <= keys.thumbprints:  # What that means for a socket, `holds` says.
             for changed in list(self._listeners):
                 try:
                     changed()
