@@ -62,7 +62,8 @@ def _check(name: str, data: bytes, jwk: dict[str, Any] | None) -> None:
 
 def check_jwk(name: str, jwk: dict[str, Any]) -> bool:
     """Say whether a JWK says of itself that it is a public key that goes with an algorithm, and strong enough."""
-    if jwk.keys() & {"d", "p", "q", "dp", "dq", "qi", "oth", "k", "keys"}:
+    # `k` is a secret of `oct` alone, which is none of the kinds below; elsewhere it says nothing (RFC 7517, section 4).
+    if jwk.keys() & {"d", "p", "q", "dp", "dq", "qi", "oth", "keys"}:
         return False
     if name in CURVES:
         return bool(jwk["kty"] == "EC" and jwk["crv"] == CURVES[name][0])
