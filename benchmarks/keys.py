@@ -3,19 +3,21 @@
     python -m benchmarks.keys                    # under a minute
     python -m benchmarks.keys --json keys.json
 
-The key server is a thread of this process, the clients are other processes. What is looked at: how many users with a
-known key are let in each second, and whether one of them is refused; how long the event loop was busy with one thing;
-how often the key server was asked.
+The server is this process, on a core of its own; the key server and the clients are others. What is looked at: how
+many users with a known key are let in each second, and whether one of them is refused; how long the event loop was busy
+with one thing; how often the key server was asked.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import threading
+import multiprocessing
+import os
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import describe
-from benchmarks.served import Clients, Heart, served, swarm
+from benchmarks.served import CORES, Clients, Heart, served, swarm
 from iogate import JWTAuth, KeySetURL, Limits, Server
 from tests.keys.keyserver import KEYS, KeyServer, crash, document, endless, failure, large, redirect, text
 
@@ -36,6 +38,10 @@ SECONDS = 4.0
 COOLDOWN = 5.0
 FLOOD = 10_000
 """Tokens that name a key nobody has."""
+KINDS = (
+    *("in order", "slow", "500", "HTML", "100 MB", "endless"),
+    *("an empty set", "a redirect", "hangs up", "other keys", "killed"),
+)
 USERS = 200
 """Users that connect again and again."""
 STALL = 0.05
@@ -43,32 +49,85 @@ STALL = 0.05
 
 
 class Remote:
-    """A key server in an event loop of its own."""
+    """A key server in a process of its own, which does as it is told.
 
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self.server = KeyServer(None)
-        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+    Args:
+        key: the key that it publishes while it is in order, a JWK.
+    """
 
-    def do(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something there, and wait for it."""
-        asyncio.run_coroutine_threadsafe(work, self._loop).result()
+    def __init__(self, key: dict[str, Any]) -> None:
+        self._pipe, theirs = multiprocessing.Pipe()
+        # Another Python, not a copy of this one: this one has an event loop.
+        self._process = multiprocessing.get_context("spawn").Process(target=_keep, args=(theirs, key), daemon=True)
+        self._process.start()
+        theirs.close()
+        self.url: str = self._pipe.recv()
 
-    def let_go(self) -> None:
-        """End what is held."""
-        self._loop.call_soon_threadsafe(self.server.let_go)
+    def be(self, kind: str) -> None:
+        """Be in this kind of trouble from now on."""
+        self._ask(kind)
+
+    def count(self) -> int:
+        """Return how often the keys were asked for."""
+        return self._ask(None)
+
+    def close(self) -> None:
+        """End."""
+        self._process.kill()
+        self._process.join()
+
+    def _ask(self, order: str | None) -> int:
+        self._pipe.send(order)
+        count: int = self._pipe.recv()
+        return count
+
+
+def _keep(pipe: Connection, key: dict[str, Any]) -> None:
+    """Be the key server."""
+    os.sched_setaffinity(0, {CORES.load})
+    asyncio.run(_obey(pipe, key))
+
+
+async def _obey(pipe: Connection, key: dict[str, Any]) -> None:
+    server = KeyServer(None)
+    server.publish(key)
+    answers = {
+        "in order": server.answers[KEYS],
+        "slow": server.held,
+        "500": failure(500),
+        "HTML": text("<!doctype html><title>Trouble</title>", content_type="text/html"),
+        "100 MB": large(100_000_000),
+        "endless": endless(),
+        "an empty set": document({"keys": []}),
+        "a redirect": redirect("/elsewhere"),
+        "hangs up": crash,
+        "other keys": document({"keys": [_made("P-521") for _ in range(100)]}),
+    }
+    await server.start()
+    pipe.send(server.url)
+    while True:
+        order = await asyncio.to_thread(pipe.recv)
+        if order == "killed":
+            await server.kill()
+        elif order is not None:
+            server.answers[KEYS] = answers[order]
+            server.let_go()
+        pipe.send(server.count())
+
+
+def _made(curve: str) -> dict[str, Any]:
+    public: dict[str, Any] = ECKey.generate_key(curve).as_dict(private=False)
+    return public
 
 
 @contextmanager
-def key_server(*keys: dict[str, Any]) -> Iterator[Remote]:
-    """Have a key server with these keys."""
-    remote = Remote()
-    remote.server.publish(*keys)
-    remote.do(remote.server.start())
+def key_server(key: dict[str, Any]) -> Iterator[Remote]:
+    """Have a key server with this key."""
+    remote = Remote(key)
     try:
         yield remote
     finally:
-        remote.do(remote.server.close())
+        remote.close()
 
 
 class Issuer:
@@ -100,7 +159,7 @@ async def measure() -> dict[str, Any]:
     """Return what was measured."""
     key = ECKey.generate_key("P-256")
     with key_server(key.as_dict(private=False) | {"kid": "known"}) as remote:
-        issuer = Issuer(remote.server.url, key)
+        issuer = Issuer(remote.url, key)
         return {
             "flood": await flooded(remote, issuer),
             "trouble": await troubled(remote, issuer),
@@ -109,11 +168,12 @@ async def measure() -> dict[str, Any]:
 
 async def flooded(remote: Remote, issuer: Issuer) -> dict[str, Any]:
     """Let clients invent names of keys as fast as they can, while users connect."""
-    io = _server(KeySetURL(remote.server.jwks_url, network="loopback", every=3600, cooldown=COOLDOWN), issuer)
+    io = _server(KeySetURL(remote.url + KEYS, network="loopback", every=3600, cooldown=COOLDOWN), issuer)
     invented = issuer.tokens(FLOOD, kid="invented")
     async with served(io) as port, swarm(port, 200) as strangers, swarm(port, 200) as users:
+        heart = Heart()
         quiet = await _users(users, issuer, 2.0)
-        asked, heart = remote.server.count(), Heart()
+        stalled, asked = heart.reset(), remote.count()
         flood = asyncio.create_task(strangers("connect", group="flood", tokens=invented))
         beside = await _users(users, issuer, flood)
         seconds = (await flood)["seconds"]
@@ -122,51 +182,32 @@ async def flooded(remote: Remote, issuer: Issuer) -> dict[str, Any]:
             "tokens a second": round(FLOOD / seconds),
             "seconds": round(seconds, 1),
             "let in of them": flood.result()["connected"],
-            "readings": remote.server.count() - asked,
+            "readings": remote.count() - asked,
             "readings allowed": 1 + int(seconds / COOLDOWN),
             "users a second, before": quiet["a second"],
             "users a second, meanwhile": beside["a second"],
             "users refused": beside["refused"],
+            "longest stall, before": round(stalled, 4),
             "longest stall": round(heart.longest, 4),
         }
 
 
 async def troubled(remote: Remote, issuer: Issuer) -> dict[str, Any]:
     """Let the key server be in trouble of every kind, while users connect and somebody invents names of keys."""
-    server = remote.server
-    good = server.answers[KEYS]
-    kinds: dict[str, Any] = {
-        "in order": good,
-        "slow": server.held,
-        "500": failure(500),
-        "HTML": text("<!doctype html><title>Trouble</title>", content_type="text/html"),
-        "100 MB": large(100_000_000),
-        "endless": endless(),
-        "100 keys": document({"keys": [ECKey.generate_key("P-521").as_dict(private=False)] * 100}),
-        "an empty set": document({"keys": []}),
-        "a redirect": redirect("/elsewhere"),
-        "hangs up": crash,
-        "killed": None,
-    }
     result = {}
-    keys = KeySetURL(server.jwks_url, network="loopback", every=1, cooldown=1)
+    keys = KeySetURL(remote.url + KEYS, network="loopback", every=1, cooldown=1)
     async with served(_server(keys, issuer)) as port, swarm(port, 200) as users, swarm(port, 200) as strangers:
         await _users(users, issuer, 1.0)
-        for kind, answer in kinds.items():
-            if answer is None:
-                remote.do(server.kill())
-            else:
-                server.answers[KEYS] = answer
-            asked, heart = server.count(), Heart()
+        for kind in KINDS:
+            remote.be(kind)
+            asked, heart = remote.count(), Heart()
             unknown = asyncio.create_task(strangers("connect", group=kind, tokens=issuer.tokens(50, kid=kind)))
             seen = await _users(users, issuer, SECONDS)
             heart.stop()
-            remote.let_go()
+            result[kind] = seen | {"readings": remote.count() - asked, "longest stall": round(heart.longest, 4)}
+            remote.be("in order")  # Who is held is let go, so that the strangers have their answer.
             await unknown
-            result[kind] = seen | {"readings": server.count() - asked, "longest stall": round(heart.longest, 4)}
-            if kind == "100 keys":  # A good set, in which the users' key is not: it counts at once.
-                server.answers[KEYS] = good
-                await keys.refresh()
+            await keys.refresh()
     return result
 
 
@@ -213,7 +254,7 @@ def verdict(result: dict[str, Any]) -> list[str]:
     }
     for kind, seen in result["trouble"].items():
         # A set without the users' key refuses them, as it must.
-        wrong[f"a user was refused while the key server was: {kind}"] = seen["refused"] > 0 and kind != "100 keys"
+        wrong[f"a user was refused while the key server was: {kind}"] = seen["refused"] > 0 and kind != "other keys"
         wrong[f"the event loop stalled while the key server was: {kind}"] = seen["longest stall"] > STALL
     return [what for what, is_so in wrong.items() if is_so]
 

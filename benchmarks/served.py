@@ -1,9 +1,10 @@
-"""A server as `iogate run` serves it, in this process, and a swarm of clients in another."""
+"""A server as `iogate run` serves it, in this process, and a swarm of clients in another: each on a core of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import sys
 import time
@@ -14,17 +15,25 @@ from typing import Any
 
 import uvicorn
 
+from benchmarks.compare.processes import choose_cores
 from benchmarks.machine import allow_files
 from iogate import Server
+from iogate.transports.fasthttp import FastHTTP
+from iogate.transports.fastlane import FastLane
+
+CORES = choose_cores()
+"""Chosen before anything is pinned: what is chosen from is where this process may run."""
 
 
 @asynccontextmanager
 async def served(io: Server) -> AsyncIterator[int]:
     """Serve; give the port."""
+    os.sched_setaffinity(0, {CORES.server})
     listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
     config = uvicorn.Config(
         io.asgi(),
-        ws="websockets-sansio",
+        http=FastHTTP,
+        ws=FastLane,
         ws_max_size=io.settings.max_payload,
         ws_ping_interval=None,
         ws_per_message_deflate=False,
@@ -82,6 +91,7 @@ async def swarm(port: int, number: int) -> AsyncIterator[Clients]:
         cwd=Path(__file__).parent.parent,
         limit=2**26,
     )
+    os.sched_setaffinity(process.pid, {CORES.load})
     try:
         yield Clients(process, min(files, (await read_answer(process))["files"]))
     finally:
