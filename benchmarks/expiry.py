@@ -12,7 +12,6 @@ busy with that; what is left of them in the server's tables and memory.
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import time
 from pathlib import Path
@@ -23,7 +22,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.machine import describe, memory, quantile
+from benchmarks.machine import conclude, describe, memory, quantile
 from benchmarks.served import Heart, served, swarm
 from iogate import Limits, Server
 from iogate.testing import TokenFactory
@@ -210,12 +209,7 @@ def main(sockets: int, connects: float, file: Path | None) -> None:
     if result["sockets"] < sockets:
         console.print(f"[bold]The system allows {result['sockets']} sockets only[/bold]: raise `ulimit -n`.")
     show(console, result)
-    result["wrong"] = verdict(result)
-    if file is not None:
-        file.write_text(json.dumps(result, indent=2) + "\n")
-    for text in result["wrong"]:
-        console.print(f"[red]{text}[/red]")
-    raise SystemExit(bool(result["wrong"]))
+    conclude(console, result, verdict(result), file)
 
 
 if __name__ == "__main__":

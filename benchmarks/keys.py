@@ -28,7 +28,7 @@ from joserfc.jws import serialize_compact
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.machine import describe
+from benchmarks.machine import conclude, describe
 from benchmarks.served import CORES, Clients, Heart, served, swarm
 from iogate import JWTAuth, KeySetURL, Limits, Server
 from tests.keys.keyserver import KEYS, KeyServer, crash, document, endless, failure, large, redirect, text
@@ -266,12 +266,7 @@ def main(file: Path | None) -> None:
     console = Console()
     result = {"machine": describe(), **uvloop.run(measure())}
     show(console, result)
-    result["wrong"] = verdict(result)
-    if file is not None:
-        file.write_text(json.dumps(result, indent=2) + "\n")
-    for what in result["wrong"]:
-        console.print(f"[red]{what}[/red]")
-    raise SystemExit(bool(result["wrong"]))
+    conclude(console, result, verdict(result), file)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""What a measurement was made on, and what a process takes of it."""
+"""What a measurement was made on, what a process takes of it, and how a measurement ends."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
+import json
 import os
 import platform
 import resource
@@ -11,7 +12,9 @@ import sys
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from rich.console import Console
 
 PACKAGES = ("uvicorn", "uvloop", "httptools", "picows", "websockets", "msgspec", "joserfc", "cryptography")
 
@@ -62,6 +65,19 @@ def quantile(values: list[float], share: float) -> float:
     """Return the value below which a share of the values lies; not a number if there are none."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, round(share * (len(ordered) - 1)))] if ordered else float("nan")
+
+
+def conclude(console: Console, result: dict[str, Any], wrong: list[str], file: Path | None) -> NoReturn:
+    """Write a result where that was asked for, say what should be otherwise, and end.
+
+    Raises:
+        SystemExit: always: with 1 if something is not as it should be, else with 0.
+    """
+    if file is not None:
+        file.write_text(json.dumps(result | {"wrong": wrong}, indent=2) + "\n")
+    for what in wrong:
+        console.print(f"[red]{what}[/red]")
+    raise SystemExit(bool(wrong))
 
 
 def _resident() -> int:

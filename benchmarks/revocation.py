@@ -15,7 +15,6 @@ moment at which the clients have read an order that was sent to them when the ca
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.machine import describe, quantile
+from benchmarks.machine import conclude, describe, quantile
 from benchmarks.served import Heart, served, swarm
 from iogate import Limits, Server
 from iogate.testing import TokenFactory
@@ -183,12 +182,7 @@ def main(sockets: int, bystanders: int, rate: float, rounds: int, file: Path | N
     console = Console()
     result = {"machine": describe(), **uvloop.run(measure(sockets, bystanders, rate, rounds))}
     show(console, result)
-    result["wrong"] = verdict(result)
-    if file is not None:
-        file.write_text(json.dumps(result, indent=2) + "\n")
-    for text in result["wrong"]:
-        console.print(f"[red]{text}[/red]")
-    raise SystemExit(bool(result["wrong"]))
+    conclude(console, result, verdict(result), file)
 
 
 if __name__ == "__main__":
