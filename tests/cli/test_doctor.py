@@ -537,6 +537,7 @@ def test_a_server_inside_of_another_application_is_found(name: str, tmp_path: Pa
         ("\n\n1 / 0", "app", r"cannot be imported: ZeroDivisionError: division by zero \(.*doctored\d+.py, line 3\)$"),
         ("import os\nos.environ['NOT_SET']", "app", r"the environment variable 'NOT_SET' is not set \(.*, line 2\)$"),
         ("import not_there", "app", r"ModuleNotFoundError: No module named 'not_there' \(.*line 1\)$"),
+        ("import sys\nsys.exit(0)", "app", r"ends the process while it is imported \(.*line 2\): do that under"),
         ("\nif", "app", r"cannot be imported: invalid syntax \(.*doctored\d+.py, line 2\)$"),
     ],
 )

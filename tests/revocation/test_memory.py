@@ -31,6 +31,8 @@ def test_it_answers_as_a_plain_list_would(steps: list[tuple[int, Revocation | Pr
         else:
             expected = any(other.until > now and other.matches(step) for other in plain)
             assert store.revoked(step, now) == expected
+            found = store.find(step, now)
+            assert found is None if not expected else found is not None and found.matches(step) and found.until > now
         assert len(store) <= len(plain)
 
 

@@ -67,6 +67,9 @@ async def test_what_was_saved_is_there_again(path: Path) -> None:
             store.add(each, NOW)
         assert len(store) == 5
         assert store.revoked(principal(), NOW)
+        found = store.find(principal(), NOW)
+        assert found is not None
+        assert found.matches(principal())
         assert not store.revoked(principal(token_id="t2", session_id="s2", key_id="k2", issued_at=NOW + 1), NOW)
 
 

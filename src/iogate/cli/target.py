@@ -59,6 +59,12 @@ def load(name: str, app_dir: str) -> Target:
         raise Misconfigured(f"{error}{_place(error.__context__ or error)}") from None
     except Exception as error:
         raise CannotLoad(f"{module} cannot be imported: {_what(error)}{_place(error)}") from None
+    except SystemExit as error:
+        # Its exit code must not be taken for that of the command: 0 would say that all is well.
+        raise CannotLoad(
+            f"{module} ends the process while it is imported{_place(error)}: do that under"
+            ' if __name__ == "__main__", and not in the module'
+        ) from None
     if _is_auth(found):
         return Target(None, found)
     server = next(_servers_in(found), None)

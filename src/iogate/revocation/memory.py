@@ -39,14 +39,18 @@ class MemoryRevocations:
 
     def revoked(self, principal: Principal, now: float) -> bool:
         """Say whether the token of this identity is revoked at `now`, Unix time in seconds."""
+        return self.find(principal, now) is not None
+
+    def find(self, principal: Principal, now: float) -> Revocation | None:
+        """Return a revocation that means the token of this identity at `now`, or None if it is not revoked."""
         if not self._lists:
-            return False
+            return None
         handles = [(name, value) for name in HANDLES if (value := getattr(principal, name)) is not None]
-        return any(
-            revocation.until > now and revocation.matches(principal)
-            for handle in (*handles, _ANYBODY)
-            for revocation in self._lists.get(handle, ())
-        )
+        for handle in (*handles, _ANYBODY):
+            for revocation in self._lists.get(handle, ()):
+                if revocation.until > now and revocation.matches(principal):
+                    return revocation
+        return None
 
     def add(self, revocation: Revocation, now: float) -> None:
         """Remember a revocation, and forget those that have outlived what they mean."""

@@ -93,8 +93,12 @@ class SQLiteRevocations:
         Raises:
             ConfigurationError: nobody has opened it, and the file cannot be read.
         """
+        return self.find(principal, now) is not None
+
+    def find(self, principal: Principal, now: float) -> Revocation | None:
+        """Return a revocation that means the token of this identity; see `revoked`."""
         self.open()
-        return self._memory.revoked(principal, now)
+        return self._memory.find(principal, now)
 
     def add(self, revocation: Revocation, now: float) -> None:
         """Remember a revocation in memory; `save` writes it down."""

@@ -152,9 +152,7 @@ class Gate:
             self._failures.check(connection.handshake.address)
         if connection.refusals >= MAX_REFUSALS:
             raise TooManyAttempts("the transport has shown too many bad credentials")
-        principal = await auth.verify_async(token)
-        if self._revocations.revoked(principal, auth.clock.wall()):
-            raise RevokedToken
+        principal = await proven(token, auth, self._revocations)
         _check_person(known, principal)
         return Identity(principal, await auth.user_for(principal), digest_of(token))
 
@@ -210,6 +208,19 @@ class Gate:
             if isinstance(source, AuthPayload):
                 payload = source.redact(payload)
         return payload
+
+
+async def proven(token: str, auth: Auth, revocations: Revocations) -> Principal:
+    """Return the identity that a token proves, if that was not revoked: all that is asked of the token itself.
+
+    Raises:
+        RevokedToken: it was revoked.
+        AuthError: whatever else `auth` says.
+    """
+    principal = await auth.verify_async(token)
+    if revocations.revoked(principal, auth.clock.wall()):
+        raise RevokedToken
+    return principal
 
 
 def _check_person(known: Identity | None, principal: Principal) -> None:
