@@ -125,6 +125,30 @@ async def test_a_wrong_websocket_request_is_told_why(url: str, query: dict[str, 
     assert (answer.status_code, json.loads(answer.body)) == (400, error)
 
 
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("Sec-WebSocket-Version", "8"),
+        ("Sec-WebSocket-Version", "14"),
+        ("Sec-WebSocket-Version", ""),
+        ("Sec-WebSocket-Key", ""),
+        ("Sec-WebSocket-Key", "AAAA"),
+    ],
+)
+async def test_a_handshake_that_breaks_rfc_6455_is_refused(url: str, header: str, value: str) -> None:
+    headers = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+        header: value,
+    }
+    async with client(url) as http, http.stream("GET", "/socket.io/", params=WEBSOCKET, headers=headers) as answer:
+        assert answer.status_code == 400
+    async with websocket(url) as opened:
+        assert opened.handshake["sid"]
+
+
 async def test_a_parameter_that_comes_twice_does_not_count(url: str) -> None:
     async with client(url) as http:
         answer = await http.get("/socket.io/?EIO=4&transport=polling&transport=polling")

@@ -19,7 +19,7 @@ from iogate.protocol.engineio.packets import PING
 from iogate.server.connection import VOLATILE_BUFFERED, Connection
 from iogate.server.handshake import Handshake
 from iogate.testing.time import settle
-from iogate.transports.fastlane import MAX_PENDING, FastTransport
+from iogate.transports.fastwebsocket import MAX_PENDING, FastTransport
 from iogate.transports.polling import PollingTransport
 from tests.protocol.test_websocket import read
 from tests.servers import make_server, make_token

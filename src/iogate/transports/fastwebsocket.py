@@ -1,0 +1,309 @@
+"""The transport of the fast WebSocket lane: frames go straight from picows to the connection, with no ASGI between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
+
+from iogate.errors import ProtocolError
+from iogate.protocol.engineio.connection import Probe, Role, Upgrade
+from iogate.protocol.engineio.packets import PROBE_ANSWER, Encoded
+from iogate.protocol.websocket import frames
+from iogate.server.connection import Connection
+from iogate.server.handshake import Handshake
+from iogate.server.server import Server
+from iogate.transports.polling import PollingTransport
+from iogate.transports.websocket import CLOSE_CODES, TOO_LARGE
+
+MAX_PENDING = 64
+"""Packets that wait for the end of a turn of the event loop; with more, what the client does not take must show."""
+
+TEXT, BINARY, CONTINUATION, CLOSE = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION, WSMsgType.CLOSE
+
+
+class FastTransport(WSListener):
+    """The transport of a session that is on the fast lane, and before that of one that may move to it.
+
+    Args:
+        server: the server.
+        handshake: the request.
+        target: the session that the WebSocket is to take over; None for one of its own.
+    """
+
+    __slots__ = (
+        "_backlog",
+        "_close_code",
+        "_closing",
+        "_connection",
+        "_fragmented",
+        "_fragments",
+        "_full",
+        "_handshake",
+        "_held",
+        "_pending",
+        "_probe",
+        "_probe_timer",
+        "_server",
+        "_write",
+        "_ws",
+        "congested",
+    )
+
+    name = "websocket"
+    upgradable = False
+
+    def __init__(self, server: Server, handshake: Handshake, target: Connection | None) -> None:
+        self._server = server
+        self._handshake = handshake
+        self._connection = target
+        self._probe = Upgrade(Role.SERVER) if target is not None else None
+        self._probe_timer: asyncio.TimerHandle | None = None
+        self._ws: WSTransport
+        self._fragments: bytearray | None = None  # Of the message that is coming in several frames.
+        self._fragmented = TEXT
+        self._held = False  # Reading waits for handlers to finish.
+        self._backlog: list[tuple[bytes, bool]] = []  # What had been read already by then.
+        self._close_code = 0
+        self._closing = False
+        self._write: Callable[[bytes], None] = _drop
+        self._pending: list[bytes] = []  # What was written in this turn of the event loop.
+        self._full = False  # The buffer of the socket is; what more there is, waits.
+        self.congested = False  # It is still full when the client has had its chance to read.
+
+    @property
+    def writable(self) -> bool:
+        """Whether nothing waits for the client to read."""
+        return not self.congested
+
+    # What the connection asks for.
+
+    def write(self, packet: Encoded) -> bool:
+        """Hand a packet to the socket, unless it is full."""
+        if self._full:
+            return False
+        pending = self._pending
+        pending.append(frames(packet))
+        if len(pending) == 1:
+            self._server.turn.add(self._write_pending)
+        elif len(pending) > MAX_PENDING:
+            self._write_pending()
+        return True
+
+    def flush(self) -> None:
+        """Hand over what waits, until the socket is full."""
+        connection = self._connection
+        while not self._full and connection is not None and (packet := connection.take_one()) is not None:
+            self.write(packet)
+            connection.sent(packet)
+
+    def close(self, reason: str) -> None:
+        """Send the rest and a close frame; a client that does not take it within `LINGER` seconds is cut off."""
+        self._close_code = self._close_code or CLOSE_CODES.get(reason, 1000)
+        self._server.linger_due.start(self)
+        self.flush()
+        self._write_pending()
+        if not self._full:
+            self._end(self._close_code)
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self._server.linger_due.stop(self)
+        self._pending.clear()
+        self._write = _drop
+        self._ws.disconnect(graceful=False)
+
+    async def closed(self) -> None:
+        """Return when what was written has been handed to the kernel: at the end of this turn of the loop."""
+        await asyncio.sleep(0)
+
+    # What picows tells.
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        """Begin: with a session of its own, or with waiting for the probe."""
+        self._ws = transport
+        # picows keeps both as long as the connection lives, and they are a fifth of what it takes.
+        transport.request.headers.clear()
+        transport.response.headers.clear()
+        # Not `transport.send`, which frames anew for every recipient and makes a system call for every frame.
+        self._write = transport.underlying_transport.write
+        if self._connection is None:
+            self._connection = self._server.open(self._handshake)
+            self._connection.begin(self)
+        else:
+            polling = self._connection.transport
+            assert isinstance(polling, PollingTransport)  # noqa: S101
+            polling.candidate = self
+            timeout = self._server.settings.connect_timeout
+            self._probe_timer = asyncio.get_running_loop().call_later(timeout, self._give_up)
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        """Take a frame."""
+        type_ = frame.msg_type
+        if type_ is TEXT and frame.fin and self._probe is None and self._fragments is None and not self._held:
+            connection = self._connection
+            connection.receive(frame.get_payload_as_bytes())  # type: ignore[union-attr]
+            if connection.busy:  # type: ignore[union-attr]
+                self._hold()
+        elif type_ is CLOSE:
+            self._closed_by_peer()
+        elif type_ is TEXT or type_ is BINARY or type_ is CONTINUATION:
+            self._assemble(type_, frame)
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        """Take note that the client has gone."""
+        self._write = _drop
+        self._closing = True
+        self._server.linger_due.stop(self)
+        self._leave_polling()
+        connection, self._connection = self._connection, None  # It refers to this one: together they would stay.
+        if self._probe is None and connection is not None:
+            connection.close("transport close", abort=True)
+
+    def pause_writing(self) -> None:
+        """Keep what is to be sent from here on."""
+        self._full = True
+        asyncio.get_running_loop().call_soon(self._look_again)
+
+    def _look_again(self) -> None:
+        self.congested = self._full
+
+    def resume_writing(self) -> None:
+        """Send what was kept."""
+        self._full = self.congested = False
+        if self._probe is None and not self._closing:
+            self.flush()
+            self._write_pending()
+            if self._close_code and not self._full:
+                self._end(self._close_code)
+
+    def end(self, reason: str) -> None:
+        """End the session, or the attempt to take one over."""
+        if self._probe is None and self._connection is not None:
+            self._connection.close(reason)
+        else:
+            self._end(CLOSE_CODES.get(reason, 1000))
+
+    def cancel(self) -> None:
+        """Give up taking over a session that has ended."""
+        self._end(1000)
+
+    # Inside.
+
+    def _write_pending(self) -> None:
+        pending = self._pending
+        if pending:
+            data = pending[0] if len(pending) == 1 else b"".join(pending)
+            pending.clear()
+            self._write(data)
+
+    def _assemble(self, type_: WSMsgType, frame: WSFrame) -> None:
+        """Put a message together that came in several frames, and take it when it is whole."""
+        if (type_ is CONTINUATION) is (self._fragments is None):
+            self._fail(CLOSE_CODES["parse error"])
+            return
+        payload = frame.get_payload_as_bytes()
+        if self._fragments is None:
+            self._fragmented = type_
+            if frame.fin:
+                self._take(payload, binary=type_ is BINARY)
+                return
+            self._fragments = bytearray()
+        # In place, and not as a list: what a fragment costs, in time and in bytes, must not be more than it is long.
+        self._fragments += payload
+        if len(self._fragments) > self._server.settings.max_payload:
+            self._fail(TOO_LARGE)
+        elif frame.fin:
+            message, self._fragments = bytes(self._fragments), None
+            self._take(message, binary=self._fragmented is BINARY)
+
+    def _take(self, message: bytes, *, binary: bool) -> None:
+        connection = self._connection
+        assert connection is not None  # noqa: S101
+        if self._held:
+            self._backlog.append((message, binary))
+            return
+        if self._probe is None:
+            connection.receive(message, binary=binary)
+            if connection.busy:
+                self._hold()
+            return
+        try:
+            state = self._probe.receive(message, binary=binary)
+        except ProtocolError:
+            self._give_up()
+            return
+        if state is Probe.PROBED:
+            polling = connection.transport
+            if isinstance(polling, PollingTransport):
+                polling.upgrading = True
+            self.write(PROBE_ANSWER)
+        elif state is Probe.DONE:
+            self._leave_polling()
+            self._probe = None
+            if connection.open:
+                connection.transport = self
+                self.flush()
+            else:
+                self._end(1000)
+
+    def _leave_polling(self) -> None:
+        if self._probe_timer is not None:
+            self._probe_timer.cancel()
+            self._probe_timer = None
+        polling = self._connection.transport if self._connection is not None else None
+        if isinstance(polling, PollingTransport) and polling.candidate is self:
+            polling.candidate = None
+            polling.upgrading = False
+
+    def _give_up(self) -> None:
+        self._leave_polling()
+        self._end(CLOSE_CODES["parse error"])
+
+    def _fail(self, code: int) -> None:
+        self._fragments = None
+        if self._probe is None and self._connection is not None and self._connection.open:
+            self._close_code = code
+            self._connection.close("parse error")
+        else:
+            self._give_up()
+
+    def _hold(self) -> None:
+        self._held = True
+        self._ws.underlying_transport.pause_reading()
+        self._server.spawn(self._read_on())
+
+    async def _read_on(self) -> None:
+        connection = self._connection
+        assert connection is not None  # noqa: S101
+        await connection.ready()
+        # What had been read when reading was paused comes first.
+        for message, binary in self._backlog:
+            connection.receive(message, binary=binary)
+            if connection.busy:
+                await connection.ready()
+        self._backlog.clear()
+        self._held = False
+        if not self._ws.underlying_transport.is_closing():
+            self._ws.underlying_transport.resume_reading()
+
+    def _end(self, code: int) -> None:
+        if self._closing:
+            return
+        self._closing = True
+        self._write_pending()
+        self._write = _drop  # Nothing follows a close frame (RFC 6455, section 5.5.1).
+        self._server.linger_due.start(self)
+        self._ws.send_close(WSCloseCode(code))
+
+    def _closed_by_peer(self) -> None:
+        if not self._closing:
+            self._closing = True
+            self._ws.send_close(WSCloseCode.OK)
+        self._write = _drop
+        self._ws.disconnect()
+
+
+def _drop(_: bytes) -> None:
+    """Be what writes where nothing may be written: before the handshake, after a close frame."""
