@@ -100,7 +100,8 @@ class WebSocketTransport:
             while True:
                 await self._drain()
                 self._reading = False
-                await connection.ready()
+                if connection.busy:
+                    await connection.ready()
                 message = await receive()
                 self._reading = True
                 if message["type"] == "websocket.disconnect":
