@@ -81,6 +81,12 @@ def unauthorized(refusal: dict[str, Any]) -> dict[str, Any]:
     return {"message": refusal["message"], "inner": {"message": refusal["message"]}, "data": refusal["data"]}
 
 
+def farewell(refusal: dict[str, Any], namespace: str = "") -> list[str]:
+    """Return what somebody is told whose identity has ended."""
+    prefix = f"{namespace}," if namespace else ""
+    return [f"42{prefix}" + compact(["unauthorized", unauthorized(refusal)]), f"41{prefix}"]
+
+
 def compact(value: Any) -> str:
     """Return JSON as the server writes it."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)

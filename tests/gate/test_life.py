@@ -19,6 +19,7 @@ from tests.gate.support import (
     authenticate,
     compact,
     connect,
+    farewell,
     hear,
     make_auth,
     unauthorized,
@@ -34,12 +35,6 @@ def soon(seconds: float) -> float:
 async def last_words(client: Session) -> list[str]:
     """Return what is said until the end, but for the call to refresh."""
     return [str(packet) for packet in await said(client) if "token_expiring" not in str(packet)]
-
-
-def farewell(refusal: dict[str, Any], namespace: str = "") -> list[str]:
-    """Return what somebody is told whose identity has ended."""
-    prefix = f"{namespace}," if namespace else ""
-    return [f"42{prefix}" + compact(["unauthorized", unauthorized(refusal)]), f"41{prefix}"]
 
 
 # G4: at exp + grace the socket stops in both directions.

@@ -116,8 +116,8 @@ class Gate:
             logger.exception("refused: the verdict failed")
             if attempt.pending:
                 attempt.refuse(AuthUnavailable("the verdict failed"))
-            if not isinstance(error, Exception):
-                raise
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise  # The process is to end. Whatever else it is, it is no affair of the transport's.
         finally:
             self._namespaces.release(attempt.namespace)
 
