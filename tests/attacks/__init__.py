@@ -9,7 +9,8 @@ not notice. "Bounded" is counted, in calls and bytes, and never measured in time
 |---|---|
 | 1 to 10, signatures and keys | `test_signatures.py` |
 | 11 to 17, parsing | `test_parsing.py` |
-| 24 to 28, transport | `test_transport.py` |
+| 24 to 27, transport | `test_transport.py` |
+| 28, somebody else's session | `test_sessions.py` |
 | 30 to 33, while it lives | `test_life.py` |
 | 34 and 35, hooks that fail | `test_hooks.py` |
 | 36 and 37, load | `test_load.py` |

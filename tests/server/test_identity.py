@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 
 from iogate import Principal
 from iogate.server.identity import Identity, digest_of
+from tests.servers import make_token
 
 
 def principal(
@@ -77,6 +79,28 @@ def test_the_same_token_is_known_again_and_no_other() -> None:
     assert digest_of("a.b.c") == digest_of("a.b.c")
     assert digest_of("a.b.c") != digest_of("a.b.d")
     assert len(digest_of("")) == 32
+
+
+@pytest.mark.parametrize(
+    ("claims", "named"),
+    [
+        ({"sub": "ann", "iss": "https://issuer.example"}, True),
+        ({"sub": "bob", "iss": "https://issuer.example"}, False),
+        ({"sub": "ann", "iss": "https://evil.test"}, False),
+        ({"sub": "ann"}, False),
+        ({"sub": None, "iss": "https://issuer.example"}, False),
+    ],
+)
+def test_a_token_names_the_person_that_its_claims_say(claims: dict[str, Any], named: bool) -> None:
+    assert identity(principal()).is_named_in(make_token(**claims)) is named
+
+
+def test_a_token_that_cannot_be_read_names_nobody_but_whoever_came_with_it() -> None:
+    """A verifier of the application's own may take tokens that are no JWT."""
+    one = Identity(principal(), None, digest_of("opaque"))
+    assert one.is_named_in("opaque")
+    assert not one.is_named_in("another")
+    assert not one.is_named_in("")
 
 
 def test_what_is_no_text_for_a_file_has_a_digest_too() -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from iogate.auth import Principal
+from iogate.auth import Principal, jws
+from iogate.errors import InvalidToken
 
 
 class Identity(msgspec.Struct, frozen=True, eq=False):
@@ -28,6 +29,10 @@ class Identity(msgspec.Struct, frozen=True, eq=False):
         mine = self.principal
         return bool(mine.subject) and (mine.issuer, mine.subject) == (other.issuer, other.subject)
 
+    def is_named_in(self, token: str) -> bool:
+        """Say whether a token is this one's, or names the same person; that it is good is NOT checked."""
+        return self.digest == digest_of(token) or named_in(token) == (self.principal.issuer, self.principal.subject)
+
     def is_older_than(self, other: Principal) -> bool:
         """Say whether another token is at least as new as this one's."""
         mine = self.principal
@@ -39,6 +44,15 @@ class Identity(msgspec.Struct, frozen=True, eq=False):
 
     def __repr__(self) -> str:
         return f"<Identity of {self.principal.subject!r}>"
+
+
+def named_in(token: str) -> tuple[object, object] | None:
+    """Return the issuer and the subject that a token names, NOT proven; None: it is no token that names anybody."""
+    try:
+        claims = jws.members(jws.split(token).payload, "claims")
+    except InvalidToken:
+        return None
+    return claims.get("iss"), claims.get("sub")
 
 
 def digest_of(token: str) -> bytes:

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from iogate.asgi_types import Scope
+from iogate.auth import Auth
 from iogate.errors import AuthError
 from iogate.protocol.engineio.handshake import RequestError, check_request
+from iogate.server.attempts import CredentialRequest
 from iogate.server.handshake import Handshake, parse_query, redact_query
+from iogate.server.identity import named_in
 
 if TYPE_CHECKING:
     from iogate.server.connection import Connection
@@ -88,6 +91,8 @@ def examine(server: Server, scope: Scope) -> Request | Answer:
     error = check_request(scope.get("method", "GET"), query, websocket=scope["type"] == "websocket")
     if error is not None:
         return Answer.to(error, cors)
+    if _is_of_somebody_else(server, handshake):
+        return Answer.to(RequestError.FORBIDDEN, cors)
     return _no_room(server, handshake, cors) or Request(handshake, cors)
 
 
@@ -100,6 +105,34 @@ def upgrade_target(server: Server, handshake: Handshake) -> Connection | Answer 
     if connection is None:
         return Answer.to(RequestError.UNKNOWN_SID)
     return connection if connection.transport.upgradable else Answer.to(RequestError.BAD_REQUEST)
+
+
+def _is_of_somebody_else(server: Server, handshake: Handshake) -> bool:
+    """Say whether a request for a session brings the credential of another person than whose session it is.
+
+    One that brings none is not refused: a browser sends no header with a WebSocket, and the session's id, which is
+    secret, is what it has. So nobody gains anything by a token that only names the right person: none is verified here.
+    """
+    sid = handshake.query.get("sid")
+    if sid is None or server.auth is None:
+        return False
+    connection = server.connections.get(sid) or server.lingering.get(sid)
+    if connection is None:
+        return False
+    shown, first = _shown(server.auth, handshake), _shown(server.auth, connection.handshake)
+    if shown is None or shown == first:
+        return False
+    if connection.identity is not None:
+        return not (isinstance(shown, str) and connection.identity.is_named_in(shown))
+    return isinstance(first, str) and not (isinstance(shown, str) and named_in(shown) == named_in(first))
+
+
+def _shown(auth: Auth, handshake: Handshake) -> str | type[AuthError] | None:
+    """Return the token of a request, or what is wrong with what it has in its place."""
+    try:
+        return auth.credential(CredentialRequest(handshake, None))
+    except AuthError as error:
+        return type(error)
 
 
 def _no_room(server: Server, handshake: Handshake, cors: Headers) -> Answer | None:
