@@ -561,7 +561,7 @@ def test_a_module_that_is_not_there_is_told() -> None:
 
 def test_the_exit_codes_are_in_the_help() -> None:
     result = CliRunner().invoke(main, ["doctor", "--help"])
-    for line in ("0  nothing is wrong", "1  something is wrong", "2  MODULE:NAME cannot be loaded"):
+    for line in ("\n    0  nothing is wrong", "\n    1  something is wrong", "\n    2  MODULE:NAME cannot be loaded"):
         assert line in result.output
 
 

@@ -142,7 +142,7 @@ def test_a_key_file_signs_with_the_usual_algorithm_or_another(usual: str, others
             assert decode(token, 0).get("kid") == ("k1" if name == "key.jwk" else None)
             shown = iogate("show", token, "--key-file", str(tmp_path / name))
             assert shown.exit_code == 0, shown.output
-            assert checks(shown)["signature"] == ("good", "made with this key")
+            assert checks(shown)["signature"] == ("good", "checked with the one key")
 
 
 def test_a_token_that_a_server_refuses_is_made_with_a_note() -> None:
@@ -179,7 +179,13 @@ def test_a_secret_that_a_server_refuses_makes_no_token() -> None:
         (["make"], "Missing option '--subject'"),
         (["make", "--subject", "a"], "give one key: --secret-env NAME"),
         ([*MAKE, "--subject", "a", "--key-file", __file__], "give one key"),
-        (["show", "a.b.c", "--secret-env", "JWT_SECRET", "--key-file", __file__], "give one key"),
+        (["show", "a.b.c", "--secret-env", "A", "--key-file", __file__], "Leave --secret-env or --key-file out"),
+        (["show", "a.b.c", "--app", "a:b", "--url", "https://a"], "who is to judge? Leave --app or --url out"),
+        (
+            ["show", "a.b.c", "--app", "a:b", "--issuer", "i", "--audience", "a"],
+            "leave --issuer and --audience out: with",
+        ),
+        (["show", "a.b.c", "--network", "private"], "leave --network out: it is where --url may lead"),
         ([*MAKE, "--subject", "a", "--claim", "name"], "such as --claim name=Alice"),
         ([*MAKE, "--subject", "a", "--claim", "=x"], "such as --claim name=Alice"),
         ([*MAKE, "--subject", "a", "--claim", "sub=x"], "an option of its own: --subject"),
@@ -245,37 +251,53 @@ def test_a_good_token_is_shown_with_all_its_parts() -> None:
     assert '"alg": "HS256"' in result.stdout
     assert "UTC, expires in 2 hours 1 minute" in result.stdout
     assert {verdict for verdict, _ in checks(result).values()} == {"good"}
-    assert result.stdout.endswith("Good.\n")
+    assert "Accepted: it is 'alice', without scopes. A socket with it ends on 20" in result.stdout.splitlines()[-1]
     assert token.split(".")[2] not in result.output
 
 
 def test_the_token_may_be_an_argument_or_come_from_standard_input() -> None:
     token = make()
-    for result in (iogate("show", token), iogate("show", stdin=token), iogate("show", "-", stdin=f"\n {token} \n")):
+    key = ("--secret-env", "JWT_SECRET")
+    for arguments, stdin in (
+        ((token,), None),
+        ((), token),
+        (("-",), f"\n {token} \n"),
+        ((f"Bearer {token}",), None),
+        ((), f"bearer  {token}\n"),
+    ):
+        result = iogate("show", *arguments, *key, stdin=stdin)
         assert result.exit_code == 0
         assert '"sub": "alice"' in result.stdout
 
 
-def test_without_a_key_it_is_said_that_the_signature_was_not_checked() -> None:
-    result = show(forge({"sub": "mallory", "exp": SYSTEM.wall() + 60}, secret="nobody-knows"), key=False)
-    assert result.exit_code == 0
-    assert checks(result)["signature"][0] == "not checked"
-    assert "NOT checked: add --secret-env" in checks(result)["signature"][1]
-    assert "the signature was NOT checked" in result.stdout.splitlines()[-1]
+def test_without_a_key_nothing_can_be_told() -> None:
+    for claims in ({"sub": "mallory", "exp": SYSTEM.wall() + 60}, {"sub": "mallory", "exp": 5}):
+        result = show(forge(claims, secret="nobody-knows"), key=False)
+        assert result.exit_code == 2
+        assert checks(result)["signature"] == ("not checked", "there is no key to check it with")
+        assert checks(result)["exp"][0] == ("wrong" if claims["exp"] == 5 else "good")
+        last = result.stdout.splitlines()[-1]
+        assert last.startswith("It cannot be told: without a key the signature is NOT checked")
+        assert "Give --app MODULE:APP, --url URL, --secret-env NAME or --key-file FILE" in last
 
 
 def test_a_wrong_signature_is_told() -> None:
     result = show(forge({"sub": "mallory", "exp": SYSTEM.wall() + 60}, secret="nobody-knows"))
     assert result.exit_code == 1
-    assert checks(result)["signature"] == ("wrong", "it was not made with this key, or the token was changed")
-    assert result.stdout.endswith("Refused.\n")
+    verdict, text = checks(result)["signature"]
+    assert verdict == "wrong"
+    assert text.startswith("the signature is wrong (checked with the one key). Instead: a token of this issuer")
+    assert "\nRefused: the signature is wrong.\n" in result.stdout
 
 
 def test_an_expired_token_says_since_when() -> None:
     result = show(make("--expires-in", "-90"))
     assert result.exit_code == 1
     assert "UTC, expired 1 minute 3" in result.stdout
-    assert checks(result)["exp"] == ("wrong", "exp has passed")
+    assert checks(result)["exp"] == (
+        "wrong",
+        "exp has passed. Instead: a new token, which a client gets before the old one ends",
+    )
     assert checks(result)["signature"][0] == "good"
 
 
@@ -284,17 +306,21 @@ def test_a_token_for_others_is_told() -> None:
     assert show(token, "--issuer", "me", "--issuer", "you", "--audience", "chat").exit_code == 0
     result = show(token, "--issuer", "you", "--audience", "mail")
     assert result.exit_code == 1
-    assert checks(result)["iss"] == ("wrong", "iss is not an accepted issuer")
-    assert checks(result)["aud"] == ("wrong", "aud does not name this server")
+    assert checks(result)["iss"][0] == checks(result)["aud"][0] == "wrong"
+    assert 'iss is not an accepted issuer (the token says "me"; accepted: "you"). Instead: ' in checks(result)["iss"][1]
+    assert 'aud does not name this server (the token says "chat"; accepted: "mail")' in checks(result)["aud"][1]
 
 
 @pytest.mark.parametrize(
     ("token", "name", "reason"),
     [
-        ("", "structure", "exactly three parts"),
+        ("", "structure", "not a string with something in it"),
         ("a.b", "structure", "exactly three parts"),
+        ("opaque", "structure", "Instead: a JWT: an opaque token is what a client gets"),
+        ("a.b.c.d.e", "structure", "Instead: a signed token: one with five parts is encrypted"),
+        (f"{b64('{}')}.e30.", "structure", "Instead: a signed token: what follows the second dot"),
         ("a.b.c", "structure", "base64url"),
-        ("a" * 9000, "structure", "has 9000 bytes"),
+        ("a" * 9000, "structure", "max_token_bytes (9000 bytes, of 8192 at most)"),
         (f"{b64('[]')}.YQ.YQ", "structure", "the header is not a JSON object"),
         (forge("[]"), "claims", "not a JSON object"),
         (forge(header={"alg": "none"}), "algorithm", "not one that is accepted"),
@@ -321,7 +347,7 @@ def test_without_an_accepted_algorithm_the_signature_is_not_checked() -> None:
     result = show(make(), "--algorithm", "HS512")
     assert result.exit_code == 1
     assert checks(result)["algorithm"][0] == "wrong"
-    assert checks(result)["signature"] == ("not checked", "NOT checked: there is no algorithm to check it with")
+    assert checks(result)["signature"] == ("not checked", "what is wrong above comes first")
 
 
 def test_the_algorithm_in_a_token_never_makes_a_public_key_a_secret(tmp_path: Path) -> None:
@@ -330,9 +356,9 @@ def test_the_algorithm_in_a_token_never_makes_a_public_key_a_secret(tmp_path: Pa
     token = forge({"sub": "root", "exp": SYSTEM.wall() + 60}, secret=path.read_bytes())
     result = iogate("show", token, "--key-file", str(path))
     assert result.exit_code == 1
-    verdict, reason = checks(result)["signature"]
-    assert verdict == "wrong"
-    assert "does not go with an RSA key" in reason
+    assert checks(result)["algorithm"][0] == "wrong"
+    assert checks(result)["signature"][0] == "not checked"
+    assert "\nRefused: the algorithm is not one that is accepted.\n" in result.stdout
 
 
 def test_texts_of_strangers_cannot_drive_the_terminal() -> None:

@@ -145,7 +145,7 @@ class ClaimRules(msgspec.Struct, frozen=True):
         expected = self.audiences
         if isinstance(expected, Mapping):
             # A name that the server has at one issuer may be anybody's at another.
-            expected = expected.get(claims.get("iss", ""), frozenset())
+            expected = expected.get(_text(claims, "iss") or "", frozenset())
         if expected is not None and expected.isdisjoint(audience):
             raise InvalidToken("aud does not name this server")
         return audience

@@ -37,7 +37,7 @@ _STYLES = {"wrong": "bold red", "weak": "bold yellow", "note": "cyan", "good": "
 )
 @click.option("--strict", is_flag=True, help="What is weak counts as a failure too.")
 def doctor(target: str, app_dir: str, form: str, strict: bool) -> None:
-    r"""Look at the configuration of a server, and say what is weak about it.
+    """Look at the configuration of a server, and say what is weak about it.
 
     MODULE:NAME is what `iogate run` serves, a Server, or a JWTAuth. The module is imported, and nothing is served; a
     key server is asked for its keys, as the server would ask it. Each line is a finding: wrong (unsafe, or it cannot
@@ -48,7 +48,7 @@ def doctor(target: str, app_dir: str, form: str, strict: bool) -> None:
       0  nothing is wrong
       1  something is wrong; with --strict also if something is weak
       2  MODULE:NAME cannot be loaded, or the command line is wrong
-    """
+    """  # noqa: D301  # \b is for click: what follows keeps its lines
     try:
         findings = examine(load(target, app_dir))
     except Misconfigured as error:

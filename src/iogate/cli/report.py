@@ -1,33 +1,37 @@
-"""What `iogate token show` prints: the parts of a token, and a verdict on each of them.
+"""What `iogate token show` prints: the parts of a token, what each rule says of it, and the verdict.
 
 Texts in a token come from strangers. Whatever is not printable is escaped, so that none of them can drive a terminal.
+The signature is not among what is printed: without it, the rest is no token.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from rich.console import Console
 from rich.highlighter import JSONHighlighter
 from rich.text import Text
 
-from iogate.auth import jws
-from iogate.auth.claims import ClaimRules
-from iogate.auth.keys import ALGORITHMS, Verifier
-from iogate.errors import AuthError, ConfigurationError, InvalidToken
+from iogate.cli.explain import Explanation
+from iogate.cli.judge import Judge, Verdict
+from iogate.cli.terminal import distance, moment, safe
+from iogate.errors import AuthError, Refused
+from iogate.revocation import Revocation
 
-_T = TypeVar("_T")
-
-_LARGEST = 8192
-_TYPES = ("jwt", "at+jwt")
-_UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
+_STYLES = {"good": "green", "wrong": "bold red", "not checked": "bold yellow"}
+_YEAR_10000 = 253_402_300_800
+_VERBS = {"iat": ("was issued", "will be issued"), "nbf": ("is valid since", "is valid"), "exp": ("expired", "expires")}
+_RETRY = {
+    "refresh": "to get a new token and come again",
+    "login": "to let the person sign in again",
+    "later": "to come again later",
+    "never": "not to come again with it",
+}
 
 
 class Report:
-    """Look at a token and collect what is right and what is wrong with it.
+    """Print what is known of a token.
 
     Args:
         console: where to print.
@@ -37,142 +41,98 @@ class Report:
     def __init__(self, console: Console, now: float) -> None:
         self._console = console
         self._now = now
-        self._findings: list[tuple[str, str, str]] = []
-        self._reasons: set[str] = set()
 
-    def examine(
-        self, token: str, accepted: str | None, verifier: Callable[[str], Verifier] | None, rules: ClaimRules
-    ) -> None:
-        """Print the parts of `token` and check each.
+    def parts(self, explanation: Explanation) -> None:
+        """Print what is in the token."""
+        if explanation.header is not None:
+            self._print_json("Header", explanation.header)
+        if explanation.claims is not None:
+            self._print_json("Claims", explanation.claims)
+            self._print_times(explanation.claims)
 
-        Args:
-            token: the text of the token.
-            accepted: the one algorithm that is accepted, or None for what the token says.
-            verifier: makes the check of the signature for an algorithm, or None if there is no key.
-            rules: what is expected of the claims.
-        """
-        compact = self._check("structure", "three parts of base64url", lambda: _split(token))
-        if compact is None:
-            return
-        self._print_json("Header", compact.header)
-        algorithms = (accepted,) if accepted else ALGORITHMS
-        name = self._check("algorithm", "", lambda: jws.check_algorithm(compact.header, algorithms))
-        self._check("type", str(compact.header.get("typ", "not said")), lambda: jws.check_type(compact.header, _TYPES))
-        self._check("header", "nothing that is refused", lambda: jws.check_parameters(compact.header))
-        if verifier is None:
-            self._note("not checked", "signature", "NOT checked: add --secret-env NAME or --key-file FILE")
-        elif name is None:
-            self._note("not checked", "signature", "NOT checked: there is no algorithm to check it with")
-        else:
-            self._check("signature", "made with this key", lambda: _check_signature(compact, verifier(name)))
-        claims = self._check("claims", "strict JSON", lambda: jws.members(compact.payload, "claims"))
-        if claims is not None:
-            self._print_json("Claims", claims)
-            self._print_times(claims)
-            self._examine_claims(claims, rules)
+    def listing(self, title: str, lines: list[str]) -> None:
+        """Print lines under a title, if there are any."""
+        if lines:
+            self._title(title)
+        for line in lines:
+            self._say(f"  {line}")
 
-    def finish(self) -> bool:
-        """Print the verdicts, and say whether nothing is wrong."""
+    def rules(self, explanation: Explanation) -> None:
+        """Print what each rule says."""
         self._title("Checks")
-        styles = {"good": "green", "wrong": "bold red", "not checked": "bold yellow"}
-        for verdict, subject, text in self._findings:
-            self._console.print(
-                Text.assemble("  ", (f"{verdict:<12}", styles[verdict]), f"{subject:<10} ", _safe(text))
-            )
-        verdicts = {verdict for verdict, _, _ in self._findings}
-        if "wrong" in verdicts:
-            summary = Text("Refused.", "bold red")
-        elif "not checked" in verdicts:
-            summary = Text(
-                "Nothing wrong was found, but the signature was NOT checked: anybody can have made it.", "yellow"
-            )
+        for verdict, subject, text in explanation.lines:
+            row = Text.assemble("  ", (f"{verdict:<12}", _STYLES[verdict]), f"{subject:<10} ", self._safe(text))
+            self._print(row)
+
+    def verdict(self, verdict: Verdict, judge: Judge) -> None:
+        """Print what the gate said."""
+        self._print(Text())
+        if verdict.principal is not None:
+            who = verdict.principal
+            end = judge.auth.end(who)
+            lasts = "never ends by itself" if end is None else f"ends on {self._date(end)}"
+            of = "" if who.issuer is None else f" of {who.issuer}"
+            scopes = f"with the scopes {' '.join(sorted(who.scopes))}" if who.scopes else "without scopes"
+            self._conclude("Accepted", "green", f"it is {who.subject!r}{of}, {scopes}. A socket with it {lasts}.")
+        elif verdict.refusal is not None:
+            self._conclude("Refused", "red", f"{reason(verdict.refusal)}.")
+            if verdict.revocation is not None:
+                self._say(f"It is meant by this revocation: {self._revocation(verdict.revocation)}.")
+            if isinstance(verdict.refusal, AuthError):
+                told, code, retry = verdict.refusal.text, verdict.refusal.code, _RETRY[verdict.refusal.retry]
+                self._say(f'The client is told no more than "{told}" ({code}), and {retry}.')
         else:
-            summary = Text("Good.", "bold green")
-        self._console.print()
-        self._console.print(summary)
-        return "wrong" not in verdicts
+            self.untold(verdict.unknown)
 
-    def _examine_claims(self, claims: dict[str, Any], rules: ClaimRules) -> None:
-        self._check("required", ", ".join(rules.require), lambda: rules.check_required(claims))
-        self._check("use", "access", lambda: rules.check_use(claims))
-        self._check("sub", "", lambda: rules.check_subject(claims))
-        self._check("iss", _expected(rules.issuers), lambda: rules.check_issuer(claims))
-        self._check("aud", _expected(rules.audiences), lambda: rules.check_audience(claims))
-        self._check("nbf, iat", "in the past", lambda: rules.check_start(claims, self._now))
-        self._check("exp", "in the future", lambda: self._check_end(claims, rules))
-        self._check("other", None, lambda: rules.principal(claims, self._now))
+    def untold(self, why: str) -> None:
+        """Print that there is no verdict."""
+        self._conclude("It cannot be told", "yellow", f"{why}.")
 
-    def _check_end(self, claims: dict[str, Any], rules: ClaimRules) -> None:
-        rules.check_expiry(rules.check_lifetime(claims, self._now), self._now)
+    def _conclude(self, word: str, style: str, text: str) -> None:
+        self._print(Text.assemble((f"{word}: ", f"bold {style}"), self._safe(text)))
 
-    def _check(self, subject: str, good: str | None, check: Callable[[], _T]) -> _T | None:
-        """Run a check and note what it says; `good` is noted for a success, None notes nothing."""
-        try:
-            result = check()
-        except (AuthError, ConfigurationError) as error:
-            reason = error.reason if isinstance(error, AuthError) else str(error)
-            if reason not in self._reasons:
-                self._reasons.add(reason)
-                self._note("wrong", subject, reason)
-            return None
-        if good is not None:
-            self._note("good", subject, good or str(result))
-        return result
+    def _revocation(self, revocation: Revocation) -> str:
+        names = ("token_id", "session_id", "subject", "key_id", "issuer")
+        said = [f"{name}={value!r}" for name in names if (value := getattr(revocation, name)) is not None]
+        if revocation.issued_before is not None:
+            said.append(f"issued before {moment(revocation.issued_before)}")
+        kept = "for ever" if revocation.until >= _YEAR_10000 else f"until {self._date(revocation.until)}"
+        return f"{', '.join(said)}, kept {kept}"
 
-    def _note(self, verdict: str, subject: str, text: str) -> None:
-        self._findings.append((verdict, subject, text))
+    def _date(self, seconds: float) -> str:
+        return f"{moment(seconds)}, {distance(seconds - self._now)}" if seconds < _YEAR_10000 else "a day far away"
 
     def _title(self, text: str) -> None:
-        self._console.print()
-        self._console.print(Text(text, "bold"))
+        self._print(Text(f"\n{text}", "bold"))
+
+    def _print(self, text: Text) -> None:
+        self._console.print(text)
+
+    def _say(self, text: str) -> None:
+        self._print(Text(self._safe(text)))
 
     def _print_json(self, title: str, value: dict[str, Any]) -> None:
         self._title(title)
         text = json.dumps(value, indent=2, ensure_ascii=not self._console.encoding.startswith("utf"))
-        lines = "\n".join("  " + _safe(line) for line in text.splitlines())
-        self._console.print(JSONHighlighter()(lines))
+        self._print(JSONHighlighter()("\n".join("  " + safe(line) for line in text.splitlines())))
 
     def _print_times(self, claims: dict[str, Any]) -> None:
-        self._title("Times")
-        verbs = {
-            "iat": ("was issued", "will be issued"),
-            "nbf": ("is valid since", "is valid"),
-            "exp": ("expired", "expires"),
-        }
-        for name, (past, future) in verbs.items():
+        times = []
+        for name, (past, future) in _VERBS.items():
             value: Any = claims.get(name)
-            if type(value) in (int, float) and 0 <= value < 253_402_300_800:
-                moment = datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-                self._console.print(
-                    f"  {name}  {moment}, {past if value <= self._now else future} {_distance(value - self._now)}"
-                )
+            if type(value) in (int, float) and 0 <= value < _YEAR_10000:
+                verb = past if value <= self._now else future
+                times.append(f"{name}  {moment(value)}, {verb} {distance(value - self._now)}")
+        self.listing("Times", times)
+
+    def _safe(self, text: str) -> str:
+        """Return a text as it may be printed: nothing drives the terminal, and nothing is beyond its encoding."""
+        encoding = self._console.encoding
+        return safe(text).encode(encoding, "backslashreplace").decode(encoding)
 
 
-def _split(token: str) -> jws.Compact:
-    if len(token) > _LARGEST:
-        raise InvalidToken(f"the token has {len(token)} bytes, a server accepts {_LARGEST} by default")
-    return jws.split(token)
-
-
-def _check_signature(compact: jws.Compact, verifier: Verifier) -> None:
-    if not verifier(compact.signing_input, compact.signature):
-        raise InvalidToken("it was not made with this key, or the token was changed")
-
-
-def _expected(names: object) -> str:
-    return "any, as none is expected" if names is None else "as expected"
-
-
-def _distance(seconds: float) -> str:
-    """Return a span of time in its two largest units: `in 59 minutes 30 seconds`, `3 days ago`."""
-    rest, words = round(abs(seconds)), []
-    for size, unit in _UNITS:
-        count, rest = divmod(rest, size)
-        if count:
-            words.append(f"{count} {unit}{'' if count == 1 else 's'}")
-    text = " ".join(words[:2]) or "0 seconds"
-    return f"{text} ago" if seconds <= 0 else f"in {text}"
-
-
-def _safe(text: str) -> str:
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+def reason(refusal: Refused) -> str:
+    """Return why a token was refused, as the gate says it, and what went wrong if that was unexpected."""
+    text = refusal.reason if isinstance(refusal, AuthError) else f"by the application: {refusal.message}"
+    cause = refusal.__cause__
+    return text if cause is None else f"{text}: {type(cause).__name__}: {cause}"

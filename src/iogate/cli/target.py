@@ -56,13 +56,13 @@ def load(name: str, app_dir: str) -> Target:
     except NoTarget as error:
         raise CannotLoad(_without_advice(str(error))) from None
     except ConfigurationError as error:
-        raise Misconfigured(f"{error}{_place(error.__context__ or error)}") from None
+        raise Misconfigured(f"{error}{place(error.__context__ or error)}") from None
     except Exception as error:
-        raise CannotLoad(f"{module} cannot be imported: {_what(error)}{_place(error)}") from None
+        raise CannotLoad(f"{module} cannot be imported: {what(error)}{place(error)}") from None
     except SystemExit as error:
         # Its exit code must not be taken for that of the command: 0 would say that all is well.
         raise CannotLoad(
-            f"{module} ends the process while it is imported{_place(error)}: do that under"
+            f"{module} ends the process while it is imported{place(error)}: do that under"
             ' if __name__ == "__main__", and not in the module'
         ) from None
     if _is_auth(found):
@@ -107,7 +107,8 @@ def _without_advice(text: str) -> str:
     return text.replace("what to serve: write", "what to look into: write").partition(": write app =")[0]
 
 
-def _what(error: Exception) -> str:
+def what(error: BaseException) -> str:
+    """Say in a line what an error of the application is."""
     if isinstance(error, KeyError) and _frames(error)[-1:] and "os" in _frames(error)[-1].filename:
         return f"the environment variable {error} is not set"
     if isinstance(error, SyntaxError):
@@ -115,7 +116,7 @@ def _what(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _place(error: BaseException) -> str:
+def place(error: BaseException) -> str:
     """Say in which line of the application an error came up: the last that is not of a library."""
     if isinstance(error, SyntaxError):
         return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 import warnings
@@ -11,19 +12,20 @@ from typing import Any
 import click
 from joserfc.jwk import Key, OctKey
 from joserfc.jws import serialize_compact
-from rich.console import Console
 
 from iogate.auth import jws
 from iogate.auth.claims import ClaimRules
-from iogate.auth.keys import Verifier, from_public_key, from_secret
+from iogate.auth.keys import from_public_key, from_secret
 from iogate.cli import keyfile
-from iogate.cli.report import Report
 from iogate.clock import SYSTEM
 from iogate.errors import AuthError, ConfigurationError
 
 _ADD_KEY = "--secret-env NAME (the environment variable with the secret) or --key-file FILE"
 _OWN_OPTION = {"sub": "--subject", "exp": "--expires-in", "iss": "--issuer", "aud": "--audience", "scope": "--scope"}
+_SOURCES = ("app", "url", "secret_env", "key_file")
+_RULES_OPTIONS = ("algorithm", "issuer", "audience")
 _RULES = ClaimRules(require=("exp", "sub"))
+_MAX_INPUT = 1 << 20
 
 _secret_env = click.option("--secret-env", metavar="NAME", help="The environment variable that holds the secret.")
 _key_file = click.option(
@@ -87,41 +89,64 @@ def make(
 
 @token.command()
 @click.argument("text", metavar="[TOKEN]", default="-")
+@click.option("--app", metavar="MODULE:APP", help="The server whose configuration judges, keys and revocations too.")
+@click.option(
+    "--app-dir", default=".", show_default=True, type=click.Path(file_okay=False), help="Where MODULE is found."
+)
+@click.option("--url", metavar="URL", help="An issuer, or the address of a key set: the keys are got there, now.")
+@click.option(
+    "--network",
+    type=click.Choice(["public", "private", "loopback"]),
+    help="Where URL may lead: the internet (the default); private networks too; this machine alone, by http too.",
+)
 @_secret_env
 @_key_file
-@click.option("--algorithm", help="The algorithm that is accepted; by default what the token says, if the key fits.")
+@click.option("--algorithm", multiple=True, help="One that is accepted; by default all that go with the keys.")
 @click.option("--issuer", multiple=True, help="An issuer that is accepted; may be given several times.")
 @click.option("--audience", multiple=True, help="A name of the server; may be given several times.")
-def show(
-    text: str,
-    secret_env: str | None,
-    key_file: Path | None,
-    algorithm: str | None,
-    issuer: tuple[str, ...],
-    audience: tuple[str, ...],
-) -> None:
-    """Show what is in a token, and what is right and wrong with it. The exit code is 1 if it is refused.
+def show(text: str, **options: Any) -> None:
+    """Show what is in a token, what each rule says of it, and whether it is accepted, or why not.
 
-    Without TOKEN, or with -, it is read from standard input, which keeps it out of the shell's history.
-    """
-    if secret_env and key_file:
-        raise click.UsageError(f"give one key: {_ADD_KEY}")
-    secret = keyfile.secret_from(secret_env) if secret_env else ""
-    public = keyfile.read(key_file).public if key_file else ""
+    Without TOKEN, or with -, it is read from standard input, which keeps it out of the shell's history. Who judges is
+    the code that lets clients in, with the keys of --app, --url, --secret-env or --key-file. What the application asks
+    beside the token (load_user, middleware, scopes of namespaces) is not asked. Neither the signature nor a secret is
+    shown.
 
-    def verifier(name: str) -> Verifier:
-        return (from_secret(secret, [name]) if secret else from_public_key(public, [name]))[name]
+    \b
+    Exit codes:
+      0  the token is accepted
+      1  it is refused
+      2  it cannot be told: no key was given, keys cannot be read, the command line is wrong
+    """  # noqa: D301  # \b is for click: what follows keeps its lines
+    # Here, as only who needs them is to wait for the server and the HTTP client.
+    from iogate.cli.show import show_token
 
-    rules = ClaimRules(
-        issuers=frozenset(issuer) or None,
-        audiences=frozenset(audience) or None,
-        require=_RULES.require,
-    )
-    report = Report(Console(highlight=False, soft_wrap=True), SYSTEM.wall())
-    given = sys.stdin.read() if text == "-" else text
-    report.examine(given.strip(), algorithm, verifier if secret or public else None, rules)
-    if not report.finish():
-        sys.exit(1)
+    given = [name for name in _SOURCES if options[name]]
+    if len(given) > 1:
+        raise click.UsageError(f"who is to judge? Leave {' or '.join(map(_option, given))} out")
+    others = [name for name in _RULES_OPTIONS if options["app"] and options[name]]
+    if others:
+        raise click.UsageError(f"leave {' and '.join(map(_option, others))} out: with --app the application says that")
+    if options["network"] and not options["url"]:
+        raise click.UsageError("leave --network out: it is where --url may lead")
+    sys.exit(asyncio.run(show_token(_read(text), options)))
+
+
+def _read(text: str) -> str:
+    """Return the token that is meant; the scheme in front of it, as a header has it, is no part of it."""
+    if text == "-":
+        stream = getattr(sys.stdin, "buffer", None)
+        if stream is None:
+            raise click.UsageError("there is no standard input: give TOKEN")
+        if sys.stdin.isatty():
+            click.echo("Paste the token, then press Enter and Ctrl-D.", err=True)
+        text = stream.read(_MAX_INPUT).decode("utf-8", "replace")
+    text = text.strip()
+    return text[7:].lstrip() if text[:7].lower() == "bearer " else text
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _signer(variable: str | None, path: Path | None, algorithm: str | None) -> tuple[Key, str]:

@@ -1,0 +1,282 @@
+"""What is right and wrong with a token, rule by rule, in words for the operator.
+
+The rules are those of `iogate.auth`, each asked by itself, so that all that is wrong is told and not only the first of
+it. What is said here decides nothing: the verdict on a token is that of the gate (`iogate.cli.judge`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Any, Literal, NamedTuple, TypeVar
+
+from iogate.auth import JWTAuth, jws
+from iogate.auth.claims import ClaimRules
+from iogate.auth.interface import Keys
+from iogate.auth.keyset import Key
+from iogate.auth.policy import Policy
+from iogate.cli.checks.finding import listing, span
+from iogate.cli.checks.keys import key_set
+from iogate.errors import AuthError, AuthUnavailable, TokenExpired
+from iogate.keys.fixed import NO_KEY, FixedKey
+from iogate.keys.function import FunctionKeys
+from iogate.keys.issuers import Issuers
+from iogate.keys.refreshed import Refreshed
+
+_T = TypeVar("_T")
+
+_INSTEAD = {
+    "algorithm": "a token signed with an accepted one: algorithms= has those of the issuer, and follows no token",
+    "type": "an access token, whose typ is one of these",
+    "required": "an issuer that writes all of them; or require= without it",
+    "use": "the access token, in the client",
+    "iss": "issuer= as the token has it, letter by letter, a slash at its end too; if that one is to be trusted",
+    "aud": "a token that the client gets for this server; or that name in audience=, if it is one of this server's",
+    "expired": "a new token, which a client gets before the old one ends",
+    "signature": "a token of this issuer: this one is another's (that of a test system?), or was changed",
+    "key": "a token of this issuer, signed with one of its published keys; or its new key in the set, if it has one",
+    "nbf, iat": "dates that are past; if only the clocks differ, leeway=10 in the server",
+}
+"""What helps where a rule is broken."""
+
+
+class Line(NamedTuple):
+    """What one rule says of the token."""
+
+    verdict: Literal["good", "wrong", "not checked"]
+    subject: str
+    text: str
+
+
+class Explanation:
+    """What is in a token, and what each rule says of it.
+
+    Args:
+        policy: the rules.
+        now: Unix time in seconds.
+    """
+
+    def __init__(self, policy: Policy, now: float) -> None:
+        self.header: dict[str, Any] | None = None
+        self.claims: dict[str, Any] | None = None
+        self.lines: list[Line] = []
+        self._policy = policy
+        self._now = now
+        self._reasons: set[str] = set()
+
+    async def of(self, token: str, auth: JWTAuth | None) -> None:
+        """Look at a token.
+
+        Args:
+            token: its text.
+            auth: what has the keys; None: nobody has.
+        """
+        policy = self._policy
+        size = f"{len(token)} bytes, of {policy.max_token_bytes} at most"
+        compact = self._check("structure", size, lambda: jws.split(policy.check_size(token)), instead=_form(token))
+        if compact is None:
+            return
+        header = self.header = compact.header
+        self._check(
+            "algorithm",
+            f"the token says {_said(header, 'alg')}; accepted: {listing(policy.algorithms)}",
+            lambda: jws.check_algorithm(header, policy.algorithms),
+        )
+        self._check(
+            "type",
+            f"the token says {_said(header, 'typ')}; accepted: {listing(policy.types)}"
+            + ("" if policy.type_required else ", or none"),
+            lambda: jws.check_type(header, policy.types, required=policy.type_required),
+        )
+        self._check("header", f"it has {listing(header)}", lambda: jws.check_parameters(header))
+        claims = self._check("claims", "", lambda: jws.members(compact.payload, "claims"), good="strict JSON")
+        self.claims = claims
+        await self._check_signature(token, auth)
+        if claims is not None:
+            self._check_claims(claims, policy.rules)
+
+    def only_parts(self, token: str) -> None:
+        """Look at what is in a token, and at no rule; it need not be a JWT."""
+        with suppress(AuthError):
+            compact = jws.split(self._policy.check_size(token))
+            self.header = compact.header
+            self.claims = jws.members(compact.payload, "claims")
+
+    def add(self, verdict: Literal["good", "wrong", "not checked"], subject: str, text: str) -> None:
+        """Add what is known from elsewhere."""
+        self.lines.append(Line(verdict, subject, text))
+
+    async def _check_signature(self, token: str, auth: JWTAuth | None) -> None:
+        if auth is None:
+            self.add("not checked", "signature", "there is no key to check it with")
+            return
+        source = _source(auth.keys, self.claims)
+        header = self.header or {}
+        try:
+            await auth.signed(token, _AnyType())
+        except AuthUnavailable as error:
+            self.add("not checked", "signature", error.reason)
+        except AuthError as error:
+            if error.reason in self._reasons:
+                self.add("not checked", "signature", "what is wrong above comes first")
+                return
+            if error.reason == NO_KEY:
+                self._wrong("signature", error.reason, _why_no_key(source, header), _INSTEAD["key"])
+            else:
+                self._wrong("signature", error.reason, _which_key(source, header), _INSTEAD["signature"])
+        except (Exception, SystemExit):  # of a key function of the application's own: the verdict tells of it
+            self.add("not checked", "signature", "the key cannot be had")
+        else:
+            self.add("good", "signature", _which_key(source, header))
+
+    def _check_claims(self, claims: dict[str, Any], rules: ClaimRules) -> None:
+        now = self._now
+        leeway = f"leeway: {span(rules.leeway)}" if rules.leeway else ""
+        age = "" if rules.max_age is None else f"max_age: {span(rules.max_age)}"
+        self._check("required", f"required: {listing(set(rules.require))}", lambda: rules.check_required(claims))
+        self._check("use", "", lambda: rules.check_use(claims), good="nothing says that it is for anything but access")
+        self._check("sub", f"the token says {_said(claims, 'sub')}", lambda: rules.check_subject(claims))
+        for name, accepted, rule in (
+            ("iss", rules.issuers, rules.check_issuer),
+            ("aud", rules.audiences, rules.check_audience),
+        ):
+            facts = f"the token says {_said(claims, name)}; accepted: {_names(accepted)}"
+            self._check(name, facts, partial(rule, claims))
+        self._check(
+            "nbf, iat",
+            "; ".join(filter(None, (leeway, age))),
+            lambda: rules.check_start(claims, now),
+            good="not in the future",
+        )
+        self._check(
+            "exp",
+            leeway,
+            lambda: rules.check_expiry(rules.check_lifetime(claims, now), now),
+            good="in the future",
+            instead=f"seconds since 1970, from now to max_lifetime= of the server ({span(rules.max_lifetime)})",
+        )
+        # All of the rules once more, as the gate asks them: none is left out that has no line of its own above.
+        self._check("other", None, lambda: rules.principal(claims, now))
+
+    def _check(
+        self, subject: str, facts: str | None, check: Callable[[], _T], *, good: str = "", instead: str = ""
+    ) -> _T | None:
+        """Ask a rule, and note what it says.
+
+        Args:
+            subject: what the rule is about.
+            facts: what it compares; None: it is noted only if it says no.
+            check: the rule.
+            good: what it means that it says yes, beside the facts.
+            instead: what helps if it says no, where that is not the same for all of the subject.
+        """
+        try:
+            result = check()
+        except AuthError as error:
+            if error.reason not in self._reasons:
+                if isinstance(error, TokenExpired):
+                    instead = _INSTEAD["expired"]
+                self._wrong(subject, error.reason, facts or "", instead or _INSTEAD.get(subject, ""))
+            return None
+        if facts is not None:
+            self.add("good", subject, f"{good} ({facts})" if good and facts else good or facts)
+        return result
+
+    def _wrong(self, subject: str, reason: str, facts: str, instead: str) -> None:
+        self._reasons.add(reason)
+        text = f"{reason} ({facts})" if facts else reason
+        self.add("wrong", subject, f"{text}. Instead: {instead}" if instead else text)
+
+
+class _AnyType:
+    """Contains every `typ`: which are accepted is another rule than whether the signature is good."""
+
+    def __contains__(self, kind: object) -> bool:
+        return True
+
+
+def keys_in_words(auth: JWTAuth) -> Iterator[str]:
+    """Tell of each source of keys what is there, a line each."""
+    sources = auth.keys.sources.values() if isinstance(auth.keys, Issuers) else [auth.keys]
+    for source in sources:
+        name, found = _name(source), key_set(source)
+        if isinstance(source, FixedKey):
+            yield f"one key, for {listing(source.key.verifiers)}"
+        elif isinstance(source, FunctionKeys):
+            yield f"{name}: which keys that function returns cannot be seen from here"
+        elif found is None:
+            trouble = source.trouble if isinstance(source, Refreshed) else "they cannot be seen from here"
+            yield f"{name}: {trouble}"
+        else:
+            yield f"{name}: {', '.join(_key(key, auth.policy) for key in found.keys)}"
+            yield from (f"{name}: left out: {problem}" for problem in found.problems)
+
+
+def _key(key: Key, policy: Policy) -> str:
+    name = "one without a kid" if key.key_id is None else f"{key.key_id!r:.100}"
+    accepted = policy.algorithms & frozenset(key.verifiers)
+    return f"{name} ({listing(accepted) if accepted else f'{listing(key.verifiers)}, not accepted'})"
+
+
+def _name(source: Keys) -> str:
+    return repr(source) if isinstance(source, (Refreshed, FunctionKeys)) else "the key set"
+
+
+def _source(keys: Keys, claims: Mapping[str, Any] | None) -> Keys:
+    """Return where the key of a token is looked for, for a message."""
+    if isinstance(keys, Issuers):
+        issuer = (claims or {}).get("iss")
+        return keys.sources.get(issuer, keys) if isinstance(issuer, str) else keys
+    return keys
+
+
+def _which_key(source: Keys, header: Mapping[str, Any]) -> str:
+    if isinstance(source, FixedKey):
+        return "checked with the one key"
+    if isinstance(source, FunctionKeys):
+        return f"checked with the key that {source!r} returned"
+    kid = header.get("kid")
+    named = f"the key {kid!r:.100}" if kid is not None else f"the only key for {header.get('alg')}"
+    return f"checked with {named} of {_name(source)}"
+
+
+def _why_no_key(source: Keys, header: Mapping[str, Any]) -> str:
+    """Say what a token asks for, and what a key set has of that."""
+    found, kid, algorithm = key_set(source), header.get("kid"), header.get("alg")
+    if found is None:
+        return f"the token asks for the kid {_said(header, 'kid')}"
+    if kid is None:
+        fitting = sum(algorithm in key.verifiers for key in found.keys)
+        return f"the token names no kid, and {fitting} keys of {_name(source)} go with {algorithm}"
+    named = [key for key in found.keys if key.key_id == kid]
+    if not named:
+        kids = ", ".join("one without a kid" if key.key_id is None else f"{key.key_id!r:.100}" for key in found.keys)
+        return f"no key of {_name(source)} is named {kid!r:.100}; it has {kids}"
+    if any(algorithm in key.verifiers for key in named):
+        return f"several keys of {_name(source)} are named {kid!r:.100}, and which is meant is not guessed"
+    kinds = listing({name for key in named for name in key.verifiers})
+    return f"the key {kid!r:.100} of {_name(source)} is for {kinds}, and the token says {algorithm}"
+
+
+def _form(token: str) -> str:
+    if token.count(".") == 4:
+        return "a signed token: one with five parts is encrypted (JWE), and cannot be looked into here"
+    if "." not in token and token:
+        return "a JWT: an opaque token is what a client gets that has not asked the issuer for one for this server"
+    if token.endswith("."):
+        return "a signed token: what follows the second dot is the signature, and there is none"
+    return "all of the token, and nothing but it"
+
+
+def _said(members: Mapping[str, Any], name: str) -> str:
+    return f"{json.dumps(members[name], ensure_ascii=False):.200}" if name in members else "nothing"
+
+
+def _names(names: frozenset[str] | Mapping[str, frozenset[str]] | None) -> str:
+    if names is None:
+        return "any"
+    if isinstance(names, Mapping):
+        return "; ".join(f"{listing(own)} at {issuer}" for issuer, own in sorted(names.items()))
+    return ", ".join(json.dumps(name, ensure_ascii=False) for name in sorted(names))

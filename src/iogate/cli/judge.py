@@ -1,0 +1,230 @@
+"""Who judges the token of `iogate token show`: the gate's own code, with the keys and rules of a live configuration.
+
+Nothing here decides. A `Judge` is what a server that runs has, and its verdict is what the gate's own function says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+import click
+
+from iogate.auth import Auth, JWTAuth, Principal
+from iogate.auth.keys import ALGORITHMS, load_public_key
+from iogate.cli.checks.keys import quiet, read
+from iogate.cli.target import Misconfigured, Target, load, place, what
+from iogate.errors import AuthTimeout, AuthUnavailable, ConfigurationError, Refused, RevokedToken
+from iogate.keys import Discovery, KeySetURL
+from iogate.keys.fetch import Network
+from iogate.keys.remote import Remote
+from iogate.revocation import MemoryRevocations, Revocation, Revocations, SQLiteRevocations
+from iogate.server.gate import proven
+from iogate.server.server import Server
+
+_READY_WITHIN = 30.0
+
+
+class CannotTell(click.ClickException):
+    """There is nobody to judge the token. The text tells why, and what to write instead."""
+
+    exit_code = 2
+
+
+class Verdict(NamedTuple):
+    """What became of a token: exactly one of the first three is there."""
+
+    principal: Principal | None = None
+    refusal: Refused | None = None
+    unknown: str = ""
+    """Why it could not be told."""
+    revocation: Revocation | None = None
+    """Which revocation it was that refused the token, if the store can say that."""
+    log: Sequence[str] = ()
+    """What a server would have written into its log meanwhile."""
+
+
+class Judge(NamedTuple):
+    """What the gate of a server has."""
+
+    auth: Auth
+    revocations: Revocations
+    server: Server | None = None
+    name: str = ""
+    """The application that it is of, as `module:name`; empty, if it is of none."""
+
+    @asynccontextmanager
+    async def started(self) -> AsyncIterator[None]:
+        """Start it as a server does, read its keys, and stop it in the end.
+
+        Raises:
+            CannotTell: it cannot be started.
+        """
+        try:
+            await self._start()
+            yield
+        finally:
+            await self.auth.stop(_nobody)
+            self.revocations.close()
+
+    async def verdict(self, token: str) -> Verdict:
+        """Return what the gate says of a token."""
+        with _heard() as log:
+            try:
+                principal: Any = await proven(token, self.auth, self.revocations)
+            except (AuthUnavailable, AuthTimeout) as error:
+                return Verdict(unknown=error.reason, log=log)
+            except Refused as refusal:
+                found = await self._revocation(token) if isinstance(refusal, RevokedToken) else None
+                return Verdict(refusal=refusal, revocation=found, log=log)
+            except (Exception, SystemExit) as error:  # of a gatekeeper or a key function of the application's own
+                return Verdict(unknown=f"{type(self.auth).__name__} failed: {what(error)}{place(error)}", log=log)
+        if not isinstance(principal, Principal):
+            return Verdict(unknown=f"{type(self.auth).__name__} returned no Principal", log=log)
+        return Verdict(principal, log=log)
+
+    async def _start(self) -> None:
+        try:
+            self.revocations.open()
+            self.auth.start(_nobody)
+            with quiet():
+                if isinstance(self.auth, JWTAuth):
+                    if self.name:  # Those of an address have been read, to see what is there.
+                        await read(self.auth.keys)  # What cannot be read is told by the verdict, if the token needs it.
+                    return
+                async with asyncio.timeout(_READY_WITHIN):
+                    await self.auth.ready()
+        except TimeoutError:
+            raise CannotTell(
+                f"{type(self.auth).__name__} is not ready after {_READY_WITHIN:g} seconds: a server would not start"
+            ) from None
+        except AuthUnavailable as error:
+            raise CannotTell(f"it is not ready, and a server would not start: {error.reason}") from None
+        except ConfigurationError as error:
+            raise CannotTell(str(error)) from None
+        except Exception as error:  # of a gatekeeper of the application's own
+            raise CannotTell(f"{type(self.auth).__name__} cannot be started: {what(error)}{place(error)}") from None
+
+    async def _revocation(self, token: str) -> Revocation | None:
+        find = getattr(self.revocations, "find", None)
+        if find is None or not isinstance(self.auth, JWTAuth):
+            return None
+        found: Revocation | None = find(await self.auth.verify_async(token), self.auth.clock.wall())
+        return found
+
+
+def of_app(name: str, app_dir: str) -> Judge:
+    """Return the gatekeeper of the application that `module:name` names.
+
+    Raises:
+        CannotLoad: there is no such thing.
+        CannotTell: iogate refuses its configuration, or it looks at no token.
+    """
+    try:
+        target: Target = load(name, app_dir)
+    except Misconfigured as error:
+        raise CannotTell(f"iogate refuses this configuration, so that the server does not start: {error}") from None
+    if target.auth is None:
+        raise CannotTell(f"{name} has auth=None: everybody may connect, and no token is looked at")
+    store: Revocations = target.server.revocations if target.server is not None else MemoryRevocations()
+    if isinstance(store, SQLiteRevocations) and not store.path.exists():
+        # Looking into it would make it, and perhaps as somebody whose files the server may not write.
+        store = MemoryRevocations()
+    return Judge(target.auth, store, target.server, name)
+
+
+def of_keys(
+    keys: Mapping[str, Any],
+    algorithms: Sequence[str],
+    issuers: Sequence[str],
+    audiences: Sequence[str],
+) -> Judge:
+    """Return a gatekeeper with one source of keys, as `JWTAuth` takes it, and otherwise the default settings.
+
+    Raises:
+        CannotTell: it cannot be put together so.
+    """
+    try:
+        auth = JWTAuth(
+            **keys,
+            algorithms=algorithms or _fitting(keys),
+            issuer=issuers or None,
+            audience=audiences or None,
+        )
+    except ConfigurationError as error:
+        raise CannotTell(_for_the_command_line(error)) from None
+    return Judge(auth, MemoryRevocations())
+
+
+async def source_at(url: str, network: Network) -> Remote:
+    """Return the keys of the issuer at an address, or of the key set there.
+
+    Raises:
+        CannotTell: it is neither.
+    """
+    troubles = []
+    try:
+        sources: list[Remote] = [KeySetURL(url, network=network, start_within=None)]
+        if "?" not in url:
+            sources.insert(0, Discovery(url, network=network, start_within=None))
+    except ConfigurationError as error:
+        raise CannotTell(_for_the_command_line(error)) from None
+    for source in sources:
+        with quiet():
+            await read(source)
+        if source.keys is not None:
+            return source
+        kind = "no issuer" if isinstance(source, Discovery) else "no key set"
+        troubles.append(f"{kind} ({_for_the_command_line(source.trouble)})")
+    raise CannotTell(
+        f"{url.partition('?')[0]} is {' and '.join(troubles)}. Give the issuer, as tokens have it in iss, or the"
+        " address of its key set (jwks_uri)"
+    )
+
+
+def _fitting(keys: Mapping[str, Any]) -> list[str]:
+    """Return the algorithms that a key goes with. What a token says has no part in that."""
+    if "secret" in keys:
+        size = len(keys["secret"].encode("utf-8", "replace"))
+        secrets = [name for name, needed in ALGORITHMS.items() if 0 < needed.secret_bytes <= size]
+        return secrets or ["HS256"]
+    if "public_key" in keys:
+        return list(load_public_key(keys["public_key"]).algorithms)
+    return [name for name, needed in ALGORITHMS.items() if needed.family != "secret"]
+
+
+def _for_the_command_line(error: object) -> str:
+    """Return a message with the options of the command in place of the arguments of `JWTAuth`."""
+    text = re.sub(r'network="(\w+)"', r"--network \1", str(error))
+    return re.sub(r"\b(?:keys|jwks_url)= needs issuer=", "a key set needs --issuer", text)
+
+
+class _heard(logging.Handler):  # noqa: N801
+    """Collect what iogate logs, in place of the log: the texts of strangers in it are not for a terminal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: list[str] = []
+        self._logger = logging.getLogger("iogate")
+
+    def __enter__(self) -> list[str]:
+        self._propagates, self._logger.propagate = self._logger.propagate, False
+        self._logger.addHandler(self)
+        return self._lines
+
+    def __exit__(self, *error: object) -> None:
+        self._logger.removeHandler(self)
+        self._logger.propagate = self._propagates
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        more = f": {what(error)}{place(error)}" if error is not None else ""
+        self._lines.append(f"{record.getMessage()}{more}")
+
+
+def _nobody() -> None:
+    """Stand for a server that never was."""
