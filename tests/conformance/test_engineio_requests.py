@@ -125,6 +125,36 @@ async def test_a_wrong_websocket_request_is_told_why(url: str, query: dict[str, 
     assert (answer.status_code, json.loads(answer.body)) == (400, error)
 
 
+RFC_6455 = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"Connection": "keep-alive, Upgrade"},  # as Firefox says it
+        {"Connection": "upgrade ,keep-alive"},
+        {"Connection": "UPGRADE", "Upgrade": "WebSocket"},
+        {"Cookie": "name=\xe9"},
+    ],
+    ids=str,
+)
+async def test_a_handshake_as_rfc_6455_allows_it_is_taken(url: str, fields: dict[str, str]) -> None:
+    headers = {name.encode(): value.encode("latin-1") for name, value in {**RFC_6455, **fields}.items()}
+    async with client(url) as http, http.stream("GET", "/socket.io/", params=WEBSOCKET, headers=headers) as answer:
+        assert answer.status_code == 101
+
+
+async def test_a_handshake_with_two_connection_fields_is_taken(url: str) -> None:
+    headers = [("Connection", "keep-alive"), *RFC_6455.items()]
+    async with client(url) as http, http.stream("GET", "/socket.io/", params=WEBSOCKET, headers=headers) as answer:
+        assert answer.status_code == 101
+
+
 @pytest.mark.parametrize(
     ("header", "value"),
     [
@@ -136,13 +166,7 @@ async def test_a_wrong_websocket_request_is_told_why(url: str, query: dict[str, 
     ],
 )
 async def test_a_handshake_that_breaks_rfc_6455_is_refused(url: str, header: str, value: str) -> None:
-    headers = {
-        "Connection": "Upgrade",
-        "Upgrade": "websocket",
-        "Sec-WebSocket-Version": "13",
-        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
-        header: value,
-    }
+    headers = {**RFC_6455, header: value}
     async with client(url) as http, http.stream("GET", "/socket.io/", params=WEBSOCKET, headers=headers) as answer:
         assert answer.status_code == 400
     async with websocket(url) as opened:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -19,7 +20,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string, is_ssl
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from iogate.server.requests import Answer, examine, is_for, upgrade_target
+from iogate.server.requests import Answer, Headers, examine, is_for, upgrade_target
 from iogate.server.server import Server
 from iogate.transports.fastwebsocket import FastTransport
 
@@ -33,6 +34,7 @@ HANDSHAKE_TIMEOUT = 5.0
 """Seconds in which the handshake of the WebSocket itself must be done. All of it has come already."""
 READ_BUFFER = 2048
 """Bytes that a connection reads into at first; it grows with what comes, and shrinks again."""
+_CONNECTION = re.compile(rb"(\r\nconnection:)[^\r\n]*", re.IGNORECASE)
 
 
 class _Silent(logging.LoggerAdapter[logging.Logger]):
@@ -92,11 +94,11 @@ class FastLane(WSProtocol):  # type: ignore[misc]
     def data_received(self, head: bytes) -> None:
         """Take the head of the request, and decide."""
         scope = self._scope(head)
-        # picows takes earlier versions too; the ordinary implementation refuses them (RFC 6455, section 4.2.1).
-        current = (b"sec-websocket-version", b"13") in scope["headers"]
-        if self._socketio is None or not current or not is_for(self._socketio, scope):
+        if self._socketio is None or not is_for(self._socketio, scope) or not _plain(scope["headers"]):
             self._go_the_ordinary_way(head)
             return
+        # It is a list of tokens (RFC 6455, section 4.2.1); picows, which has seen nothing of it yet, takes one alone.
+        head = _CONNECTION.sub(rb"\1 Upgrade", head)
         if self._proxies is not None:
             _apply(self._proxies, scope)
         self._state.connections.add(self)
@@ -157,6 +159,16 @@ class FastLane(WSProtocol):  # type: ignore[misc]
             "query_string": query_string,
             "headers": [(name.lower(), value.strip(b" \t")) for name, _, value in fields],
         }
+
+
+def _plain(headers: Headers) -> bool:
+    """Say whether these ask for a WebSocket as everybody does: all else is left to the ordinary implementation.
+
+    picows takes versions before RFC 6455, and of several fields of a name only the first.
+    """
+    connection = [value.lower().split(b",") for name, value in headers if name == b"connection"]
+    upgrade = len(connection) == 1 and b"upgrade" in [token.strip(b" \t") for token in connection[0]]
+    return upgrade and (b"sec-websocket-version", b"13") in headers
 
 
 class _Verdict:
