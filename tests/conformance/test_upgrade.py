@@ -67,6 +67,21 @@ async def test_a_poll_that_waits_is_released_with_a_noop(url: str) -> None:
             await echoes(WebSocket(connection))
 
 
+@pytest.mark.parametrize("said", [b"2probe", b"other!"])
+async def test_a_client_that_breaks_off_while_it_moves_is_no_error_of_the_server(
+    url: str, said: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The answer is for somebody whose next frame has broken the WebSocket already."""
+    async with polling(url) as before:
+        await enter(before)
+        async with raw_websocket(url, target(before)) as connection:
+            no_utf_8 = b"\x81\x81" + bytes(4) + b"\xff"
+            connection.transport.write(b"\x81\x86" + bytes(4) + said + no_utf_8)
+            await closes(connection)
+        await skip_noops(before)
+    assert "Exception in ASGI application" not in caplog.text
+
+
 async def test_polling_works_until_the_last_step(url: str) -> None:
     async with polling(url) as before:
         await enter(before)

@@ -248,6 +248,16 @@ async def test_a_connection_that_is_cut_is_written_nothing_more(io: Server) -> N
     assert ann.writes == []
 
 
+async def test_a_connection_that_breaks_within_a_turn_is_not_tried_again_and_again(io: Server) -> None:
+    """It is known to be broken only in the next turn, and asyncio logs a warning for each write until then."""
+    ann = await _entered(io)
+    ann.cut = True
+    for number in range(10 * MAX_PENDING):
+        socket_of(ann).emit("news", number)
+    await turn()
+    assert ann.writes == []
+
+
 async def test_of_what_was_pending_when_it_was_cut_nothing_is_kept(io: Server) -> None:
     """A broadcast to many who are about to be cut would be held for as long as the turn is."""
     ann = await _entered(io)
@@ -534,6 +544,22 @@ async def test_what_was_read_when_handlers_became_too_many_is_handled_in_order(
             await turn()
     await turn()
     assert ann.heard() == ["431[1]", "432[2]", "433[3]", "434[4]"]
+
+
+async def test_a_client_that_goes_as_handlers_become_too_many_leaves_no_error(
+    io: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of a connection that broke while it was answered comes before what waits for its handlers has begun."""
+    monkeypatch.setattr("iogate.server.connection.MAX_RUNNING", 1)
+    opened = asyncio.Event()
+    io.on("wait", lambda socket: opened.wait())
+    ann = await _entered(io)
+    ann.say('42["wait"]')
+    [reading] = (task for task in io._tasks if "_read_on" in repr(task))
+    ann.go()
+    async with asyncio.timeout(5):
+        await reading
+    opened.set()
 
 
 @pytest.fixture(autouse=True)

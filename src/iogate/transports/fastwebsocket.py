@@ -88,6 +88,8 @@ class FastTransport(WSListener):
         if len(pending) == 1:
             self._server.turn.add(self._write_pending)
         elif len(pending) > MAX_PENDING:
+            if self._ws.underlying_transport.is_closing():
+                self._write = _drop  # It broke in this turn, and asyncio would log each further attempt.
             self._write_pending()
         return True
 
@@ -272,11 +274,10 @@ class FastTransport(WSListener):
     def _hold(self) -> None:
         self._held = True
         self._ws.underlying_transport.pause_reading()
-        self._server.spawn(self._read_on())
+        assert self._connection is not None  # noqa: S101
+        self._server.spawn(self._read_on(self._connection))
 
-    async def _read_on(self) -> None:
-        connection = self._connection
-        assert connection is not None  # noqa: S101
+    async def _read_on(self, connection: Connection) -> None:
         await connection.ready()
         # What had been read when reading was paused comes first.
         for message, binary in self._backlog:

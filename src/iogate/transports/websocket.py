@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from iogate.asgi_types import Message, Receive, Send
 from iogate.errors import ProtocolError
@@ -167,9 +168,9 @@ async def upgrade(connection: Connection, receive: Receive, send: Send) -> None:
                     return
                 if probe.receive((message.get("text") or "").encode()) is Probe.PROBED:
                     polling.upgrading = True
-                    await send({"type": "websocket.send", "text": PROBE_ANSWER.string})
+                    await _try(send, {"type": "websocket.send", "text": PROBE_ANSWER.string})
     except (TimeoutError, ProtocolError):
-        await send({"type": "websocket.close", "code": CLOSE_CODES["parse error"]})
+        await _try(send, {"type": "websocket.close", "code": CLOSE_CODES["parse error"]})
         return
     except asyncio.CancelledError:
         if connection.open:
@@ -181,8 +182,14 @@ async def upgrade(connection: Connection, receive: Receive, send: Send) -> None:
         # The session ended while its client moved, and it polls no more: what it was told last goes here.
         if probe.state is Probe.DONE:
             await WebSocketTransport(connection, send)._drain()
-        await send({"type": "websocket.close", "code": 1000})
+        await _try(send, {"type": "websocket.close", "code": 1000})
         return
     transport = WebSocketTransport(connection, send)
     connection.transport = transport
     await transport.run(receive)
+
+
+async def _try(send: Send, message: Message) -> None:
+    """Send something to a client that may have gone: if it has, the next `receive` tells."""
+    with suppress(Exception):  # Each ASGI server has one of its own for that.
+        await send(message)
