@@ -47,6 +47,15 @@ async def test_the_server_pings_and_a_client_that_answers_stays(transport: str) 
         await echoes(opened)
 
 
+async def test_a_ping_of_the_websocket_itself_is_answered(url: str) -> None:
+    """RFC 6455, section 5.5.2: before it has said who it is, and after."""
+    async with websocket(url) as session:
+        await within(await session.connection.ping(b"one"))
+        await enter(session)
+        await within(await session.connection.ping())
+        await echoes(session)
+
+
 async def test_a_client_that_misses_a_ping_is_closed(transport: str) -> None:
     io = echo_server(ping_interval=0.2, ping_timeout=0.2)
     reasons: asyncio.Queue[str] = asyncio.Queue()

@@ -51,6 +51,7 @@ class Network:
     def __init__(self, io: Server, target: Connection | None = None) -> None:
         self.room = 1_000_000_000  # What the buffer of the socket takes before it says that it is full.
         self.writes: list[bytes] = []
+        self.pongs: list[bytes] = []
         self.closed: list[int] = []
         self.cut = False
         self.reading = True
@@ -78,6 +79,9 @@ class Network:
         if not (self.closed or self.cut):  # picows sees to it that there is one at most.
             self.closed.append(code.value)
 
+    def send_pong(self, message: bytes) -> None:
+        self.pongs.append(message)
+
     def disconnect(self, graceful: bool = True) -> None:
         self.cut = True
 
@@ -96,6 +100,11 @@ class Network:
         """Let the server read these frames at once."""
         for frame in frames:
             self.transport.on_ws_frame(self, Frame(frame.encode()))  # type: ignore[arg-type]
+
+    def say_pings(self, *payloads: bytes) -> None:
+        """Let the server read these pings of the WebSocket at once."""
+        for payload in payloads:
+            self.transport.on_ws_frame(self, Frame(payload, WSMsgType.PING))  # type: ignore[arg-type]
 
     def say_goodbye(self) -> None:
         self.transport.on_ws_frame(self, Frame(b"", WSMsgType.CLOSE))  # type: ignore[arg-type]
@@ -201,6 +210,47 @@ async def test_attachments_follow_their_packet_in_the_same_write(io: Server) -> 
     await turn()
     assert len(ann.writes) == 1
     assert [opcode for opcode, _ in read(ann.writes[0])] == [Opcode.TEXT, Opcode.BINARY, Opcode.BINARY, Opcode.TEXT]
+
+
+# Pongs of the WebSocket.
+
+
+async def test_of_several_pings_in_a_turn_the_last_is_answered(io: Server) -> None:
+    """RFC 6455, section 5.5.3."""
+    ann = await _entered(io)
+    ann.say_pings(b"1", b"2", b"3")
+    await turn()
+    assert ann.pongs == [b"3"]
+    ann.say_pings(b"4")
+    await turn()
+    assert ann.pongs == [b"3", b"4"]
+
+
+async def test_a_client_that_does_not_read_is_kept_no_more_than_one_pong(io: Server) -> None:
+    ann = await _entered(io)
+    ann.fill()
+    for number in range(100):
+        ann.say_pings(b"%d" % number)
+        await turn()
+    assert ann.pongs == []
+    ann.read()
+    await turn()
+    assert ann.pongs == [b"99"]
+
+
+@pytest.mark.parametrize("end", ["by the server", "by the client", "broken"])
+async def test_no_ping_is_answered_after_the_end(io: Server, end: str) -> None:
+    ann = await _entered(io)
+    ann.say_pings(b"1")
+    if end == "by the server":
+        ann.connection.close("server shutting down")
+    elif end == "by the client":
+        ann.say_goodbye()
+    else:
+        ann.cut = True
+    ann.say_pings(b"2")
+    await turn()
+    assert ann.pongs == []
 
 
 # The end.

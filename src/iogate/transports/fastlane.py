@@ -79,7 +79,7 @@ class FastLane(WSProtocol):  # type: ignore[misc]
             auto_ping_idle_timeout=None,
             auto_ping_reply_timeout=None,
             auto_ping_strategy=WSAutoPingStrategy.PING_WHEN_IDLE,
-            enable_auto_pong=True,
+            enable_auto_pong=False,  # It answers every ping at once, also to a client that reads nothing.
             max_frame_size=max_frame,
             extra_headers=None,
             read_buffer_init_size=READ_BUFFER,

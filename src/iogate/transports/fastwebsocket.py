@@ -20,7 +20,8 @@ from iogate.transports.websocket import CLOSE_CODES, TOO_LARGE
 MAX_PENDING = 64
 """Packets that wait for the end of a turn of the event loop; with more, what the client does not take must show."""
 
-TEXT, BINARY, CONTINUATION, CLOSE = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION, WSMsgType.CLOSE
+TEXT, BINARY, CONTINUATION = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION
+CLOSE, PING_FRAME = WSMsgType.CLOSE, WSMsgType.PING
 
 
 class FastTransport(WSListener):
@@ -43,6 +44,7 @@ class FastTransport(WSListener):
         "_handshake",
         "_held",
         "_pending",
+        "_ping",
         "_probe",
         "_probe_timer",
         "_server",
@@ -65,6 +67,7 @@ class FastTransport(WSListener):
         self._fragmented = TEXT
         self._held = False  # Reading waits for handlers to finish.
         self._backlog: list[tuple[bytes, bool]] = []  # What had been read already by then.
+        self._ping: bytes | None = None  # The last one that has not been answered.
         self._close_code = 0
         self._closing = False
         self._write: Callable[[bytes], None] = _drop
@@ -148,6 +151,10 @@ class FastTransport(WSListener):
             connection.receive(frame.get_payload_as_bytes())  # type: ignore[union-attr]
             if connection.busy:  # type: ignore[union-attr]
                 self._hold()
+        elif type_ is PING_FRAME:
+            if self._ping is None:
+                self._server.turn.add(self._write_pong)
+            self._ping = frame.get_payload_as_bytes()
         elif type_ is CLOSE:
             self._closed_by_peer()
         elif type_ is TEXT or type_ is BINARY or type_ is CONTINUATION:
@@ -174,6 +181,7 @@ class FastTransport(WSListener):
     def resume_writing(self) -> None:
         """Send what was kept."""
         self._full = self.congested = False
+        self._write_pong()
         if self._probe is None and not self._closing:
             self.flush()
             self._write_pending()
@@ -199,6 +207,13 @@ class FastTransport(WSListener):
             data = pending[0] if len(pending) == 1 else b"".join(pending)
             pending.clear()
             self._write(data)
+
+    def _write_pong(self) -> None:
+        """Answer the last ping (RFC 6455, section 5.5.3), once a turn; a client that does not read is owed it."""
+        if self._ping is not None and not self._full:
+            if not (self._closing or self._ws.underlying_transport.is_closing()):
+                self._ws.send_pong(self._ping)
+            self._ping = None
 
     def _assemble(self, type_: WSMsgType, frame: WSFrame) -> None:
         """Put a message together that came in several frames, and take it when it is whole."""
