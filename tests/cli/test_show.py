@@ -113,6 +113,10 @@ async def test_a_key_set_behind_a_query_is_read_and_the_query_is_not_told(server
     assert result.exit_code == 0
     assert "hidden" not in result.output
     assert server.count(CONFIGURATION) == 0
+    result = await at_url(token, f"{server.url}/?code=hidden")
+    assert result.exit_code == 2
+    assert f"{server.url}/ is no key set (127.0.0.1 answers with status 404). Give the issuer" in result.stderr
+    assert "hidden" not in result.output
 
 
 @pytest.mark.parametrize(
@@ -287,7 +291,7 @@ def test_revocations_that_cannot_be_read_leave_it_untold(tmp_path: Path) -> None
     path.write_text("this is no database" * 100)
     result = in_app(tmp_path, revoking(path), forge(body()))
     assert (result.exit_code, result.stdout) == (2, "")
-    assert f"the revocations in {path} cannot be read" in result.stderr
+    assert result.stderr.startswith(f"Error: the revocations in {path} cannot be read")
 
 
 @pytest.mark.parametrize(
@@ -362,6 +366,11 @@ OWN = """
 from tests.cli.test_doctor import Own
 
 class Mine(Own):
+    started = False
+
+    def start(self, changed):
+        self.started = True
+
     def end(self, principal):
         return None
 
@@ -386,7 +395,7 @@ io = Server(auth=Mine({}))
         ("exit(0)", "", 2, "It cannot be told: Mine failed: SystemExit: 0"),
         ("...", "AuthUnavailable('no keys')", 2, "Error: it is not ready, and a server would not start: no keys\n"),
         ("...", "TimeoutError()", 2, "Error: Mine is not ready after 30 seconds: a server would not start\n"),
-        ("...", "ValueError('odd')", 2, "Error: Mine cannot be started: ValueError: odd"),
+        ("...", "ValueError('odd\x1b')", 2, "Error: Mine cannot be started: ValueError: odd\\x1b"),
     ],
 )
 def test_a_gatekeeper_of_the_application(verify: str, ready: str, code: int, says: str, tmp_path: Path) -> None:
@@ -399,6 +408,23 @@ def test_a_gatekeeper_of_the_application(verify: str, ready: str, code: int, say
         if not ready:
             assert checks(result)["rules"][0] == "not checked"
             assert ('"sub": "alice"' in result.stdout) == (token != "opaque-and-long-enough-to-be-seen")
+
+
+def test_what_was_started_is_stopped(tmp_path: Path) -> None:
+    source = (
+        OWN.format("raise InvalidToken", "")
+        + """
+class Store(MemoryRevocations):
+    def close(self):
+        print("closed", io.auth.started, io.auth.stopped)
+
+io.revocations = Store()
+"""
+    )
+    for ready, code in (("", 1), ("ValueError()", 2)):
+        result = in_app(tmp_path, f"from iogate.errors import *\n{source.replace('Mine()', f'Mine({ready})')}", "a.b.c")
+        assert result.exit_code == code
+        assert "closed True True\n" in result.stdout
 
 
 # The verdict is that of the gate.
@@ -445,7 +471,7 @@ def altered(token: str, how: str) -> str:
 @given(
     st.sampled_from(sorted(GUARDS)),
     claims,
-    st.sets(st.sampled_from(sorted(FITTING)), max_size=1),
+    st.sets(st.sampled_from(["typ", *FITTING]), max_size=1),
     headers,
     st.sampled_from(["", "", "", "", "cut", "unsigned", "twice"]),
     st.sampled_from([SECRET, SECRET, SECRET, "another" * 8]),
@@ -453,13 +479,15 @@ def altered(token: str, how: str) -> str:
 @example("STRICT", {}, set(), {}, "", SECRET)
 @example("STRICT", {"iss": []}, set(), {}, "", SECRET)
 @example("PROFILE", {}, set(), {"typ": "at+jwt"}, "", SECRET)
+@example("PROFILE", {}, {"typ"}, {}, "", SECRET)
 @example("LAX", {"at_hash": "x"}, {"exp"}, {}, "", SECRET)
 def test_it_accepts_what_the_gate_accepts_for_whatever_token(
     name: str, more: dict[str, Any], less: set[str], header: dict[str, Any], how: str, secret: str
 ) -> None:
     """The exit code and the reason are the verifier's; and a rule says no if and only if the verifier does."""
     body = {claim: value for claim, value in (FITTING | more).items() if claim not in less}
-    token = altered(forge(body, {"alg": "HS256", "typ": "JWT"} | header, secret), how)
+    head = {member: value for member, value in ({"alg": "HS256", "typ": "JWT"} | header).items() if member not in less}
+    token = altered(forge(body, head, secret), how)
     try:
         GUARDS[name].verify(token)
         reason = ""
@@ -503,6 +531,22 @@ async def test_the_exit_code_of_the_process_with_each_option(server: KeyServer, 
             assert "\x1b" not in run.output
             assert token.split(".")[2] not in run.output
             assert ("Accepted: " in run.output) == (code == 0)
+
+
+async def test_what_goes_into_the_log_is_printed_once_and_escaped(tmp_path: Path) -> None:
+    """Also where the application has set its log up, for which terminals have nothing to fear from it."""
+    (tmp_path / "chat.py").write_text(
+        "import logging\nfrom iogate import *\nlogging.basicConfig()\nlogging.getLogger('iogate').addHandler("
+        "logging.StreamHandler())\ndef key(header, claims):\n    raise ValueError(claims['sub'])\n"
+        "auth = JWTAuth(keys=key, algorithms=['HS256'])"
+    )
+    token = forge(body(sub="\x1b[2J"))
+    async with python(tmp_path, "-m", "iogate", "token", "show", token, "--app", "chat:auth") as run:
+        async with asyncio.timeout(STARTS_WITHIN):
+            assert await run.process.wait() == 2
+        assert "Log\n  the key function failed: ValueError: \\x1b[2J (chat.py, line 6)\n" in run.output
+        assert "\x1b" not in run.output
+        assert "Traceback" not in run.output
 
 
 async def test_what_a_terminal_has_no_letters_for_is_escaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -270,6 +270,17 @@ def test_the_token_may_be_an_argument_or_come_from_standard_input() -> None:
         assert '"sub": "alice"' in result.stdout
 
 
+def test_a_secret_goes_with_the_algorithms_that_it_is_long_enough_for() -> None:
+    token = forge({"sub": "a", "exp": SYSTEM.wall() + 60}, {"alg": "HS512"}, digest="sha512")
+    assert show(token).exit_code == 0
+    result = iogate("show", token, "--secret-env", "JWT_SECRET", JWT_SECRET=SECRET[:50])
+    assert result.exit_code == 1
+    assert "accepted: HS256, HS384)" in checks(result)["algorithm"][1]
+    result = iogate("show", token, "--secret-env", "JWT_SECRET", JWT_SECRET=SECRET[:20])
+    assert result.exit_code == 2
+    assert "secret has 20 bytes, HS256 needs 32 or more" in result.stderr
+
+
 def test_without_a_key_nothing_can_be_told() -> None:
     for claims in ({"sub": "mallory", "exp": SYSTEM.wall() + 60}, {"sub": "mallory", "exp": 5}):
         result = show(forge(claims, secret="nobody-knows"), key=False)

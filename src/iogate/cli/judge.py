@@ -18,6 +18,7 @@ from iogate.auth import Auth, JWTAuth, Principal
 from iogate.auth.keys import ALGORITHMS, load_public_key
 from iogate.cli.checks.keys import quiet, read
 from iogate.cli.target import Misconfigured, Target, load, place, what
+from iogate.cli.terminal import safe
 from iogate.errors import AuthTimeout, AuthUnavailable, ConfigurationError, Refused, RevokedToken
 from iogate.keys import Discovery, KeySetURL
 from iogate.keys.fetch import Network
@@ -33,6 +34,9 @@ class CannotTell(click.ClickException):
     """There is nobody to judge the token. The text tells why, and what to write instead."""
 
     exit_code = 2
+
+    def __init__(self, message: str) -> None:
+        super().__init__("\n".join(map(safe, message.split("\n"))))
 
 
 class Verdict(NamedTuple):
@@ -73,7 +77,7 @@ class Judge(NamedTuple):
 
     async def verdict(self, token: str) -> Verdict:
         """Return what the gate says of a token."""
-        with _heard() as log:
+        with Heard() as log:
             try:
                 principal: Any = await proven(token, self.auth, self.revocations)
             except (AuthUnavailable, AuthTimeout) as error:
@@ -203,7 +207,7 @@ def _for_the_command_line(error: object) -> str:
     return re.sub(r"\b(?:keys|jwks_url)= needs issuer=", "a key set needs --issuer", text)
 
 
-class _heard(logging.Handler):  # noqa: N801
+class Heard(logging.Handler):
     """Collect what iogate logs, in place of the log: the texts of strangers in it are not for a terminal."""
 
     def __init__(self) -> None:
@@ -212,15 +216,15 @@ class _heard(logging.Handler):  # noqa: N801
         self._logger = logging.getLogger("iogate")
 
     def __enter__(self) -> list[str]:
-        self._propagates, self._logger.propagate = self._logger.propagate, False
-        self._logger.addHandler(self)
+        self._before = self._logger.propagate, self._logger.handlers
+        self._logger.propagate, self._logger.handlers = False, [self]
         return self._lines
 
     def __exit__(self, *error: object) -> None:
-        self._logger.removeHandler(self)
-        self._logger.propagate = self._propagates
+        self._logger.propagate, self._logger.handlers = self._before
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Note what is logged, and of an exception a line."""
         error = record.exc_info[1] if record.exc_info else None
         more = f": {what(error)}{place(error)}" if error is not None else ""
         self._lines.append(f"{record.getMessage()}{more}")

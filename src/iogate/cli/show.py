@@ -14,7 +14,7 @@ from iogate.auth.keys import ALGORITHMS
 from iogate.auth.policy import Policy
 from iogate.cli import keyfile
 from iogate.cli.explain import Explanation, Line, keys_in_words
-from iogate.cli.judge import CannotTell, Judge, Verdict, of_app, of_keys, source_at
+from iogate.cli.judge import CannotTell, Heard, Judge, Verdict, of_app, of_keys, source_at
 from iogate.cli.report import Report
 from iogate.clock import SYSTEM
 from iogate.errors import RevokedToken
@@ -89,7 +89,8 @@ async def _explained(token: str, judge: Judge, verdict: Verdict, now: float) -> 
         explanation.lines.append(Line("not checked", "rules", f"{kind}: how it judges cannot be seen from here"))
     else:
         explanation = Explanation(auth.policy, now)
-        await explanation.of(token, auth)
+        with Heard():  # The verdict has the log of this already.
+            await explanation.of(token, auth)
     if (line := _revoked(judge, verdict)) is not None:
         explanation.lines.append(line)
     return explanation
