@@ -54,3 +54,17 @@ def sources_of(value: object) -> tuple[Source, ...]:
         if source in sources[:index]:
             raise ConfigurationError(f"sources has {source!r} twice: its token would always count as two")
     return sources
+
+
+def types_of(value: object, profile: object, issuers: object, audiences: object) -> list[str]:
+    """Return the accepted `typ`: those that were given, or the one of the profile, if there is one."""
+    types = names("token_types", value, '("JWT", "at+jwt")')
+    if profile is None:
+        return types
+    if profile != "access-token":
+        raise ConfigurationError(f'profile is {profile!r}: write profile="access-token", or leave it out')
+    if issuers is None or audiences is None:
+        raise ConfigurationError('profile="access-token" compares issuer and audience: give both')
+    if types != ["JWT", "at+jwt"]:
+        raise ConfigurationError('profile="access-token" accepts at+jwt alone: leave token_types out')
+    return ["at+jwt"]

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from iogate.auth import jws
-from iogate.auth.arguments import audiences_of, names, one_or_more, seconds, sources_of
+from iogate.auth.arguments import audiences_of, names, one_or_more, seconds, sources_of, types_of
 from iogate.auth.claims import ACCESS_TOKEN_CLAIMS, ID_TOKEN, ClaimRules
 from iogate.auth.interface import Changed, Keys, UserLoader
 from iogate.auth.keyset import Key
@@ -138,20 +138,19 @@ class JWTAuth:
             algorithms,
             issuers,
         )
-        types = names("token_types", token_types, '("JWT", "at+jwt")')
         required = tuple(names("require", require, '("exp", "sub")', empty=True))
         known = issuers if issuers is not None else self.keys.issuers
+        audiences = audiences_of(audience, known)
+        types = types_of(token_types, profile, known, audiences)
         rules = ClaimRules(
             issuers=known,
-            audiences=audiences_of(audience, known),
+            audiences=audiences,
             require=required if profile is None else (*ACCESS_TOKEN_CLAIMS, *required),
             leeway=seconds("leeway", leeway, 0, _MAX_LEEWAY),
             max_age=None if max_age is None else seconds("max_age", max_age, 1),
             max_lifetime=seconds("max_lifetime", max_lifetime, 1),
             id_tokens=ID_TOKEN in types,
         )
-        if profile is not None:
-            types = _profile_types(profile, types, rules)
         if type(max_token_bytes) is not int or not 256 <= max_token_bytes <= _LARGEST_TOKEN:
             raise ConfigurationError(f"max_token_bytes is a number of bytes from 256 to {_LARGEST_TOKEN}")
         if not isinstance(guests, bool):
@@ -340,13 +339,3 @@ def _failing_closed() -> Iterator[None]:
         raise
     except Exception as error:
         raise InvalidToken("checking the token failed unexpectedly") from error
-
-
-def _profile_types(profile: object, types: list[str], rules: ClaimRules) -> list[str]:
-    if profile != "access-token":
-        raise ConfigurationError(f'profile is {profile!r}: write profile="access-token", or leave it out')
-    if rules.issuers is None or rules.audiences is None:
-        raise ConfigurationError('profile="access-token" compares issuer and audience: give both')
-    if types != ["JWT", "at+jwt"]:
-        raise ConfigurationError('profile="access-token" accepts at+jwt alone: leave token_types out')
-    return ["at+jwt"]
