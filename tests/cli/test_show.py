@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -531,6 +532,35 @@ async def test_the_exit_code_of_the_process_with_each_option(server: KeyServer, 
             assert "\x1b" not in run.output
             assert token.split(".")[2] not in run.output
             assert ("Accepted: " in run.output) == (code == 0)
+
+
+@pytest.mark.parametrize(("size", "code"), [(0, 0), (4094, 1), (4095, 2), (5000, 2)])
+async def test_at_a_terminal_the_token_is_asked_for_and_not_shown(size: int, code: int, tmp_path: Path) -> None:
+    """It hands over no more than 4095 bytes of a line: half of a token must not be taken for a bad one."""
+    token = "a" * size or forge(body())
+    master, terminal = os.openpty()
+    command = (sys.executable, "-m", "iogate", "token", "show", "--secret-env", "KEY")
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=terminal,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+            env={**os.environ, "KEY": SECRET},
+        )
+        assert process.stderr is not None
+        async with asyncio.timeout(STARTS_WITHIN):
+            asked = await process.stderr.readuntil(b": ")
+            os.write(master, f"{token}\n".encode())
+            output, errors = await process.communicate()
+    finally:
+        os.close(master)
+        os.close(terminal)
+    assert b"Token (it is not shown)" in asked
+    assert process.returncode == code, output + errors
+    assert (b"put the token in a file, and add < FILE" in errors) == (code == 2)
+    assert token.encode()[-30:] not in output + errors
 
 
 async def test_what_goes_into_the_log_is_printed_once_and_escaped(tmp_path: Path) -> None:

@@ -28,7 +28,8 @@ from iogate.keys.refreshed import Refreshed
 _T = TypeVar("_T")
 
 _INSTEAD = {
-    "algorithm": "a token signed with an accepted one: algorithms= has those of the issuer, and follows no token",
+    "algorithm": "a token signed with an accepted one; or, if the issuer itself has gone over to another, that one in"
+    " algorithms=",
     "type": "an access token, whose typ is one of these",
     "required": "an issuer that writes all of them; or require= without it",
     "use": "the access token, in the client",

@@ -26,6 +26,8 @@ _SOURCES = ("app", "url", "secret_env", "key_file")
 _RULES_OPTIONS = ("algorithm", "issuer", "audience")
 _RULES = ClaimRules(require=("exp", "sub"))
 _MAX_INPUT = 1 << 20
+_MAX_LINE = 4095
+"""Bytes of a line that a terminal hands over (on Linux); what is beyond them is lost, and nobody is told."""
 
 _secret_env = click.option("--secret-env", metavar="NAME", help="The environment variable that holds the secret.")
 _key_file = click.option(
@@ -138,11 +140,19 @@ def _read(text: str) -> str:
         stream = getattr(sys.stdin, "buffer", None)
         if stream is None:
             raise click.UsageError("there is no standard input: give TOKEN")
-        if sys.stdin.isatty():
-            click.echo("Paste the token, then press Enter and Ctrl-D.", err=True)
-        text = stream.read(_MAX_INPUT).decode("utf-8", "replace")
+        text = _ask() if sys.stdin.isatty() else stream.read(_MAX_INPUT).decode("utf-8", "replace")
     text = text.strip()
     return text[7:].lstrip() if text[:7].lower() == "bearer " else text
+
+
+def _ask() -> str:
+    """Ask for the token at a terminal, which does not show it."""
+    text: str = click.prompt("Token (it is not shown)", hide_input=True, err=True)
+    if len(text) >= _MAX_LINE:
+        raise click.UsageError(
+            f"a terminal cuts lines off after {_MAX_LINE} bytes: put the token in a file, and add < FILE"
+        )
+    return text
 
 
 def _option(name: str) -> str:
