@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from iogate import Server
+from iogate.server.connection import Connection
 from tests.conformance.conftest import echo_server
 from tests.conformance.wire import (
     Closed,
@@ -47,6 +48,7 @@ async def test_the_server_pings_and_a_client_that_answers_stays(transport: str) 
         await echoes(opened)
 
 
+@pytest.mark.usefixtures("lane")
 async def test_a_ping_of_the_websocket_itself_is_answered(url: str) -> None:
     """RFC 6455, section 5.5.2: before it has said who it is, and after."""
     async with websocket(url) as session:
@@ -251,3 +253,20 @@ async def test_a_poll_that_is_cancelled_by_the_client_closes_the_session(io: Ser
         await writer.wait_closed()
         assert await within(reasons.get()) in {"transport close", "transport error"}
         assert gone(await within(opened.get()))
+
+
+@pytest.mark.usefixtures("lane")
+async def test_an_error_of_the_server_itself_ends_one_session_and_is_in_the_log(
+    url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(connection: Connection, frame: bytes) -> None:
+        raise LookupError("something that nobody has foreseen")
+
+    monkeypatch.setattr(Connection, "_control", broken)
+    async with websocket(url) as bad, websocket(url) as good:
+        await enter(good)
+        await bad.send("3")
+        await ends(bad)
+        await echoes(good)
+    assert "something that nobody has foreseen" in caplog.text
+    assert "Traceback" in caplog.text

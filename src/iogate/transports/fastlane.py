@@ -10,10 +10,11 @@ import asyncio
 import copy
 import logging
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from picows import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
+from picows import WSProtocolError, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-defined]
 from uvicorn.middleware.message_logger import MessageLoggerMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
@@ -37,14 +38,22 @@ READ_BUFFER = 2048
 _CONNECTION = re.compile(rb"(\r\nconnection:)[^\r\n]*", re.IGNORECASE)
 
 
-class _Silent(logging.LoggerAdapter[logging.Logger]):
-    """The logger of picows: what peers do wrong is no error of ours, and of a `Logger` it would make one each time."""
+class _Reticent(logging.LoggerAdapter[logging.Logger]):
+    """The logger of picows. What peers do wrong is no error of ours; of what is one, picows speaks to nobody else.
+
+    It is no `Logger`, for of such picows makes another for each connection.
+    """
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802
-        return False
+        return level >= logging.ERROR
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        error = sys.exception()
+        if level >= logging.ERROR and error is not None and not isinstance(error, WSProtocolError):
+            self.logger.error("a WebSocket is closed: it could not be served", exc_info=error)
 
 
-_SILENT = _Silent(logging.getLogger("iogate"))
+_RETICENT = _Reticent(logging.getLogger("iogate"))
 _uvicorn = logging.getLogger("uvicorn.error")
 
 
@@ -72,7 +81,7 @@ class FastLane(WSProtocol):  # type: ignore[misc]
             ws_path=None,
             is_client_side=False,
             ws_listener_factory=self._verdict.listener,
-            logger=_SILENT,
+            logger=_RETICENT,
             disconnect_on_exception=True,
             websocket_handshake_timeout=HANDSHAKE_TIMEOUT,
             enable_auto_ping=False,
