@@ -51,8 +51,8 @@ async def test_an_idle_socket_whose_token_ends(
     async with scene(place, transport) as (mallory, _):
         token = place.token(exp=place.ago(-60))
         await enters(mallory, token)
-        await trick(place, mallory, token)
         place.clock.set_wall(place.clock.wall() - back)
+        await trick(place, mallory, token)
         await advance(place.io, 59.875)
         assert len(place.io.connections) == 2
         await advance(place.io, 0.125)
@@ -233,7 +233,7 @@ async def test_a_refresh_that_narrows_scopes_while_its_client_does_not_read(tran
         socket = await place.socket(namespace or "/")
         socket.join("mods", scopes="moderate")
         deaf = Deaf(mallory, socket)
-        waiting = await deaf.is_sent("mods")
+        waiting = await deaf.is_sent(socket.id if namespace else "mods")
         await mallory.send(authenticate(place.token(iat=place.ago(5))))
         await until(lambda: place.refreshed)
         deaf.reads()
