@@ -123,11 +123,11 @@ def in_band(way: str) -> dict[str, Any]:
 
 
 async def asks(client: Session, way: str, token: str) -> None:
-    """Come to the gate by CONNECT with a token, or by `authenticate` after one without."""
+    """Come to the gate by CONNECT with a token, by `authenticate` after one without, or to refresh what there is."""
     if way == "authenticate":
         await client.send("40")
         assert str(await within(client.receive())).startswith('40{"sid":')
-    await client.send(authenticate(token) if way == "authenticate" else connect(token))
+    await client.send(connect(token) if way == "CONNECT" else authenticate(token))
 
 
 async def answer(client: Session, way: str) -> Any:
