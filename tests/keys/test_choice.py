@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import ssl
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from iogate import ConfigurationError, Discovery, InvalidToken, JWTAuth, KeySetURL
 from iogate.auth.jws import split
 from iogate.keys import choose
-from tests.auth.tokens import SECRET, public_pem, rsa_key
+from tests.auth.tokens import SECRET, public_pem, rsa_key, sign, with_header
 from tests.keys.support import ALGORITHMS, Issuer, jwk
 
 ISSUER = "https://id.example.com"
@@ -127,3 +128,29 @@ def test_an_issuer_that_is_discovered_need_not_be_repeated() -> None:
 def test_what_may_be_a_secret_in_an_address_is_not_shown() -> None:
     keys = KeySetURL("https://id.example.com/keys?access_key=hunter2")
     assert repr(keys) == "KeySetURL('https://id.example.com/keys')"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"secret": SECRET, "algorithms": ["HS256"]},
+        {"public_key": public_pem(rsa_key()), "algorithms": ["RS256"]},
+    ],
+    ids=["secret", "public key"],
+)
+async def test_one_key_is_for_every_token_whatever_it_calls_its_key(settings: dict[str, Any]) -> None:
+    """It does not change, so that nothing is removed, and it is nobody's by name."""
+    auth = JWTAuth(**settings)
+    (algorithm,) = settings["algorithms"]
+    key = sign(algorithm, rsa_key(), kid="any") if algorithm == "RS256" else with_header(kid="any")
+    assert list(auth.keys.find(split(key), algorithm).verifiers) == [algorithm]  # type: ignore[union-attr]
+    assert auth.keys.issuers is None
+    assert repr(auth.keys) == "<one key>"
+
+
+def test_what_is_fetched_can_be_asked_how() -> None:
+    """`iogate doctor` tells what is wrong with it, before and after the first reading."""
+    context = ssl.create_default_context()
+    keys = KeySetURL(ISSUER, network="private", ssl_context=context)
+    assert (keys.network, keys.ssl_context) == ("private", context)
+    assert (keys.keys, keys.trouble) == (None, "it has not answered yet")
