@@ -12,6 +12,7 @@ PORT ?= 3000
 ARGS ?=
 SECONDS ?= 30
 TARGETS ?=
+SEED ?= 0
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -35,6 +36,7 @@ help: ## Say what can be made
 	@echo "  PORT=3000           where the demo listens"
 	@echo "  ARGS='-k polling'   more arguments, for pytest or the benchmarks"
 	@echo "  SECONDS=600 TARGETS='token claims'   how long to fuzz, and what"
+	@echo "  SEED=7              fuzz as the last time with that seed"
 
 demo: $(VENV)/.demo examples/chat/node_modules/.installed ## Serve the chat demo on http://localhost:3000
 	@trap : INT TERM; PORT=$(PORT) $(VENV)/bin/iogate run examples.chat.app:app --host $(HOST) --port $(PORT) \
@@ -49,8 +51,8 @@ check: $(VENV)/.dev ## Lint, check the format, the types and the layers
 	@$(PY) -m mypy src tests examples benchmarks fuzz
 	@$(VENV)/bin/lint-imports
 
-fuzz: $(VENV)/.fuzz ## Let a machine make up what strangers send, SECONDS for each parser
-	@$(PY) -m fuzz --seconds $(SECONDS) $(TARGETS)
+fuzz: $(VENV)/.fuzz ## Let a machine make up what strangers send, SECONDS for each parser and for a live server
+	@$(PY) -m fuzz --seconds $(SECONDS) --seed $(SEED) $(TARGETS)
 
 format: $(VENV)/.dev ## Put the code into shape
 	@$(PY) -m ruff check --fix .
