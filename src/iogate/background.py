@@ -1,0 +1,78 @@
+"""An event loop on a thread of its own, for servers whose own code runs on threads.
+
+There is one a process. It is made when it is first asked for, and again in a child that was forked off: a thread does
+not go along there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_lock = threading.Lock()
+_loop: asyncio.AbstractEventLoop | None = None
+_thread: threading.Thread | None = None
+
+
+def loop() -> asyncio.AbstractEventLoop:
+    """Return the event loop."""
+    global _loop, _thread
+    with _lock:
+        if _loop is None:
+            _loop = asyncio.new_event_loop()
+            _thread = threading.Thread(target=_loop.run_forever, name="iogate", daemon=True)
+            _thread.start()
+        return _loop
+
+
+def run(work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+    """Run a coroutine on the event loop, and return its result, or raise what it raises.
+
+    Args:
+        work: the coroutine.
+        timeout: seconds after which it is cancelled; None waits as long as it takes.
+
+    Raises:
+        TimeoutError: it took longer.
+        RuntimeError: this is the thread of the event loop, which would wait for itself.
+    """
+    if threading.current_thread() is _thread:
+        work.close()
+        raise RuntimeError("this would wait for itself: on the event loop of the gate, await instead")
+    running = asyncio.run_coroutine_threadsafe(work, loop())
+    try:
+        return running.result(timeout)
+    except TimeoutError:
+        running.cancel()
+        raise
+
+
+def call(function: Callable[..., T], *args: Any) -> T:
+    """Call a function on the event loop, and return its result, or raise what it raises. On that thread, call it."""
+    if threading.current_thread() is _thread:
+        return function(*args)
+    result: Future[T] = Future()
+
+    def called() -> None:
+        try:
+            result.set_result(function(*args))
+        except BaseException as error:
+            result.set_exception(error)
+
+    loop().call_soon_threadsafe(called)
+    return result.result()
+
+
+def _forget() -> None:
+    global _loop, _thread, _lock
+    _lock, _loop, _thread = threading.Lock(), None, None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
