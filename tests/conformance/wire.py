@@ -168,7 +168,7 @@ async def raw_websocket(
         max_size=None,
         ping_interval=None,
         proxy=None,
-        close_timeout=1,
+        close_timeout=0.2,
     ) as connection:
         yield connection
 

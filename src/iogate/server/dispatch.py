@@ -75,7 +75,7 @@ def dispatch(socket: Socket, data: list[Any], ack_id: int | None) -> None:
         return
     args = [socket, *data] if catch_all else [socket, *data[1:]]
     if handler.scopes and not handler.scopes <= socket.scopes:
-        _forbid(socket, data[0], ack_id, handler.scopes)
+        _acknowledge(socket, ack_id, forbid(socket, data[0], handler.scopes))
     elif not handler.takes(len(args)):
         _acknowledge(socket, ack_id, BAD_ARGUMENTS)
     else:
@@ -217,15 +217,16 @@ class _Forbidden(InsufficientScope):
         self.event = event
 
 
-def _forbid(socket: Socket, event: str, ack_id: int | None, required: frozenset[str]) -> None:
+def forbid(socket: Socket, event: str, required: frozenset[str]) -> dict[str, Any]:
+    """Tell a client that its token does not allow an event, and return what the acknowledgement is to say."""
     notice = {"event": event, "code": InsufficientScope.code, "required": sorted(required)}
     socket.connection.tell(socket.namespace.name, "forbidden", notice)
-    _acknowledge(socket, ack_id, {"error": notice})
+    return {"error": notice}
 
 
 def _failed(socket: Socket, ack_id: int | None, error: BaseException) -> None:
     if isinstance(error, _Forbidden):
-        _forbid(socket, error.event, ack_id, frozenset(error.required))
+        _acknowledge(socket, ack_id, forbid(socket, error.event, frozenset(error.required)))
         return
     if isinstance(error, Refused):
         _acknowledge(socket, ack_id, {"error": error.payload()})

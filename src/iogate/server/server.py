@@ -299,6 +299,13 @@ class Server(Registers, Emitter):
 
     def open(self, handshake: Handshake) -> Connection:
         """Begin a session, and its deadlines; `Connection.begin` then gives it its transport."""
+        connection = Connection(self, secrets.token_urlsafe(15), handshake)
+        self.take(connection)
+        self._ping_due.start(connection)
+        return connection
+
+    def take(self, connection: Connection) -> None:
+        """Begin the deadlines of a session whose pings are somebody else's."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:  # The first one, or the one before has ended, as in one test after another.
             self._loop = loop
@@ -306,12 +313,9 @@ class Server(Registers, Emitter):
                 part.prepare(loop)
             if self.auth is not None:
                 self.auth.start(self._keys_changed)
-        connection = Connection(self, secrets.token_urlsafe(15), handshake)
         self.connections[connection.sid] = connection
         self.identity_due.start(connection)
         self.pending.add(connection)
-        self._ping_due.start(connection)
-        return connection
 
     def transport(self, sid: str) -> Transport | None:
         """Return the transport of a session, or of one that has ended and still has something to fetch."""

@@ -1,0 +1,7 @@
+"""The gate for the Socket.IO servers that people already run: python-socketio and Flask-SocketIO."""
+
+from __future__ import annotations
+
+from iogate.integrations.protection import FlaskProtection, Protection, protect
+
+__all__ = ["FlaskProtection", "Protection", "protect"]

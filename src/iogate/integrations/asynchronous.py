@@ -1,0 +1,83 @@
+"""`socketio.AsyncServer` behind the gate: both run on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from iogate.integrations.engine import EngineTransport
+from iogate.integrations.glue import Glue, current_event
+
+T = TypeVar("T")
+
+
+class AsyncGlue(Glue):
+    """The gate in front of an `AsyncServer`."""
+
+    async def _call(self, name: str, *args: Any) -> Any:
+        return await self._original[name](*args)
+
+    async def _result(self, work: asyncio.Future[Any]) -> Any:
+        return await work
+
+    def at_the_gate(self, function: Callable[..., T], *args: Any) -> T:
+        """Call a function on the event loop of the gate."""
+        return function(*args)
+
+    def finish(self, work: Coroutine[Any, Any, None]) -> Any:
+        """Return what the application gets of a coroutine of the gate."""
+        return work
+
+    async def _end(self, socket: Any) -> None:
+        await socket.close(wait=False, abort=True)
+        self.sio.eio.sockets.pop(socket.sid, None)
+
+    def _transport(self, socket: Any) -> EngineTransport:
+        transport = EngineTransport(self.io, socket, self._end)
+        poll = socket.poll
+
+        async def taken() -> list[Any]:
+            with transport.writer():
+                return transport.taken(await poll())
+
+        socket.poll = taken
+        return transport
+
+    async def engine_connected(self, sid: str, environ: dict[str, Any]) -> Any:
+        """Take a new Engine.IO session."""
+        return self._open(sid, environ) or await self._original["_handle_eio_connect"](sid, environ)
+
+    async def engine_message(self, sid: str, data: Any) -> None:
+        """Take a frame."""
+        for frame in self._read(sid, data):
+            await self._original["_handle_eio_message"](sid, frame)
+
+    async def engine_disconnected(self, sid: str, reason: str) -> None:
+        """Take note of the end of an Engine.IO session."""
+        await self._original["_handle_eio_disconnect"](sid, reason)
+        self._close(sid)
+
+    async def send_packet(self, sid: str, packet: Any) -> None:
+        """Stand in for `_send_packet`."""
+        if self._lets_out(sid, packet):
+            await self._original["_send_packet"](sid, packet)
+
+    async def send_eio_packet(self, sid: str, packet: Any) -> None:
+        """Stand in for `_send_eio_packet`."""
+        self._put(sid, packet)
+
+    async def trigger_event(self, event: str, namespace: str, *args: Any) -> Any:
+        """Stand in for `_trigger_event`."""
+        current_event.set(event)
+        return await self._original["_trigger_event"](event, namespace, *args)
+
+    async def disconnect(self, sid: str, namespace: str | None = None, ignore_queue: bool = False) -> None:
+        """Stand in for the method of that name."""
+        self._refuse_if_undecided(sid, namespace)
+        await self._original["disconnect"](sid, namespace, ignore_queue)
+
+    async def shutdown(self) -> None:
+        """Stand in for the method of that name."""
+        await self.io.shutdown()
+        await self._original["shutdown"]()

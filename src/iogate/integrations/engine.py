@@ -1,0 +1,191 @@
+"""The Engine.IO of python-engineio as the transport of a session."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from engineio.packet import CLOSE, MESSAGE
+from engineio.packet import Packet as EnginePacket
+
+from iogate.protocol.engineio.packets import Encoded
+from iogate.server.handshake import Handshake, parse_query
+from iogate.server.server import Server
+
+End = Callable[[Any], Coroutine[Any, Any, None]]
+
+
+class EngineTransport:
+    """The queue of an Engine.IO socket: what goes in, and what its writer takes out, comes through here.
+
+    The writer of a threaded server is another thread, and so is who emits there: hence the lock.
+
+    Args:
+        server: iogate's server.
+        socket: the Engine.IO socket.
+        end: ends it, without waiting for what is queued.
+    """
+
+    __slots__ = ("_end", "_leaving", "_loop", "_sent", "_server", "_socket", "_taken", "_writing", "lock")
+
+    name = "engineio"
+    upgradable = False
+    writable = True
+    congested = False
+
+    def __init__(self, server: Server, socket: Any, end: End) -> None:
+        self._server = server
+        self._socket = socket
+        self._end = end
+        self.lock = threading.RLock()
+        self._taken: Taken | None = None
+        self._leaving = False
+        self._writing = False
+        self._loop = asyncio.get_running_loop()
+        self._sent = asyncio.Event()
+
+    # The other server's side.
+
+    def put(self, packet: Any, condition: Callable[[Any], bool]) -> None:
+        """Queue a packet of the other server, if it may go out: nothing can change that in between."""
+        with self.lock:
+            if condition(packet):
+                self._socket.queue.put_nowait(packet)
+
+    @contextmanager
+    def writer(self) -> Iterator[None]:
+        """Take note that somebody waits for what there is to write: a WebSocket always does, polling not."""
+        self._writing = True
+        try:
+            yield
+        except BaseException:
+            self._writing = False
+            raise
+
+    def taken(self, packets: list[Any]) -> list[Any]:
+        """Return what the writer has taken from the queue, in a way that can still be dropped while it writes."""
+        if not packets:
+            self._writing = False
+            return packets
+        self._taken = Taken(packets, self._written)
+        return self._taken
+
+    def drop(self, namespace: str | None = None) -> None:
+        """Drop what has not been written yet: all of it, or what is of a namespace."""
+        queue, waiting = self._socket.queue, []
+        with self.lock:
+            if self._taken is not None:
+                self._taken.drop(namespace)
+            while not queue.empty():
+                waiting.append(queue.get_nowait())
+                queue.task_done()
+            for packet in kept(waiting, namespace):
+                queue.put_nowait(packet)
+
+    def _written(self) -> None:
+        self._writing = False
+        if self._leaving and self._socket.queue.qsize() <= 1:  # The mark at which a writer stops stays in the queue.
+            self._loop.call_soon_threadsafe(self._finish)
+
+    def _finish(self) -> None:
+        self._server.linger_due.stop(self)
+        self._sent.set()
+        self._server.spawn(self._end(self._socket))
+
+    # What a connection asks for.
+
+    def write(self, packet: Encoded) -> bool:
+        """Queue a packet of the gate."""
+        with self.lock:
+            for data in (packet.string[1:], *packet.attachments):
+                self._socket.queue.put_nowait(EnginePacket(MESSAGE, data))
+        return True
+
+    def flush(self) -> None:
+        """Do nothing: there is a writer."""
+
+    def close(self, reason: str) -> None:
+        """Send the rest and a close packet; a client that does not take it within `LINGER` seconds is cut off."""
+        self._server.linger_due.start(self)
+        with self.lock:
+            self._leaving = True
+            self._socket.queue.put_nowait(EnginePacket(CLOSE))
+            self._socket.queue.put_nowait(None)
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self._server.linger_due.stop(self)
+        self.drop()
+        self._socket.queue.put_nowait(None)
+        self._finish()
+
+    async def closed(self) -> None:
+        """Return when the close packet has been written, if somebody is there to write it."""
+        if self._writing:
+            await self._sent.wait()
+
+
+class Taken(list[Any]):
+    """Packets that a writer has taken, and writes one by one."""
+
+    def __init__(self, packets: list[Any], written: Callable[[], None]) -> None:
+        super().__init__(packets)
+        self._left: list[Any] = []
+        self._written = written
+
+    def drop(self, namespace: str | None) -> None:
+        """Drop those that have not been written yet."""
+        self._left = kept(self._left, namespace)
+
+    def __iter__(self) -> Iterator[Any]:
+        self._left = list(super().__iter__())
+        while self._left:
+            yield self._left.pop(0)
+        self._written()
+
+
+def kept(packets: list[Any], namespace: str | None) -> list[Any]:
+    """Return what is not of a namespace; with None, what is of no namespace at all."""
+    left, dropping = [], False
+    for packet in packets:
+        if packet is None or packet.packet_type != MESSAGE:
+            left.append(packet)
+            continue
+        if isinstance(packet.data, str):  # Attachments follow the text that they belong to.
+            dropping = namespace in {None, namespace_of(packet.data)}
+        if not dropping:
+            left.append(packet)
+    return left
+
+
+def namespace_of(text: str) -> str:
+    """Return the namespace of a packet of Socket.IO from its text frame, without decoding it."""
+    start = 1
+    while text[start : start + 1].isdigit() or text[start : start + 1] == "-":  # How many attachments it has.
+        start += 1
+    if text[start : start + 1] != "/":
+        return "/"
+    end = text.find(",", start)
+    return text[start:end] if end >= 0 else text[start:]
+
+
+def handshake_of(environ: dict[str, Any]) -> Handshake:
+    """Return the request that opened an Engine.IO session.
+
+    Raises:
+        ValueError: it has too many parameters.
+    """
+    query = parse_query(environ.get("QUERY_STRING", "").encode("latin-1"))
+    scope = environ.get("asgi.scope")
+    if scope is not None:
+        return Handshake.of_scope(scope, query)
+    headers = [
+        (name.removeprefix("HTTP_").replace("_", "-").lower().encode(), value.encode("latin-1"))
+        for name, value in environ.items()
+        if name.startswith("HTTP_") and isinstance(value, str)
+    ]
+    secure = environ.get("wsgi.url_scheme") in {"https", "wss"}
+    return Handshake(headers, query, environ.get("PATH_INFO", "/"), environ.get("REMOTE_ADDR"), secure=secure)

@@ -1,0 +1,262 @@
+"""What puts the gate in front of a server of python-socketio, whichever kind it is.
+
+The server keeps its handlers, rooms, sessions and its manager. Its Engine.IO hands every packet to a `Session` first;
+its own way of letting a client in (`_handle_connect`, with the application's connect handler) runs as middleware of
+the gate; and what it sends goes out only to who has been let in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from socketio.packet import CONNECT, CONNECT_ERROR, DISCONNECT
+
+from iogate.errors import AuthError
+from iogate.integrations.engine import EngineTransport, handshake_of
+from iogate.integrations.layout import SIGNATURES
+from iogate.integrations.session import Decision, Session
+from iogate.server.server import Server
+from iogate.server.socket import Socket
+
+T = TypeVar("T")
+
+current_event: contextvars.ContextVar[str] = contextvars.ContextVar("iogate_event")
+"""The event that is being handled."""
+_ids: contextvars.ContextVar[list[str]] = contextvars.ContextVar("iogate_ids")
+"""The id that the next socket of python-socketio is to have: the one that it has at the gate."""
+
+
+class Glue(ABC):
+    """The gate in front of a server.
+
+    Args:
+        sio: the server.
+        io: iogate's server, whose gate and deadlines are used.
+    """
+
+    def __init__(self, sio: Any, io: Server) -> None:
+        self.sio = sio
+        self.io = io
+        self.sockets: dict[str, Socket] = {}
+        """By their ids, from before the application's connect handler to after its disconnect handler."""
+        self._sessions: dict[str, Session] = {}
+        self._gone: dict[tuple[str, str], asyncio.Event] = {}
+        self._original = {name: getattr(sio, name) for name in SIGNATURES}
+        self._generate_id = sio.eio.generate_id
+        sio.eio.generate_id = self._next_id
+        sio.__iogate__ = self
+        for name in ("_send_packet", "_send_eio_packet", "_trigger_event", "disconnect", "shutdown"):
+            setattr(sio, name, getattr(self, name.lstrip("_")))
+        sio.eio.on("connect", self.engine_connected)
+        sio.eio.on("message", self.engine_message)
+        sio.eio.on("disconnect", self.engine_disconnected)
+        for place in (io, io.of(self._exists)):
+            place.use(self._enter)
+            place.on("connect", self._entered)
+            place.on("disconnect", self._left)
+
+    # How a server of this kind is called, and calls. These are the only differences between the kinds.
+
+    @abstractmethod
+    async def _call(self, name: str, *args: Any) -> Any:
+        """Call an original method of the server, on the event loop of the gate."""
+
+    @abstractmethod
+    async def _result(self, work: asyncio.Future[Any]) -> Any:
+        """Return the result of a call; cancel it, if that can be done, when nobody waits for it any more."""
+
+    @abstractmethod
+    def at_the_gate(self, function: Callable[..., T], *args: Any) -> T:
+        """Call a function on the event loop of the gate, from wherever the server calls."""
+
+    @abstractmethod
+    def finish(self, work: Coroutine[Any, Any, None]) -> Any:
+        """Return what the application gets of a coroutine of the gate: what it awaits, or the result."""
+
+    @abstractmethod
+    async def _end(self, socket: Any) -> None:
+        """End an Engine.IO socket."""
+
+    @abstractmethod
+    def engine_connected(self, sid: str, environ: dict[str, Any]) -> Any:
+        """Take a new Engine.IO session; what is neither None nor True refuses it."""
+
+    @abstractmethod
+    def engine_message(self, sid: str, data: Any) -> Any:
+        """Take a frame."""
+
+    @abstractmethod
+    def engine_disconnected(self, sid: str, reason: str) -> Any:
+        """Take note of the end of an Engine.IO session."""
+
+    @abstractmethod
+    def send_packet(self, sid: str, packet: Any) -> Any:
+        """Stand in for `_send_packet`."""
+
+    @abstractmethod
+    def send_eio_packet(self, sid: str, packet: Any) -> Any:
+        """Stand in for `_send_eio_packet`."""
+
+    @abstractmethod
+    def trigger_event(self, event: str, namespace: str, *args: Any) -> Any:
+        """Stand in for `_trigger_event`."""
+
+    @abstractmethod
+    def disconnect(self, sid: str, namespace: str | None = None, ignore_queue: bool = False) -> Any:
+        """Stand in for the method of that name."""
+
+    @abstractmethod
+    def shutdown(self) -> Any:
+        """Stand in for the method of that name."""
+
+    # What the server's Engine.IO tells. All of it on the event loop of the gate.
+
+    def _open(self, sid: str, environ: dict[str, Any]) -> str | None:
+        """Begin a session; or return why there is none."""
+        try:
+            handshake = handshake_of(environ)
+            handshake.address = self.io.proxies.client(handshake.address, handshake.headers)
+            self.io.pending.check(handshake.address)
+        except AuthError as refusal:
+            return refusal.message
+        except ValueError:
+            return "Bad request"
+        session = Session(self.io, sid, handshake)
+        session.transport = self._transport(self.sio.eio.sockets[sid])
+        self._sessions[sid] = session
+        self.io.take(session)
+        return None
+
+    @abstractmethod
+    def _transport(self, socket: Any) -> EngineTransport: ...
+
+    def _read(self, sid: str, data: object) -> list[str | bytes]:
+        session = self._sessions.get(sid)
+        return [] if session is None else session.read(data)
+
+    def _close(self, sid: str) -> None:
+        session = self._sessions.pop(sid, None)
+        if session is not None:
+            session.close("transport close", abort=True)
+
+    # What the gate asks for, as an application of iogate's.
+
+    def _exists(self, name: str) -> bool:
+        """Say whether the server has a namespace, as its `_handle_connect` does."""
+        sio = self.sio
+        return name in sio.handlers or name in sio.namespace_handlers or sio.namespaces == "*" or name in sio.namespaces
+
+    async def _enter(self, socket: Socket) -> None:
+        """Let the server and the application's connect handler decide on a socket too."""
+        session, name = _session(socket), socket.namespace.name
+        if (gone := self._gone.get((session.sid, name))) is not None:
+            await gone.wait()  # The one before: python-socketio has one socket of a client in a namespace.
+        decision = session.deciding[name] = Decision(socket.id)
+        self.sockets[socket.id] = socket
+        _ids.set([socket.id])
+        work = self._call("_handle_connect", session.sid, name, session.payloads.get(name))
+        decision.work = asyncio.ensure_future(work)
+        try:
+            await self._result(decision.work)
+            if decision.refusal is None and not self.sio.manager.is_connected(socket.id, name):
+                decision.refuse()
+            if decision.refusal is not None:
+                raise decision.refusal
+        finally:
+            # The verdict follows at once: nothing is awaited after the middleware.
+            asyncio.get_running_loop().call_soon(self._settle, session, name, decision)
+
+    def _settle(self, session: Session, name: str, decision: Decision) -> None:
+        """See to it that the server has only sockets that the gate has let in."""
+        if session.deciding.get(name) is decision:
+            del session.deciding[name]
+        socket = session.sockets.get(name)
+        if socket is None or socket.id != decision.socket_id:
+            self.io.spawn(self._clear(session, name, decision))
+
+    async def _clear(self, session: Session, name: str, decision: Decision) -> None:
+        if decision.work is not None:  # Until it has ended the server may still enter the socket.
+            await asyncio.gather(decision.work, return_exceptions=True)
+        try:
+            if self.sio.manager.is_connected(decision.socket_id, name):
+                # The application has heard that it is there, and is to hear that it is not.
+                await self._call("_handle_disconnect", session.sid, name, self.sio.reason.SERVER_DISCONNECT)
+            self.sio.manager.basic_disconnect(decision.socket_id, name)
+        finally:
+            self.sockets.pop(decision.socket_id, None)
+
+    def _entered(self, socket: Socket) -> None:
+        """Send what was kept: its client has been told now that it is let in."""
+        session, name = _session(socket), socket.namespace.name
+        if socket.authenticated and socket.principal.subject:
+            self.sio.manager.basic_enter_room(socket.id, name, f"user:{socket.principal.subject}")
+        with session.transport.lock:  # Nothing may overtake it.
+            decision = session.deciding.pop(name, None)
+            for packet in decision.held if decision is not None else ():
+                session.transport.put(packet, session.lets_out)
+
+    async def _left(self, socket: Socket, reason: str) -> None:
+        session, name = _session(socket), socket.namespace.name
+        gone = self._gone[session.sid, name] = asyncio.Event()
+        try:
+            await self._call("_handle_disconnect", session.sid, name, self._reason(reason))
+        finally:
+            self.sio.manager.basic_disconnect(socket.id, name)
+            self.sockets.pop(socket.id, None)
+            self._gone.pop((session.sid, name), None)
+            gone.set()
+
+    def _reason(self, reason: str) -> str:
+        reasons = self.sio.reason
+        known = {
+            "client namespace disconnect": reasons.CLIENT_DISCONNECT,
+            "transport close": reasons.TRANSPORT_CLOSE,
+        }
+        return str(known.get(reason, reasons.SERVER_DISCONNECT))
+
+    # What the server sends.
+
+    def _lets_out(self, sid: str, packet: Any) -> bool:
+        """Say whether a packet is the server's to send. What is about connecting is the gate's."""
+        session, name = self._sessions.get(sid), packet.namespace or "/"
+        if session is None or packet.packet_type == CONNECT:
+            return False
+        if packet.packet_type not in {CONNECT_ERROR, DISCONNECT}:
+            return True
+        if (decision := session.deciding.get(name)) is not None:
+            decision.refuse(packet.data)
+        elif packet.packet_type == DISCONNECT:
+            self.at_the_gate(self._dismiss, session, name)
+        return False
+
+    def _dismiss(self, session: Session, name: str) -> None:
+        socket = session.sockets.get(name)
+        if socket is not None:
+            session.dismiss(socket, "server namespace disconnect")
+
+    def _put(self, sid: str, packet: Any) -> None:
+        session = self._sessions.get(sid)
+        if session is not None:
+            session.transport.put(packet, session.lets_out)
+
+    def _refuse_if_undecided(self, sid: str, namespace: str | None) -> None:
+        """Take note that the application disconnects somebody in the connect handler."""
+        socket = self.sockets.get(sid)
+        if socket is not None:
+            decision = _session(socket).deciding.get(namespace or "/")
+            if decision is not None and decision.socket_id == sid:
+                decision.refuse()
+
+    def _next_id(self) -> str:
+        ids = _ids.get([])
+        return ids.pop() if ids else str(self._generate_id())
+
+
+def _session(socket: Socket) -> Session:
+    session = socket.connection
+    assert isinstance(session, Session)  # noqa: S101
+    return session

@@ -1,0 +1,72 @@
+"""Which servers the gate can be put in front of. One whose inside is not known is refused: it could fail open."""
+
+from __future__ import annotations
+
+import inspect
+from importlib.metadata import version
+from typing import Any
+
+import socketio
+
+from iogate.errors import ConfigurationError
+
+VERSIONS = ("5.16", "5.17", "5.18")
+"""Of python-socketio: those that the tests run with."""
+
+SIGNATURES = {
+    "_handle_connect": ("eio_sid", "namespace", "data"),
+    "_handle_disconnect": ("eio_sid", "namespace", "reason"),
+    "_handle_eio_connect": ("eio_sid", "environ"),
+    "_handle_eio_message": ("eio_sid", "data"),
+    "_handle_eio_disconnect": ("eio_sid", "reason"),
+    "_send_packet": ("eio_sid", "pkt"),
+    "_send_eio_packet": ("eio_sid", "eio_pkt"),
+    "_trigger_event": ("event", "namespace", "args"),
+    "disconnect": ("sid", "namespace", "ignore_queue"),
+    "shutdown": (),
+}
+"""The methods of a server that are called or stood in for, and what they take."""
+OF_THE_MANAGER = ("basic_enter_room", "basic_disconnect", "is_connected")
+
+
+def check(sio: Any, *, flask_extension: bool) -> bool:
+    """Return whether a server runs its handlers on threads.
+
+    Raises:
+        ConfigurationError: the gate cannot be put in front of it.
+    """
+    if flask_extension and sio is None:
+        raise ConfigurationError("this SocketIO has no server yet: call protect after init_app(app)")
+    if not isinstance(sio, socketio.AsyncServer | socketio.Server):
+        raise ConfigurationError(
+            "protect takes a socketio.AsyncServer, a socketio.Server or a flask_socketio.SocketIO,"
+            f" and not {type(sio).__name__}"
+        )
+    found = version("python-socketio")
+    if not found.startswith(tuple(f"{known}." for known in VERSIONS)):
+        raise ConfigurationError(
+            f"python-socketio {found} is not one of the versions whose inside is known ({', '.join(VERSIONS)}): what"
+            " has changed there could let somebody past the gate. Install one of those, or a newer iogate"
+        )
+    if hasattr(sio, "__iogate__"):
+        raise ConfigurationError("this server is protected already")
+    strange = [name for name, takes in SIGNATURES.items() if _parameters(getattr(sio, name, None)) != takes]
+    strange += [name for name in OF_THE_MANAGER if not callable(getattr(sio.manager, name, None))]
+    if strange:
+        raise ConfigurationError(
+            f"{', '.join(strange)} of this {type(sio).__name__} are not python-socketio's own: the gate would stand"
+            " beside what lets clients in. Call protect before anything else changes the server"
+        )
+    if sio.eio.sockets:
+        raise ConfigurationError("somebody is connected to this server already: call protect before it serves")
+    threaded = isinstance(sio, socketio.Server)
+    if threaded and sio.async_mode != "threading":
+        raise ConfigurationError(
+            f"the gate has an event loop on a thread of its own, which {sio.async_mode} does not know of: use"
+            ' async_mode="threading", or an AsyncServer'
+        )
+    return threaded
+
+
+def _parameters(method: Any) -> tuple[str, ...] | None:
+    return tuple(inspect.signature(method).parameters) if callable(method) else None

@@ -1,0 +1,190 @@
+"""`protect`: one line that puts the gate in front of a server of python-socketio or Flask-SocketIO."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeVar
+
+from iogate.auth import Auth, Principal
+from iogate.clock import SYSTEM, Clock
+from iogate.errors import ConfigurationError, NotAuthenticated
+from iogate.integrations.asynchronous import AsyncGlue
+from iogate.integrations.glue import Glue, current_event
+from iogate.integrations.layout import check
+from iogate.integrations.threaded import ThreadedGlue
+from iogate.revocation import Revocations
+from iogate.server.dispatch import forbid
+from iogate.server.limits import Limits
+from iogate.server.scopes import Scopes, parse_scopes
+from iogate.server.server import Server
+from iogate.server.socket import Socket
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+class Protection:
+    """The gate in front of a server, for the application.
+
+    Args:
+        glue: what holds the two together.
+    """
+
+    def __init__(self, glue: Glue) -> None:
+        self._glue = glue
+
+    def principal(self, sid: str) -> Principal:
+        """Return the verified identity of a client, also in its connect and disconnect handlers.
+
+        Args:
+            sid: the id that handlers get.
+
+        Raises:
+            NotAuthenticated: it has none: it is a guest, or it has gone.
+        """
+        return self._socket(sid).principal
+
+    def user(self, sid: str) -> Any:
+        """Return what `load_user` made of the claims of a client; None if there is no such function, and for a guest.
+
+        Raises:
+            NotAuthenticated: it has gone.
+        """
+        return self._socket(sid).user
+
+    def revoke(self, **what: Any) -> Any:
+        """Revoke tokens, and end the sockets that came with them: see `iogate.Server.revoke` for what can be said.
+
+        In front of an `AsyncServer` it is awaited: `await gate.revoke(subject="ann")`. In front of the others it
+        returns when the revocation holds.
+        """
+        return self._glue.finish(self._glue.io.revoke(**what))
+
+    def requires(self, scopes: Scopes) -> Callable[[Handler], Handler]:
+        """Run an event handler only for clients whose token has these scopes. Others are told `forbidden`.
+
+        Below the decorator that registers it:
+
+            @sio.on("message")
+            @gate.requires("chat:write")
+            async def message(sid, text): ...
+
+        Args:
+            scopes: all that are needed: a name, several with spaces between them, or a list.
+        """
+        needed = parse_scopes(scopes)
+
+        def decorate(handler: Handler) -> Handler:
+            @functools.wraps(handler)
+            def guarded(*args: Any, **kwargs: Any) -> Any:
+                socket = self._caller(args)
+                if socket is None or not needed <= socket.scopes:
+                    return self._forbid(socket, needed)
+                return handler(*args, **kwargs)
+
+            @functools.wraps(handler)
+            async def guarded_async(*args: Any, **kwargs: Any) -> Any:
+                socket = self._caller(args)
+                if socket is None or not needed <= socket.scopes:
+                    return self._forbid(socket, needed)
+                return await handler(*args, **kwargs)
+
+            return guarded_async if asyncio.iscoroutinefunction(handler) else guarded  # type: ignore[return-value]
+
+        return decorate
+
+    def _socket(self, sid: str) -> Socket:
+        try:
+            return self._glue.sockets[sid]
+        except KeyError:
+            raise NotAuthenticated("there is no client with this sid (any more)") from None
+
+    def _caller(self, args: tuple[Any, ...]) -> Socket | None:
+        """Return who sent an event: its id is the first argument of a function, and the second of a method."""
+        sid = next((value for value in args[:2] if isinstance(value, str)), None)
+        return self._glue.sockets.get(sid) if sid is not None else None
+
+    def _forbid(self, socket: Socket | None, needed: frozenset[str]) -> dict[str, Any] | None:
+        return None if socket is None else self._glue.at_the_gate(forbid, socket, current_event.get(""), needed)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {type(self._glue.sio).__name__}>"
+
+
+class FlaskProtection(Protection):
+    """The gate in front of a `flask_socketio.SocketIO`. Who is asked for is who sent the event that is handled."""
+
+    def principal(self, sid: str | None = None) -> Principal:
+        """Return the verified identity of a client, by default of who is being served.
+
+        Raises:
+            NotAuthenticated: it has none: it is a guest, or it has gone.
+        """
+        return super().principal(_served() if sid is None else sid)
+
+    def user(self, sid: str | None = None) -> Any:
+        """Return what `load_user` made of the claims of a client, by default of who is being served."""
+        return super().user(_served() if sid is None else sid)
+
+    def _caller(self, args: tuple[Any, ...]) -> Socket | None:
+        return self._glue.sockets.get(_served())
+
+
+def _served() -> str:
+    import flask
+
+    return str(flask.request.sid)  # type: ignore[attr-defined]  # Flask-SocketIO puts it there.
+
+
+def protect(
+    server: Any,
+    auth: Auth,
+    *,
+    scopes: Mapping[str, Scopes] | None = None,
+    connect_timeout: float = 10.0,
+    limits: Limits | None = None,
+    revocations: Revocations | None = None,
+    trusted_proxies: Collection[str] = (),
+    clock: Clock = SYSTEM,
+) -> Protection:
+    """Let nobody reach a server of python-socketio whose token does not verify. Its handlers stay as they are.
+
+    Args:
+        server: a `socketio.AsyncServer`, a `socketio.Server` with `async_mode="threading"`, or a
+            `flask_socketio.SocketIO` of such, after `init_app`. Nobody may be connected to it yet.
+        auth: what verifies the token of every connection, such as `JWTAuth(...)`.
+        scopes: the scopes that a token must have to be let into a namespace, by its name.
+        connect_timeout: seconds from the opening of a transport to the verdict.
+        limits: how much is borne of clients that have no identity yet, and of one subject.
+        revocations: where revoked tokens are remembered; in memory unless said otherwise.
+        trusted_proxies: networks of proxies whose `X-Forwarded-For` is believed, such as `["10.0.0.0/8"]`.
+        clock: what time is taken from.
+
+    Returns:
+        What tells who a client is, and revokes.
+
+    Raises:
+        ConfigurationError: this cannot be done safely: the server is of another kind or version, or not in order.
+    """
+    flask_extension = type(server).__module__.partition(".")[0] == "flask_socketio"
+    sio = server.server if flask_extension else server
+    threaded = check(sio, flask_extension=flask_extension)
+    if auth is None:
+        raise ConfigurationError("auth is JWTAuth(...): a server that is open to everybody needs no protection")
+    allowed = sio.eio.cors_allowed_origins
+    io = Server(
+        auth=auth,
+        cors_allowed_origins=[allowed] if isinstance(allowed, str) else allowed if isinstance(allowed, list) else (),
+        connect_timeout=connect_timeout,
+        max_payload=sio.eio.max_http_buffer_size,
+        limits=limits,
+        revocations=revocations,
+        trusted_proxies=trusted_proxies,
+        clock=clock,
+    )
+    for name, needed in (scopes or {}).items():
+        io.of(name, scopes=needed)
+    if flask_extension:
+        return FlaskProtection(ThreadedGlue(sio, io))
+    return Protection(ThreadedGlue(sio, io) if threaded else AsyncGlue(sio, io))

@@ -1,0 +1,139 @@
+"""One client of another Socket.IO server, at iogate's gate.
+
+The gate, its deadlines and its answers are those of iogate's own server: a `Session` is a `Connection` whose bytes the
+other server's Engine.IO moves, and whose events the other server's handlers take. Here is what that makes different:
+which frames go on to the other server, and which of its packets may go out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import msgspec
+
+from iogate.errors import Refused
+from iogate.integrations.engine import EngineTransport, namespace_of
+from iogate.protocol.socketio.packets import Packet, PacketType
+from iogate.server.connection import AUTHENTICATE, EVENT, Connection
+from iogate.server.handshake import Handshake
+from iogate.server.server import Server
+from iogate.server.socket import Socket
+
+MAX_HELD = 1000
+"""Packets that are kept for a client while the other server's connect handler decides on it."""
+REJECTED = "Connection rejected by server"
+"""The message of a refusal that has none, as python-socketio words it."""
+
+
+_last = threading.local()
+"""The namespace of the text frame that a thread sent last: the attachments that follow name none."""
+
+
+class Decision(msgspec.Struct, eq=False):
+    """One socket that the other server's connect handler decides on.
+
+    Args:
+        socket_id: its id, there and here.
+        held: the packets that were meant for it meanwhile.
+        refusal: what it was refused with, if it was.
+        work: the call of the handler, and of what the server does around it.
+    """
+
+    socket_id: str
+    held: list[Any] = msgspec.field(default_factory=list)
+    refusal: Refused | None = None
+    work: asyncio.Future[Any] | None = None
+
+    def refuse(self, reason: object = None) -> None:
+        """Take note of a refusal.
+
+        Args:
+            reason: what python-socketio would send: a message, or an object with `message` and perhaps `data`.
+        """
+        details = reason if isinstance(reason, dict) else {"message": reason}
+        message = details.get("message")
+        self.refusal = Refused(message if isinstance(message, str) else REJECTED, data=details.get("data"))
+
+
+class Session(Connection):
+    """One client.
+
+    Args:
+        server: iogate's server, whose gate this is.
+        sid: the id of the Engine.IO session.
+        handshake: the request that opened it.
+    """
+
+    __slots__ = ("deciding", "forwarded", "frames", "payloads")
+
+    transport: EngineTransport
+
+    def __init__(self, server: Server, sid: str, handshake: Handshake) -> None:
+        super().__init__(server, sid, handshake)
+        self.frames: list[str | bytes] = []  # Of the packet that is being read.
+        self.forwarded: list[str | bytes] = []  # What the other server is to read.
+        self.payloads: dict[str, Any] = {}  # Of CONNECT, for the other server's connect handlers.
+        self.deciding: dict[str, Decision] = {}
+
+    # In.
+
+    def read(self, data: object) -> list[str | bytes]:
+        """Take what the other server's Engine.IO has read, and return the frames that it is to handle itself."""
+        if not self.open:
+            return []
+        if not isinstance(data, str | bytes):  # It parses what looks like JSON. No packet of Socket.IO does.
+            self.close("parse error")
+            return []
+        self.frames.append(data)
+        self.receive(b"4" + data.encode() if isinstance(data, str) else data, binary=isinstance(data, bytes))
+        if not self.socketio.waiting:
+            self.frames = []
+        forwarded, self.forwarded = self.forwarded, []
+        return forwarded
+
+    def _choose_direct(self) -> None:
+        """Leave events to the other server."""
+
+    def _handle(self, packet: Packet) -> None:
+        if packet.type is PacketType.CONNECT:
+            self.payloads[packet.namespace] = packet.data
+        of_the_gate = packet.type is EVENT and packet.data[0] == AUTHENTICATE
+        if packet.type in {EVENT, PacketType.ACK} and packet.namespace in self.sockets and not of_the_gate:
+            self.forwarded += self.frames
+        else:
+            super()._handle(packet)
+
+    # Out.
+
+    def lets_out(self, packet: Any) -> bool:
+        """Say whether a packet of the other server, as its Engine.IO has it, may go out now.
+
+        Only who has been let in hears anything. What is meant for somebody who is being decided on is kept.
+        """
+        if isinstance(packet.data, str):
+            _last.namespace = namespace_of(packet.data)
+        if not self.open:
+            return False
+        decision = self.deciding.get(_last.namespace)
+        if decision is None:
+            return _last.namespace in self.sockets
+        if len(decision.held) < MAX_HELD:
+            decision.held.append(packet)
+        else:
+            decision.refuse()
+        return False
+
+    def dismiss(self, socket: Socket, reason: str) -> None:
+        """Send a socket out of its namespace; what was queued for it there is not sent."""
+        name = socket.namespace.name
+        with self.transport.lock:  # What another thread emits comes before all of it, or is not sent.
+            self.transport.drop(name)
+            super().dismiss(socket, reason)
+
+    def expel(self, refusal: Refused, reason: str) -> None:
+        """End the session of somebody who was let in, and tell why. Nothing that was queued before is sent."""
+        with self.transport.lock:
+            self.transport.drop()
+            super().expel(refusal, reason)

@@ -1,0 +1,100 @@
+"""`socketio.Server` behind the gate: handlers run on threads, the gate on an event loop of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from iogate import background
+from iogate.integrations.engine import EngineTransport
+from iogate.integrations.glue import Glue, current_event
+from iogate.server.server import Server
+
+T = TypeVar("T")
+
+MAX_THREADS = 64
+"""Threads on which connect and disconnect handlers run."""
+
+
+class ThreadedGlue(Glue):
+    """The gate in front of a `Server`.
+
+    Args:
+        sio: the server.
+        io: iogate's server, whose gate and deadlines are used.
+    """
+
+    def __init__(self, sio: Any, io: Server) -> None:
+        super().__init__(sio, io)
+        self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="iogate")
+
+    async def _call(self, name: str, *args: Any) -> Any:
+        context = contextvars.copy_context()
+        return await asyncio.wrap_future(self._threads.submit(context.run, self._original[name], *args))
+
+    async def _result(self, work: asyncio.Future[Any]) -> Any:
+        return await asyncio.shield(work)  # A thread cannot be cancelled.
+
+    def at_the_gate(self, function: Callable[..., T], *args: Any) -> T:
+        """Call a function on the event loop of the gate."""
+        return background.call(function, *args)
+
+    def finish(self, work: Coroutine[Any, Any, None]) -> Any:
+        """Return what the application gets of a coroutine of the gate."""
+        return background.run(work)
+
+    async def _end(self, socket: Any) -> None:
+        await asyncio.wrap_future(self._threads.submit(socket.close, wait=False, abort=True))
+        self.sio.eio.sockets.pop(socket.sid, None)
+
+    def _transport(self, socket: Any) -> EngineTransport:
+        transport = EngineTransport(self.io, socket, self._end)
+        poll = socket.poll
+
+        def taken() -> list[Any]:
+            with transport.writer():
+                return transport.taken(poll())
+
+        socket.poll = taken
+        return transport
+
+    def engine_connected(self, sid: str, environ: dict[str, Any]) -> Any:
+        """Take a new Engine.IO session."""
+        return self.at_the_gate(self._open, sid, environ) or self._original["_handle_eio_connect"](sid, environ)
+
+    def engine_message(self, sid: str, data: Any) -> None:
+        """Take a frame."""
+        for frame in self.at_the_gate(self._read, sid, data):
+            self._original["_handle_eio_message"](sid, frame)
+
+    def engine_disconnected(self, sid: str, reason: str) -> None:
+        """Take note of the end of an Engine.IO session."""
+        self._original["_handle_eio_disconnect"](sid, reason)
+        self.at_the_gate(self._close, sid)
+
+    def send_packet(self, sid: str, packet: Any) -> None:
+        """Stand in for `_send_packet`."""
+        if self._lets_out(sid, packet):
+            self._original["_send_packet"](sid, packet)
+
+    def send_eio_packet(self, sid: str, packet: Any) -> None:
+        """Stand in for `_send_eio_packet`."""
+        self._put(sid, packet)
+
+    def trigger_event(self, event: str, namespace: str, *args: Any) -> Any:
+        """Stand in for `_trigger_event`."""
+        current_event.set(event)
+        return self._original["_trigger_event"](event, namespace, *args)
+
+    def disconnect(self, sid: str, namespace: str | None = None, ignore_queue: bool = False) -> None:
+        """Stand in for the method of that name."""
+        self._refuse_if_undecided(sid, namespace)
+        self._original["disconnect"](sid, namespace, ignore_queue)
+
+    def shutdown(self) -> None:
+        """Stand in for the method of that name."""
+        background.run(self.io.shutdown())
+        self._original["shutdown"]()

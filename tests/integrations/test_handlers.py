@@ -1,0 +1,278 @@
+"""What applications of python-socketio do in their handlers, and what the gate makes of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import socketio
+
+from iogate import Limits, NotAuthenticated
+from iogate.integrations import Protection, protect
+from tests import refusals
+from tests.conformance.wire import ends, enter, polling, said, session, websocket, within
+from tests.gate.houses import CLOSED, NEWCOMER, serve_on_threads
+from tests.gate.support import compact, connect, hear, make_auth
+from tests.server.left import until
+from tests.servers import make_token, serve
+
+
+class Both:
+    """A server of either kind, with the differences between them out of the way."""
+
+    def __init__(self, *, threaded: bool, **settings: Any) -> None:
+        kind = socketio.Server if threaded else socketio.AsyncServer
+        self.threaded = threaded
+        self.sio = kind(async_mode="threading" if threaded else "asgi", **settings)
+        self.gate: Protection = protect(self.sio, make_auth(), limits=Limits(pending_per_address=3))
+
+    def on(self, event: str, handler: Callable[..., Any], namespace: str = "/") -> None:
+        """Register a plain function, as the server wants it."""
+        if not self.threaded:
+            plain = handler
+
+            async def handler(*args: Any) -> Any:
+                answer = plain(*args)
+                return await answer if asyncio.iscoroutine(answer) else answer
+
+        self.sio.on(event, handler, namespace=namespace)
+
+    async def do(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """Call a method of the server."""
+        method = getattr(self.sio, name)
+        return await (asyncio.to_thread(method, *args, **kwargs) if self.threaded else method(*args, **kwargs))
+
+    @asynccontextmanager
+    async def serve(self) -> AsyncIterator[str]:
+        """Serve, and give the URL."""
+        app = socketio.WSGIApp(self.sio) if self.threaded else socketio.ASGIApp(self.sio)
+        async with serve_on_threads(app) if self.threaded else serve(app) as url:
+            yield url
+            await self.do("shutdown")
+
+    def members(self, namespace: str = "/") -> list[str]:
+        """Return who is in a namespace."""
+        return [sid for sid, _ in self.sio.manager.get_participants(namespace, None)]
+
+
+@pytest.fixture(params=[False, True], ids=["AsyncServer", "Server"])
+def threaded(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+async def test_a_namespace_without_a_connect_handler_is_gated_too(threaded: bool, transport: str) -> None:
+    both = Both(threaded=threaded)
+    both.on("message", lambda sid, text: text, "/chat")
+    async with both.serve() as url:
+        async with session(url, transport) as client:
+            await client.send("40/chat,")
+            assert await said(client) == ["44/chat," + compact(refusals.REQUIRED)]
+        async with session(url, transport) as client:
+            await enter(client, "/chat")
+            await client.send('42/chat,1["message","hello"]')
+            assert await within(client.receive()) == '43/chat,1["hello"]'
+
+
+@pytest.mark.parametrize("always_connect", [False, True])
+async def test_a_connect_handler_that_returns_false_refuses(
+    threaded: bool, transport: str, always_connect: bool
+) -> None:
+    both = Both(threaded=threaded, always_connect=always_connect)
+    both.on("connect", lambda sid, environ, auth: False)
+    async with both.serve() as url, session(url, transport) as client:
+        await client.send(connect())
+        assert await said(client) == ["44" + compact(NEWCOMER)]
+        await until(lambda: not both.members())
+
+
+@pytest.mark.parametrize("always_connect", [False, True])
+async def test_a_connect_handler_that_raises_refuses_with_what_it_says(
+    threaded: bool, transport: str, always_connect: bool
+) -> None:
+    both = Both(threaded=threaded, always_connect=always_connect)
+
+    def closed(sid: str, environ: Any, auth: Any) -> None:
+        raise socketio.exceptions.ConnectionRefusedError("closed", {"code": "closed"})
+
+    both.on("connect", closed)
+    async with both.serve() as url, session(url, transport) as client:
+        await client.send(connect())
+        assert await said(client) == ["44" + compact(CLOSED)]
+        await until(lambda: not both.members())
+
+
+async def test_a_connect_handler_that_disconnects_its_client_refuses(threaded: bool, transport: str) -> None:
+    both = Both(threaded=threaded)
+    both.on("connect", lambda sid, environ, auth: both.sio.disconnect(sid))
+    async with both.serve() as url, session(url, transport) as client:
+        await client.send(connect())
+        assert await said(client) == ["44" + compact(NEWCOMER)]
+        await until(lambda: not both.members())
+
+
+async def test_a_connect_handler_of_two_arguments_works_where_the_token_is_in_a_header(
+    threaded: bool, transport: str
+) -> None:
+    both = Both(threaded=threaded)
+    came: list[str] = []
+    both.on("connect", lambda sid, environ: came.append(sid))
+    opened = polling if transport == "polling" else websocket
+    async with both.serve() as url, opened(url, Authorization=f"Bearer {make_token()}") as client:
+        await client.send("40")
+        assert await within(client.receive()) == f'40{{"sid":"{came[0]}"}}'
+
+
+async def test_what_a_connect_handler_emits_comes_after_the_answer(threaded: bool, transport: str) -> None:
+    both = Both(threaded=threaded)
+    both.on("connect", lambda sid, environ, auth: both.sio.emit("welcome", {"a": b"\x01"}, to=sid))
+    async with both.serve() as url, session(url, transport) as client:
+        await enter(client)
+        assert await within(client.receive()) == '451-["welcome",{"a":{"_placeholder":true,"num":0}}]'
+        assert await within(client.receive()) in (b"\x01", "bAQ==")
+
+
+async def test_more_than_is_kept_while_it_is_decided_is_a_refusal(threaded: bool) -> None:
+    both = Both(threaded=threaded)
+
+    def talks(sid: str, environ: Any, auth: Any) -> Any:
+        if threaded:
+            for number in range(1001):
+                both.sio.emit("news", number, to=sid)
+            return None
+        return _many(both.sio, sid)
+
+    both.on("connect", talks)
+    async with both.serve() as url, session(url, "websocket") as client:
+        await client.send(connect())
+        assert await said(client) == ["44" + compact(NEWCOMER)]
+
+
+async def _many(sio: Any, sid: str) -> None:
+    for number in range(1001):
+        await sio.emit("news", number, to=sid)
+
+
+async def test_handlers_know_who_it_is_from_connect_to_disconnect(threaded: bool, transport: str) -> None:
+    both = Both(threaded=threaded)
+    seen: list[tuple[str, str]] = []
+    for event in ("connect", "message", "disconnect"):
+        both.on(event, lambda sid, *args, event=event: seen.append((event, both.gate.principal(sid).subject)))
+    async with both.serve() as url, session(url, transport) as client:
+        sid = await enter(client)
+        await client.send('421["message"]')
+        assert await within(client.receive()) == "431[]"
+        await client.send("41")
+        await until(lambda: len(seen) == 3)
+        with pytest.raises(NotAuthenticated):
+            await until(lambda: both.gate.principal(sid) is None)
+    assert seen == [("connect", "ann"), ("message", "ann"), ("disconnect", "ann")]
+
+
+async def test_methods_of_a_namespace_class_can_require_scopes(threaded: bool, transport: str) -> None:
+    both = Both(threaded=threaded)
+    gate = both.gate
+
+    class Asynchronous(socketio.AsyncNamespace):
+        @gate.requires("admin")
+        async def on_secret(self, sid: str, text: str) -> str:
+            return text
+
+    class OnThreads(socketio.Namespace):
+        @gate.requires("admin")
+        def on_secret(self, sid: str, text: str) -> str:
+            return text
+
+    both.sio.register_namespace((OnThreads if threaded else Asynchronous)("/chat"))
+    notice = {"event": "secret", "code": "insufficient_scope", "required": ["admin"]}
+    async with both.serve() as url, session(url, transport) as client, session(url, transport) as admin:
+        await enter(client, "/chat")
+        await client.send('42/chat,1["secret","x"]')
+        answers = {str(await within(client.receive())) for _ in range(2)}
+        assert answers == {
+            '42/chat,["forbidden",' + compact(notice) + "]",
+            '43/chat,1[{"error":' + compact(notice) + "}]",
+        }
+        await enter(admin, "/chat", scope="admin")
+        await admin.send('42/chat,1["secret","x"]')
+        assert await within(admin.receive()) == '43/chat,1["x"]'
+
+
+async def test_the_application_sends_somebody_away(threaded: bool, transport: str) -> None:
+    both = Both(threaded=threaded)
+    gone: list[str] = []
+    both.on("disconnect", lambda sid, reason: gone.append(reason))
+    async with both.serve() as url, session(url, transport) as client:
+        sid = await enter(client)
+        await both.do("disconnect", sid)
+        assert await within(client.receive()) == "41"
+        await until(lambda: not both.members())
+    assert gone == ["server disconnect"]
+
+
+async def test_who_has_left_a_namespace_hears_nothing_of_it(threaded: bool, transport: str) -> None:
+    """Not even what is sent by the disconnect handler, for which the server still has the client in its rooms."""
+    both = Both(threaded=threaded, namespaces=["/", "/other"])
+    both.on("disconnect", lambda sid, reason: both.sio.emit("gone", sid))
+    async with both.serve() as url, session(url, transport) as client:
+        await enter(client)
+        await enter(client, "/other")
+        await client.send("41")
+        await until(lambda: not both.members())
+        await both.do("emit", "last", namespace="/other")
+        assert await within(client.receive()) == '42/other,["last"]'
+
+
+async def test_who_asks_again_has_left_before(threaded: bool, transport: str) -> None:
+    both = Both(threaded=threaded)
+    heard: list[tuple[str, str]] = []
+    both.on("connect", lambda sid, environ, auth: heard.append(("connect", sid)))
+    both.on("disconnect", lambda sid, reason: heard.append(("disconnect", sid)))
+    async with both.serve() as url, session(url, transport) as client:
+        first = await enter(client)
+        second = await enter(client)
+        assert both.members() == [second]
+    assert heard[:3] == [("connect", first), ("disconnect", first), ("connect", second)]
+
+
+async def test_sessions_rooms_and_calls_work_as_before(threaded: bool, transport: str) -> None:
+    both = Both(threaded=threaded)
+    if threaded:
+        both.sio.on("connect", lambda sid, environ, auth: both.sio.save_session(sid, {"name": "Ann"}))
+    else:
+
+        @both.sio.event
+        async def connect(sid: str, environ: Any, auth: Any) -> None:
+            await both.sio.save_session(sid, {"name": "Ann"})
+
+    async with both.serve() as url, session(url, transport) as client:
+        sid = await enter(client)
+        assert await both.do("get_session", sid) == {"name": "Ann"}
+        await both.do("enter_room", sid, "news")
+        await both.do("emit", "told", 1, room="news")
+        assert await hear(client) == ("told", 1)
+        asked = asyncio.create_task(both.do("call", "ask", to=sid, timeout=5))
+        question = str(await within(client.receive()))
+        assert question.endswith('["ask"]')
+        await client.send("43" + question.removeprefix("42").removesuffix('["ask"]') + "[42]")
+        assert await within(asked) == 42
+        assert set(both.sio.rooms(sid)) == {sid, "user:ann", "news"}
+
+
+async def test_an_address_has_so_many_connections_without_a_verdict(threaded: bool) -> None:
+    both = Both(threaded=threaded)
+    async with (
+        both.serve() as url,
+        session(url, "polling") as one,
+        session(url, "polling"),
+        session(url, "polling"),
+    ):
+        with pytest.raises(AssertionError):
+            async with session(url, "polling"):
+                pass
+        await enter(one)
+        async with session(url, "polling") as other:
+            await other.send("1")
+            await ends(other)

@@ -1,0 +1,119 @@
+"""What the gate cannot be put in front of is refused, and the message says what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flask
+import flask_socketio
+import pytest
+import socketio
+
+from iogate import ConfigurationError, Cookie
+from iogate.integrations import layout, protect
+from iogate.integrations.engine import kept, namespace_of
+from tests.gate.support import make_auth
+
+
+class Odd(socketio.AsyncServer):
+    """A server that lets clients in in a way of its own."""
+
+    async def _handle_connect(self, eio_sid: str, namespace: str, data: Any, extra: Any = None) -> None: ...
+
+
+def _connected() -> Any:
+    sio = socketio.AsyncServer(async_mode="asgi")
+    sio.eio.sockets["x"] = object()
+    return sio
+
+
+def _protected() -> Any:
+    sio = socketio.AsyncServer(async_mode="asgi")
+    protect(sio, make_auth())
+    return sio
+
+
+def _other_mode() -> Any:
+    sio = socketio.Server(async_mode="threading")
+    sio.async_mode = "gevent"
+    return sio
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: object(), "protect takes a socketio.AsyncServer"),
+        (lambda: flask_socketio.SocketIO(async_mode="threading"), "after init_app"),
+        (lambda: Odd(async_mode="asgi"), "_handle_connect of this Odd are not"),
+        (_connected, "before it serves"),
+        (_protected, "protected already"),
+        (_other_mode, 'async_mode="threading"'),
+    ],
+)
+def test_a_server_that_cannot_be_protected_is_refused(make: Any, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        protect(make(), make_auth())
+
+
+@pytest.mark.parametrize("found", ["5.15.1", "5.19.0", "6.0", "5.160.1"])
+def test_a_version_whose_inside_is_not_known_is_refused(found: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "version", lambda name: found)
+    with pytest.raises(ConfigurationError, match=f"python-socketio {found} is not one of the versions"):
+        protect(socketio.AsyncServer(async_mode="asgi"), make_auth())
+
+
+def test_there_is_no_protection_without_auth() -> None:
+    with pytest.raises(ConfigurationError, match="auth is JWTAuth"):
+        protect(socketio.AsyncServer(async_mode="asgi"), None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("origins", [None, "*", [], ["*"]])
+def test_with_a_cookie_the_pages_that_may_connect_are_listed(origins: Any) -> None:
+    auth = make_auth(sources=(Cookie("__Host-token"),))
+    sio = socketio.AsyncServer(async_mode="asgi", cors_allowed_origins=origins)
+    with pytest.raises(ConfigurationError, match="Cookie"):
+        protect(sio, auth)
+    protect(socketio.AsyncServer(async_mode="asgi", cors_allowed_origins=["https://app.example"]), auth)
+
+
+def test_a_server_stays_what_it_is() -> None:
+    sio = socketio.AsyncServer(async_mode="asgi")
+    gate = protect(sio, make_auth())
+    assert type(sio) is socketio.AsyncServer
+    assert repr(gate) == "<Protection of AsyncServer>"
+    app = flask.Flask("app")
+    extension = flask_socketio.SocketIO(app, async_mode="threading")
+    assert repr(protect(extension, make_auth())) == "<FlaskProtection of Server>"
+
+
+@pytest.mark.parametrize(
+    ("text", "namespace"),
+    [
+        ('2["a"]', "/"),
+        ('212["/a,"]', "/"),
+        ('2/a,["b"]', "/a"),
+        ('2/a,12["b"]', "/a"),
+        ('51-/a-b/c,1["b"]', "/a-b/c"),
+        ('512-["/a,"]', "/"),
+        ("1/a", "/a"),
+        ("1", "/"),
+        ("", "/"),
+    ],
+)
+def test_the_namespace_of_a_packet(text: str, namespace: str) -> None:
+    assert namespace_of(text) == namespace
+
+
+class Packet:
+    def __init__(self, data: Any, packet_type: int = 4) -> None:
+        self.data = data
+        self.packet_type = packet_type
+
+
+def test_what_is_dropped_takes_its_attachments_along() -> None:
+    ping = Packet(None, 2)
+    ours = [Packet('51-/a,["x"]'), Packet(b"1")]
+    others = [Packet('51-["y"]'), Packet(b"2")]
+    packets = [others[0], others[1], ours[0], ping, ours[1], None, Packet('2/a,["z"]')]
+    assert kept(packets, "/a") == [*others, ping, None]
+    assert kept(packets, None) == [ping, None]
