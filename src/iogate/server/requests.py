@@ -1,4 +1,4 @@
-"""What a request for the server's path may do, before a transport takes it: origin, limits, grammar.
+"""What a request for the server's path may do, before a transport takes it: origin, grammar, whose session, limits.
 
 Every lane that a request can come by asks here, so that it is decided in one place.
 """
