@@ -50,7 +50,7 @@ class Stranger:
             (6, self._move),
             (2, self._break_framing),
             (2, self._ask_nonsense),
-            (1, self._stall),
+            (2, self._stall),
             (2, self._hang_up),
         )
 
@@ -202,8 +202,12 @@ class Stranger:
         connection.send(self._chance.choice(asked))
 
     async def _stall(self) -> None:
-        if self._socket is not None:
+        """Ask for much, and read nothing of it; or read on."""
+        if self._socket is not None and self._socket.stalled:
+            self._socket.read_on()
+        elif self._socket is not None:
             self._socket.stall()
+            self._socket.send(b"".join(self._frames(self._words.flood())))
 
     async def _hang_up(self) -> None:
         if self._wires:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any, Literal
 
@@ -12,15 +12,18 @@ from fuzz.live.guests import MAX_PAYLOAD
 from fuzz.live.words import ROOMS, SUBJECTS
 from iogate import AuthPayload, BearerHeader, JWTAuth, Limits, Query, Refused, Server, Socket
 from iogate.errors import AckTimeout, Disconnected
+from iogate.server.handlers import CallNext, Event
 from iogate.testing import FakeClock, advance
 from tests.servers import SECRET
 
 MAX_LIFETIME = 3600
 """Seconds that tokens live at most, and revocations with them."""
+MAX_BUFFERED = 200_000
+"""Bytes that wait for a slow client."""
 GOOD = "good"
 """The subject of the good clients."""
 FLOOD = 40
-"""Packets of 16 KiB that a client asks for and need not read: with three floods it is a slow consumer."""
+"""Packets of 16 KiB that a client asks for and need not read: with some of these it is a slow consumer."""
 
 
 class Planned(Exception):
@@ -47,11 +50,13 @@ class House:
             max_lifetime=MAX_LIFETIME,
             clock=self.clock,
         )
+        auth.load_user(_user)
         self.io = Server(
             auth=auth,
             parser=parser,
             clock=self.clock,
             max_payload=MAX_PAYLOAD,
+            max_buffered=MAX_BUFFERED,
             limits=Limits(
                 pending_per_address=10, failures_per_address=10, connections_per_subject=4, when_full="end_oldest"
             ),
@@ -64,7 +69,9 @@ class House:
         io.use(self._door)
         for namespace in (io.of("/staff", scopes="staff"), io.of(re.compile(r"/room-\d+"))):
             namespace.use(self._door)
+            namespace.use_event(_around)
             namespace.on("echo", _echo)
+            namespace.on("shout", _shout, scopes="kitchen")
         io.on("connect", _connected)
         io.on("disconnect", _disconnected)
         io.on("refresh", _refreshed)
@@ -156,6 +163,19 @@ async def _call(io: Server, room: str) -> None:
 
 
 # The handlers. Their arguments are what strangers please.
+
+
+async def _user(claims: Mapping[str, Any]) -> object:
+    """Know everybody but `gus`, and wait for what is known of `fay`."""
+    if claims["sub"] == "fay":
+        await asyncio.sleep(0)
+    return None if claims["sub"] == "gus" else claims["sub"]
+
+
+async def _around(socket: Socket, event: Event, call_next: CallNext) -> Any:
+    if event.args and event.args[0] is None:
+        await asyncio.sleep(0)
+    return await call_next(event)
 
 
 def _connected(socket: Socket) -> None:

@@ -29,11 +29,17 @@ class Wire(asyncio.Protocol):
         self._heard = bytearray()
         self._something = asyncio.Event()
         self.gone = False
+        self.stalled = False
 
     @classmethod
     async def open(cls, port: int) -> Wire:
         """Connect to the server on loopback."""
-        _, wire = await asyncio.get_running_loop().create_connection(cls, "127.0.0.1", port)
+        loop = asyncio.get_running_loop()
+        own = socket.socket()
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)  # The less there is, the sooner the server notices.
+        own.setblocking(False)
+        await loop.sock_connect(own, ("127.0.0.1", port))
+        _, wire = await loop.create_connection(cls, sock=own)
         return wire
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -96,6 +102,13 @@ class Wire(asyncio.Protocol):
         """Read nothing from now on."""
         if not (self.gone or self._transport.is_closing()):
             self._transport.pause_reading()
+            self.stalled = True
+
+    def read_on(self) -> None:
+        """Read again."""
+        if not (self.gone or self._transport.is_closing()):
+            self._transport.resume_reading()
+            self.stalled = False
 
     def half_close(self) -> None:
         """Say that nothing more will be sent, and go on listening."""

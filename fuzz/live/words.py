@@ -25,6 +25,8 @@ ADDRESSES = tuple(f"198.51.100.{number}" for number in range(12))
 MOST = 1100
 """Events in one go: more than the handlers of one connection that may run at a time."""
 
+FLOODS = 10
+
 _PIECES = (
     *(
         b"",
@@ -116,6 +118,10 @@ class Words:
                 return chance.choice(["", "a.b.c", token[:-3], token + "A", token.replace(".", "", 1), "x" * 9000])
             case _:
                 return token
+
+    def flood(self) -> list[Message]:
+        """Ask for more than the buffers of the machine take."""
+        return self._packet(PacketType.EVENT, ["flood"], where="/") * FLOODS
 
     def said(self) -> list[Message]:
         """Return the next things it says: a packet with its attachments, right or not."""

@@ -159,6 +159,17 @@ def test_without_atheris_the_command_says_what_it_needs(
     assert "Linux on x86-64" in told
 
 
+def test_a_live_server_is_fuzzed_without_atheris(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    assert run(monkeypatch, "live", "--seconds", "0")() == 0
+
+
+def test_a_seed_is_that_of_all_chance() -> None:
+    assert "-seed=7" in command._parser("engineio", 1, 7)
+    assert command._live(1, 7)[-2:] == ["--seed", "7"]
+    assert "--seed" not in command._live(1, 0)
+
+
 def test_an_unknown_target_is_told_with_the_known_ones(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
