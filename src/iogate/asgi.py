@@ -103,7 +103,10 @@ class SocketIOApp:
             return
         await send({"type": "websocket.accept"})
         if polled is not None:
-            await upgrade(polled, receive, send)
+            if isinstance(upgrade_target(self.server, handshake), Answer):  # Another one was faster.
+                await send({"type": "websocket.close", "code": CLOSE_CODES["parse error"]})
+            else:
+                await upgrade(polled, receive, send)
         elif self.server.closing:  # It began to close meanwhile, and would not see this one any more.
             await send({"type": "websocket.close", "code": CLOSE_CODES["server shutting down"]})
         else:

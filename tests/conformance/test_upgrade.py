@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from urllib.parse import urlencode
 
 import pytest
 from websockets.asyncio.client import ClientConnection
 
+from iogate import Server
+from iogate.asgi_types import Message
 from tests.conformance.conftest import echo_server
 from tests.conformance.wire import (
     WEBSOCKET,
@@ -146,6 +149,44 @@ async def test_a_second_socket_during_an_upgrade_is_refused_and_the_first_goes_o
             assert (answer.status_code, json.loads(answer.body)) == (400, BAD_REQUEST)
             await connection.send("5")
             await echoes(WebSocket(connection))
+
+
+class SlowSocket:
+    """A WebSocket on an ASGI server that takes its time to accept one."""
+
+    def __init__(self, *frames: str) -> None:
+        self.heard: list[str] = []
+        self._said: list[Message] = [{"type": "websocket.connect"}]
+        self._said += [{"type": "websocket.receive", "text": frame} for frame in frames]
+        self._said.append({"type": "websocket.disconnect", "code": 1001})
+
+    async def receive(self) -> Message:
+        return self._said.pop(0)
+
+    async def send(self, message: Message) -> None:
+        await asyncio.sleep(0)
+        self.heard.append(message.get("text") or message["type"])
+
+
+async def test_of_two_sockets_that_are_accepted_at_once_one_takes_the_session(io: Server, url: str) -> None:
+    """An ASGI server may take the other request in before it has sent the answer to the first."""
+    async with polling(url) as before:
+        await enter(before)
+        scope = {
+            "type": "websocket",
+            "scheme": "ws",
+            "path": "/socket.io/",
+            "root_path": "",
+            "query_string": urlencode(target(before)).encode(),
+            "headers": [],
+            "client": ("192.0.2.1", 1),
+        }
+        sockets = [SlowSocket("2probe", "5"), SlowSocket("2probe", "5")]
+        await asyncio.gather(*(io.asgi()(dict(scope), socket.receive, socket.send) for socket in sockets))
+        assert sorted(socket.heard[:2] for socket in sockets) == [
+            ["websocket.accept", "3probe"],
+            ["websocket.accept", "websocket.close"],
+        ]
 
 
 @pytest.mark.parametrize("frame", ["", "2", "2prob", "3probe", "5", '42["echo"]', "1", b"2probe"], ids=repr)
