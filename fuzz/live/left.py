@@ -12,6 +12,7 @@ import traceback
 from collections import Counter
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlsplit
 
 from fuzz.live.house import MAX_LIFETIME, House, Planned
 from fuzz.live.words import ADDRESSES
@@ -19,6 +20,7 @@ from iogate.server.attempts import Attempt
 from iogate.server.connection import Connection
 from iogate.server.handshake import Handshake
 from iogate.server.identity import Identity
+from iogate.server.limits import _source
 from iogate.server.socket import Socket
 from iogate.transports.fasthttp import FastHTTP
 from iogate.transports.fastlane import FastLane
@@ -35,6 +37,8 @@ THINGS = (
 MARGIN = 3000
 """Blocks of memory that there may be more of, from one rest to another, for what Python and libraries keep; a
 connection takes more than twenty, and there are hundreds in a round."""
+_CACHES: tuple[Any, ...] = (urlsplit, _source)
+"""What remembers addresses and URLs, so many of them and no more."""
 MOST_ADDRESSES = 100
 """Addresses that bad credentials may have come from: strangers also say that they are somewhere else."""
 _BEGINNING = "eyJhbGci"
@@ -154,6 +158,8 @@ class Rest:
     def _collected(self) -> list[str]:
         """Look at the memory."""
         _forget_timers()
+        for cache in _CACHES:
+            cache.cache_clear()
         alive = _alive() - self._alive
         self.blocks.append(sys.getallocatedblocks())
         grown = self.blocks[-1] - self.blocks[0]
