@@ -42,7 +42,7 @@ demo: $(VENV)/.demo examples/chat/node_modules/.installed ## Serve the chat demo
 	@trap : INT TERM; PORT=$(PORT) $(VENV)/bin/iogate run examples.chat.app:app --host $(HOST) --port $(PORT) \
 	  || { code=$$?; test $$code -eq 130 || test $$code -eq 143 || exit $$code; }
 
-test: $(VENV)/.dev examples/chat/node_modules/.installed tests/e2e/js/node_modules/.installed tests/e2e/idp/node_modules/.installed clients/js/node_modules/.installed | node chromium compiler ## Run all tests, those with real clients and a browser too
+test: $(VENV)/.dev $(VENV)/.older examples/chat/node_modules/.installed tests/e2e/js/node_modules/.installed tests/e2e/idp/node_modules/.installed clients/js/node_modules/.installed | node chromium compiler ## Run all tests, those with real clients and a browser too
 	@$(WITH_NODE) $(PY) -m pytest $(ARGS)
 
 check: $(VENV)/.dev ## Lint, check the format, the types and the layers
@@ -85,6 +85,14 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/.made
 $(VENV)/.dev: pyproject.toml $(VENV)/.demo
 	@echo "==> installing the tools of the tests and the checks"
 	@$(PY) -m pip install --quiet --group dev
+	@touch $@
+
+# The versions of python-socketio that the gate stands in front of besides the newest.
+$(VENV)/.older: Makefile $(VENV)/.dev
+	@echo "==> installing earlier versions of python-socketio"
+	@rm -rf $(VENV)/older
+	@for minor in 5.16 5.17; do $(PY) -m pip install --quiet --no-deps --target $(VENV)/older/$$minor \
+	  "python-socketio==$$minor.*" "python-engineio==4.13.*"; done
 	@touch $@
 
 # Where there is no atheris, `python -m fuzz` says so, and where there is one.

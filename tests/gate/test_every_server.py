@@ -138,6 +138,7 @@ async def test_g2_a_verdict_that_does_not_come_is_a_refusal(build: Build, transp
         assert await said(client) == ["44" + compact(refusals.TIMEOUT)]
         house.open_the_door()
         await left_nothing(house)
+    assert house.members() == []  # Also not when the handler has come to its end, for which a shutdown waits.
 
 
 # G3: a refused transport is closed; three attempts.
@@ -444,6 +445,27 @@ async def test_in_band_authentication(build: Build, transport: str) -> None:
         assert await within(client.receive()) == "437" + json.dumps([{"sub": "ann", "exp": exp}], separators=(",", ":"))
         await client.send('42["echo",1]')
         assert await hear(client) == ("echo", 1)
+
+
+async def test_g1_in_band_an_event_that_comes_before_the_verdict_is_handled_by_nobody(
+    build: Build, transport: str
+) -> None:
+    house = build(make_auth(authenticate_within=5))
+    house.shut = True
+    async with house.serve() as url, session(url, transport) as client:
+        await client.send("40")
+        await within(client.receive())
+        await client.send('42["echo","before"]')
+        await client.send(authenticate())
+        await within(house.reached.wait())
+        await client.send('42["echo","meanwhile"]')
+        await client.send("40/nowhere," + connect()[2:])  # By its answer it is known that the other has been read.
+        assert str(await within(client.receive())).startswith("44/nowhere,")
+        house.open_the_door()
+        assert (await hear(client))[0] == "authenticated"
+        await client.send('42["echo","after"]')
+        assert await hear(client) == ("echo", "after")
+    assert [args for name, *args in house.ran if name == "echo"] == [["after"]]
 
 
 async def test_in_band_a_bad_token_is_told_and_ends_it(build: Build, transport: str) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import flask
+import flask_socketio
 import pytest
 import socketio
 
-from iogate import Limits, NotAuthenticated
+from iogate import ConfigurationError, Limits, NotAuthenticated
 from iogate.integrations import Protection, protect
 from tests import refusals
 from tests.conformance.wire import ends, enter, polling, said, session, websocket, within
@@ -168,6 +171,8 @@ async def test_handlers_know_who_it_is_from_connect_to_disconnect(threaded: bool
         await until(lambda: len(seen) == 3)
         with pytest.raises(NotAuthenticated):
             await until(lambda: both.gate.principal(sid) is None)
+        with pytest.raises(ConfigurationError, match="Give the sid"):
+            both.gate.principal()
     assert seen == [("connect", "ann"), ("message", "ann"), ("disconnect", "ann")]
 
 
@@ -198,6 +203,26 @@ async def test_methods_of_a_namespace_class_can_require_scopes(threaded: bool, t
         await enter(admin, "/chat", scope="admin")
         await admin.send('42/chat,1["secret","x"]')
         assert await within(admin.receive()) == '43/chat,1["x"]'
+
+
+async def test_in_flask_nobody_acts_for_another_by_naming_his_id(transport: str) -> None:
+    app = flask.Flask("app")
+    extension = flask_socketio.SocketIO(app, async_mode="threading")
+    gate = protect(extension, make_auth())
+
+    @extension.on("secret")
+    @gate.requires("admin")
+    def secret(sid: str) -> str:
+        return str(gate.principal().subject)
+
+    async with serve_on_threads(app) as url, session(url, transport) as client, session(url, transport) as admin:
+        sid = await enter(admin, sub="root", scope="admin")
+        await enter(client)
+        await client.send(f'421["secret","{sid}"]')
+        answers = [str(await within(client.receive())) for _ in range(2)]
+        assert any(answer.startswith('431[{"error":') for answer in answers)
+        await admin.send(f'421["secret","{sid}"]')
+        assert await within(admin.receive()) == '431["root"]'
 
 
 async def test_the_application_sends_somebody_away(threaded: bool, transport: str) -> None:
@@ -237,6 +262,48 @@ async def test_who_asks_again_has_left_before(threaded: bool, transport: str) ->
     assert heard[:3] == [("connect", first), ("disconnect", first), ("connect", second)]
 
 
+async def test_who_asks_again_is_let_in_when_the_disconnect_handler_has_ended(threaded: bool, transport: str) -> None:
+    both = Both(threaded=threaded)
+    leaving, released = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    async def leaves(sid: str, reason: str) -> None:
+        leaving.set()
+        await asyncio.to_thread(released.wait, 10)
+
+    def leaves_on_a_thread(sid: str, reason: str) -> None:
+        loop.call_soon_threadsafe(leaving.set)
+        released.wait(10)
+
+    both.sio.on("disconnect", leaves_on_a_thread if threaded else leaves)
+    async with both.serve() as url, session(url, transport) as client:
+        first = await enter(client)
+        await client.send(connect())
+        await within(leaving.wait())
+        released.set()
+        assert str(await within(client.receive())).startswith('40{"sid":')
+        assert first not in both.members()
+
+
+async def test_what_the_application_takes_out_of_the_server_is_not_let_in(threaded: bool, transport: str) -> None:
+    both = Both(threaded=threaded)
+    both.on("connect", lambda sid, environ, auth: both.sio.manager.basic_disconnect(sid, "/"))
+    async with both.serve() as url, session(url, transport) as client:
+        await client.send(connect())
+        assert await said(client) == ["44" + compact(NEWCOMER)]
+
+
+async def test_what_was_queued_in_a_namespace_that_is_left_is_dropped(threaded: bool) -> None:
+    both = Both(threaded=threaded, namespaces=["/", "/other"])
+    async with both.serve() as url, session(url, "polling") as client:
+        await enter(client)
+        sid = await enter(client, "/other")
+        await both.do("emit", "queued", {"a": b"1"}, namespace="/other")
+        await both.do("emit", "kept", namespace="/")
+        await both.do("disconnect", sid, namespace="/other")
+        assert [await within(client.receive()) for _ in range(2)] == ['42["kept"]', "41/other,"]
+
+
 async def test_sessions_rooms_and_calls_work_as_before(threaded: bool, transport: str) -> None:
     both = Both(threaded=threaded)
     if threaded:
@@ -259,6 +326,15 @@ async def test_sessions_rooms_and_calls_work_as_before(threaded: bool, transport
         await client.send("43" + question.removeprefix("42").removesuffix('["ask"]') + "[42]")
         assert await within(asked) == 42
         assert set(both.sio.rooms(sid)) == {sid, "user:ann", "news"}
+
+
+async def test_what_is_no_packet_ends_the_connection(threaded: bool, transport: str) -> None:
+    both = Both(threaded=threaded)
+    async with both.serve() as url, session(url, transport) as client:
+        await enter(client)
+        await client.send('4{"event":"echo"}')  # python-engineio parses it.
+        await ends(client)
+        await until(lambda: not both.members())
 
 
 async def test_an_address_has_so_many_connections_without_a_verdict(threaded: bool) -> None:

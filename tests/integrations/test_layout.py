@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import flask
@@ -9,9 +10,9 @@ import flask_socketio
 import pytest
 import socketio
 
-from iogate import ConfigurationError, Cookie
+from iogate import ConfigurationError, Cookie, Server
 from iogate.integrations import layout, protect
-from iogate.integrations.engine import kept, namespace_of
+from iogate.integrations.engine import EngineTransport, kept, namespace_of
 from tests.gate.support import make_auth
 
 
@@ -83,7 +84,7 @@ def test_a_server_stays_what_it_is() -> None:
     assert repr(gate) == "<Protection of AsyncServer>"
     app = flask.Flask("app")
     extension = flask_socketio.SocketIO(app, async_mode="threading")
-    assert repr(protect(extension, make_auth())) == "<FlaskProtection of Server>"
+    assert repr(protect(extension, make_auth())) == "<Protection of Server>"
 
 
 @pytest.mark.parametrize(
@@ -108,6 +109,20 @@ class Packet:
     def __init__(self, data: Any, packet_type: int = 4) -> None:
         self.data = data
         self.packet_type = packet_type
+
+
+async def test_what_a_writer_has_taken_is_dropped_while_it_writes() -> None:
+    transport = EngineTransport(Server(auth=make_auth()), type("Socket", (), {"queue": asyncio.Queue()})(), _never)
+    packets = [Packet('2["a"]'), Packet('2/b,["b"]'), Packet('2["c"]'), Packet('2["d"]')]
+    writing = iter(transport.taken(packets))
+    assert next(writing) is packets[0]
+    transport.drop("/b")
+    assert next(writing) is packets[2]
+    transport.drop()
+    assert list(writing) == []
+
+
+async def _never(socket: Any) -> None: ...
 
 
 def test_what_is_dropped_takes_its_attachments_along() -> None:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from iogate.integrations.protection import FlaskProtection, Protection, protect
+from iogate.integrations.protection import Protection, protect
 
-__all__ = ["FlaskProtection", "Protection", "protect"]
+__all__ = ["Protection", "protect"]

@@ -178,14 +178,7 @@ def handshake_of(environ: dict[str, Any]) -> Handshake:
     Raises:
         ValueError: it has too many parameters.
     """
-    query = parse_query(environ.get("QUERY_STRING", "").encode("latin-1"))
     scope = environ.get("asgi.scope")
-    if scope is not None:
-        return Handshake.of_scope(scope, query)
-    headers = [
-        (name.removeprefix("HTTP_").replace("_", "-").lower().encode(), value.encode("latin-1"))
-        for name, value in environ.items()
-        if name.startswith("HTTP_") and isinstance(value, str)
-    ]
-    secure = environ.get("wsgi.url_scheme") in {"https", "wss"}
-    return Handshake(headers, query, environ.get("PATH_INFO", "/"), environ.get("REMOTE_ADDR"), secure=secure)
+    if scope is None:
+        return Handshake.of_environ(environ)
+    return Handshake.of_scope(scope, parse_query(scope["query_string"]))

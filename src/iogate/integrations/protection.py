@@ -29,24 +29,29 @@ class Protection:
 
     Args:
         glue: what holds the two together.
+        served: tells the `sid` of who is being served, where handlers do not get it.
     """
 
-    def __init__(self, glue: Glue) -> None:
+    def __init__(self, glue: Glue, served: Callable[[], str] | None = None) -> None:
         self._glue = glue
+        self._served = served
 
-    def principal(self, sid: str) -> Principal:
+    def principal(self, sid: str | None = None) -> Principal:
         """Return the verified identity of a client, also in its connect and disconnect handlers.
 
         Args:
-            sid: the id that handlers get.
+            sid: the id that handlers get. In Flask-SocketIO, where they get none, that of who is being served.
 
         Raises:
             NotAuthenticated: it has none: it is a guest, or it has gone.
         """
         return self._socket(sid).principal
 
-    def user(self, sid: str) -> Any:
+    def user(self, sid: str | None = None) -> Any:
         """Return what `load_user` made of the claims of a client; None if there is no such function, and for a guest.
+
+        Args:
+            sid: as for `principal`.
 
         Raises:
             NotAuthenticated: it has gone.
@@ -94,14 +99,21 @@ class Protection:
 
         return decorate
 
-    def _socket(self, sid: str) -> Socket:
+    def _socket(self, sid: str | None) -> Socket:
+        if sid is None and self._served is None:
+            raise ConfigurationError("which client? Give the sid that the handler got: principal(sid)")
         try:
-            return self._glue.sockets[sid]
+            return self._glue.sockets[self._served() if sid is None and self._served is not None else str(sid)]
         except KeyError:
             raise NotAuthenticated("there is no client with this sid (any more)") from None
 
     def _caller(self, args: tuple[Any, ...]) -> Socket | None:
-        """Return who sent an event: its id is the first argument of a function, and the second of a method."""
+        """Return who sent an event: its id is the first argument of a function, and the second of a method.
+
+        Not so in Flask-SocketIO: there all arguments are the client's, who may have written another's id.
+        """
+        if self._served is not None:
+            return self._glue.sockets.get(self._served())
         sid = next((value for value in args[:2] if isinstance(value, str)), None)
         return self._glue.sockets.get(sid) if sid is not None else None
 
@@ -112,26 +124,7 @@ class Protection:
         return f"<{type(self).__name__} of {type(self._glue.sio).__name__}>"
 
 
-class FlaskProtection(Protection):
-    """The gate in front of a `flask_socketio.SocketIO`. Who is asked for is who sent the event that is handled."""
-
-    def principal(self, sid: str | None = None) -> Principal:
-        """Return the verified identity of a client, by default of who is being served.
-
-        Raises:
-            NotAuthenticated: it has none: it is a guest, or it has gone.
-        """
-        return super().principal(_served() if sid is None else sid)
-
-    def user(self, sid: str | None = None) -> Any:
-        """Return what `load_user` made of the claims of a client, by default of who is being served."""
-        return super().user(_served() if sid is None else sid)
-
-    def _caller(self, args: tuple[Any, ...]) -> Socket | None:
-        return self._glue.sockets.get(_served())
-
-
-def _served() -> str:
+def _of_flask() -> str:
     import flask
 
     return str(flask.request.sid)  # type: ignore[attr-defined]  # Flask-SocketIO puts it there.
@@ -167,15 +160,15 @@ def protect(
     Raises:
         ConfigurationError: this cannot be done safely: the server is of another kind or version, or not in order.
     """
-    flask_extension = type(server).__module__.partition(".")[0] == "flask_socketio"
+    flask_extension = any(base.__module__.partition(".")[0] == "flask_socketio" for base in type(server).__mro__)
     sio = server.server if flask_extension else server
     threaded = check(sio, flask_extension=flask_extension)
     if auth is None:
         raise ConfigurationError("auth is JWTAuth(...): a server that is open to everybody needs no protection")
-    allowed = sio.eio.cors_allowed_origins
+    allowed = sio.eio.cors_allowed_origins  # Compared there; here it only counts that there are some, with a cookie.
     io = Server(
         auth=auth,
-        cors_allowed_origins=[allowed] if isinstance(allowed, str) else allowed if isinstance(allowed, list) else (),
+        cors_allowed_origins=allowed if auth.uses_cookies and isinstance(allowed, list) else (),
         connect_timeout=connect_timeout,
         max_payload=sio.eio.max_http_buffer_size,
         limits=limits,
@@ -185,6 +178,5 @@ def protect(
     )
     for name, needed in (scopes or {}).items():
         io.of(name, scopes=needed)
-    if flask_extension:
-        return FlaskProtection(ThreadedGlue(sio, io))
-    return Protection(ThreadedGlue(sio, io) if threaded else AsyncGlue(sio, io))
+    glue = ThreadedGlue(sio, io) if threaded else AsyncGlue(sio, io)
+    return Protection(glue, _of_flask if flask_extension else None)

@@ -97,4 +97,5 @@ class ThreadedGlue(Glue):
     def shutdown(self) -> None:
         """Stand in for the method of that name."""
         background.run(self.io.shutdown())
+        self._threads.shutdown()
         self._original["shutdown"]()

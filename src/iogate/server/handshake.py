@@ -69,6 +69,22 @@ class Handshake:
             secure=scope.get("scheme") in {"https", "wss"},
         )
 
+    @classmethod
+    def of_environ(cls, environ: Mapping[str, Any]) -> Handshake:
+        """Return the handshake of a WSGI request (PEP 3333).
+
+        Raises:
+            ValueError: its URL has too many parameters.
+        """
+        headers = [
+            (name.removeprefix("HTTP_").replace("_", "-").lower().encode(), value.encode("latin-1"))
+            for name, value in environ.items()
+            if name.startswith("HTTP_") and isinstance(value, str)
+        ]
+        query = parse_query(environ.get("QUERY_STRING", "").encode("latin-1"))
+        secure = environ.get("wsgi.url_scheme") in {"https", "wss"}
+        return cls(headers, query, environ.get("PATH_INFO", "/"), environ.get("REMOTE_ADDR"), secure=secure)
+
     def with_auth(self, auth: Any) -> Handshake:
         """Return the same handshake with the payload of another CONNECT."""
         handshake = Handshake((), self.query, self.path, self.address, secure=self.secure, auth=auth)
