@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iogate.auth import Auth, AuthPayload, BearerHeader, Cookie, JWTAuth, Principal, Query
+from iogate.auth import Auth, AuthPayload, BearerHeader, BodyField, Cookie, Header, JWTAuth, Principal, Query
 from iogate.clock import Clock
 from iogate.errors import (
     AckTimeout,
@@ -47,6 +47,7 @@ __all__ = [
     "AuthUnavailable",
     "BackChannelLogout",
     "BearerHeader",
+    "BodyField",
     "Clock",
     "ConfigurationError",
     "Cookie",
@@ -57,6 +58,7 @@ __all__ = [
     "Discovery",
     "Event",
     "Handshake",
+    "Header",
     "InsufficientScope",
     "InvalidToken",
     "IogateError",

@@ -87,8 +87,13 @@ class Peer:
     async def is_back(self, *namespaces: str) -> None:
         """Return when the client is in these namespaces, and in no other."""
         async with asyncio.timeout(WITHIN):
-            while not self.client.connected or set(self.client.namespaces) != set(namespaces):  # noqa: ASYNC110
+            while not self._is_in(namespaces):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
+
+    def _is_in(self, namespaces: tuple[str, ...]) -> bool:
+        client = self.client
+        # Not in the midst of an attempt: of one that fails in the end some namespaces are there for a moment.
+        return client.connected and not client._attempting and set(client.namespaces) == set(namespaces)
 
     async def rests(self) -> None:
         """Return when the connection has ended and nothing is tried any more. (`wait` looks only once a second.)"""

@@ -321,10 +321,13 @@ async def test_who_has_heard_connect_hears_disconnect(kind: Kind, how: list[str]
 
         peer.on_async("connect", lose_the_first)
         await peer.do("connect", place.url, transports=how, retry=True)
+        for event in ("connect", "disconnect", "connect"):
+            await peer.hear(event)
         await peer.is_back("/")
         assert [event for _, event, *_ in peer.all] == ["connect", "disconnect", "connect"]
         assert await peer.do("call", "whoami") == "alice"
-        assert source.reasons == ["connect", "connect"]
+        # It ended in the midst of the attempt, or the attempt was just over.
+        assert source.reasons in (["connect", "connect"], ["connect", "reconnect"])
 
 
 async def test_it_comes_back_when_get_token_does(kind: Kind) -> None:

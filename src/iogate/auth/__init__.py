@@ -5,14 +5,16 @@ from __future__ import annotations
 from iogate.auth.interface import Auth, UserLoader
 from iogate.auth.jwt import JWTAuth
 from iogate.auth.principal import Principal
-from iogate.auth.sources import AuthPayload, BearerHeader, Cookie, CredentialRequest, Query, Source
+from iogate.auth.sources import AuthPayload, BearerHeader, BodyField, Cookie, CredentialRequest, Header, Query, Source
 
 __all__ = [
     "Auth",
     "AuthPayload",
     "BearerHeader",
+    "BodyField",
     "Cookie",
     "CredentialRequest",
+    "Header",
     "JWTAuth",
     "Principal",
     "Query",

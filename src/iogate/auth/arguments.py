@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from iogate.auth.sources import Source
+from iogate.auth.sources import Function, Source
 from iogate.errors import ConfigurationError
 
 
@@ -43,12 +44,22 @@ def audiences_of(value: object, issuers: frozenset[str] | None) -> frozenset[str
     return {issuer: one_or_more("audience", found) for issuer, found in value.items()}
 
 
-def sources_of(value: object) -> tuple[Source, ...]:
-    """Return the ways in which a client may give its token."""
+def sources_of(value: object, *, asynchronous: bool = False) -> tuple[Source, ...]:
+    """Return the ways in which a client may give its token.
+
+    Args:
+        value: sources, and functions that find a token in a request.
+        asynchronous: whether such a function may be `async def`.
+    """
     if isinstance(value, str) or not isinstance(value, Collection) or not value:
         raise ConfigurationError('sources is a list of ways to give a token: write sources=[AuthPayload("token")]')
-    sources = tuple(value)
+    sources = tuple(Function(source) if inspect.isroutine(source) else source for source in value)
     for index, source in enumerate(sources):
+        if isinstance(source, Function) and source.is_async and not asynchronous:
+            raise ConfigurationError(
+                "the sources of JWTAuth are read while a client connects, and do not wait: make the function a plain"
+                " one, or give it to what guards your HTTP endpoints, sources=[...]"
+            )
         if isinstance(source, type) or not callable(getattr(source, "read", None)):
             raise ConfigurationError('sources has what is no source: write AuthPayload("token") or BearerHeader()')
         if source in sources[:index]:

@@ -19,6 +19,13 @@ Changed = Callable[[], None]
 """Told when keys no longer count, so that the sockets with tokens of theirs can be looked at again."""
 
 
+class Revoked(Protocol):
+    """What knows which tokens were revoked before their time."""
+
+    def revoked(self, principal: Principal, now: float) -> bool:
+        """Say whether the token of an identity was; `now` is Unix time in seconds."""
+
+
 class Auth(Protocol):
     """Decide who may connect. `JWTAuth` is the one that iogate brings."""
 

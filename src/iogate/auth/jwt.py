@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from iogate.auth import jws
 from iogate.auth.arguments import audiences_of, names, one_or_more, seconds, sources_of, types_of
 from iogate.auth.claims import ACCESS_TOKEN_CLAIMS, ID_TOKEN, ClaimRules
-from iogate.auth.interface import Changed, Keys, UserLoader
+from iogate.auth.interface import Changed, Keys, Revoked, UserLoader
 from iogate.auth.keyset import Key
 from iogate.auth.policy import MAX_TOKEN_BYTES, TOKEN_TYPES, Policy
 from iogate.auth.principal import Principal
-from iogate.auth.sources import AuthPayload, BearerHeader, Cookie, CredentialRequest, Source
+from iogate.auth.sources import AuthPayload, BearerHeader, Cookie, CredentialRequest, Source, the_one
 from iogate.clock import SYSTEM, Clock
 from iogate.errors import AuthUnavailable, ConfigurationError, CredentialsBadFormat, InvalidToken, TokenExpired
 
@@ -83,6 +83,7 @@ class JWTAuth:
         "max_lifetime",
         "policy",
         "refresh_before",
+        "revocations",
         "sources",
         "user_loader",
     )
@@ -93,6 +94,8 @@ class JWTAuth:
     clock: Clock
     policy: Policy
     """What is asked of a token, to be read: the arguments as they were understood."""
+    revocations: list[Revoked]
+    """Who may have revoked its tokens: every server adds its own, so that HTTP endpoints refuse them too."""
     keys: Keys
     """Where the keys come from, to be read."""
 
@@ -173,6 +176,7 @@ class JWTAuth:
         self.leeway = rules.leeway
         self.clock = clock
         self.user_loader = None
+        self.revocations = []
 
     def __init_subclass__(cls) -> None:
         # A check that was added to the one and not to the other would not be made.
@@ -197,10 +201,7 @@ class JWTAuth:
             CredentialsBadScheme: a credential of another scheme than Bearer was given.
             CredentialsBadFormat: a credential is not a string or is empty, or there are two.
         """
-        found = [token for source in self.sources if (token := source.read(request)) is not None]
-        if len(found) > 1:
-            raise CredentialsBadFormat("there are tokens in two places of one request")
-        return found[0] if found else None
+        return the_one([source.read(request) for source in self.sources])
 
     def verify(self, token: str) -> Principal:
         """Return the identity that `token` proves: its signature and all its claims are checked, always both.

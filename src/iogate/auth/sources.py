@@ -7,7 +7,8 @@ reason an empty string is a badly formed credential, not an absent one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -16,7 +17,7 @@ from iogate.errors import ConfigurationError, CredentialsBadFormat, CredentialsB
 
 
 class CredentialRequest(Protocol):
-    """What the sources may read: the handshake request and the payload of the CONNECT packet."""
+    """What the sources may read: an HTTP request, and with sockets the payload of the CONNECT packet."""
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -93,6 +94,32 @@ class BearerHeader(msgspec.Struct, frozen=True):
         return None if value is None else _bearer(value)
 
 
+class Header(msgspec.Struct, frozen=True):
+    """Read the token from a header of any name.
+
+    Args:
+        name: the name of the header, such as `"X-Access-Token"`.
+        scheme: what stands before the token, such as `"JWT"`; None: nothing does.
+    """
+
+    name: str
+    scheme: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_name(self.name, "Header")
+
+    def read(self, request: CredentialRequest) -> str | None:
+        """Return the token in the header; see `Source.read`."""
+        value = request.headers.get(self.name.lower())
+        if value is None:
+            return None
+        if self.scheme is not None:
+            return _after(self.scheme, value)
+        if not value or " " in value or "," in value:
+            raise CredentialsBadFormat(f"the header {self.name} is not one token")
+        return value
+
+
 class Query(msgspec.Struct, frozen=True):
     """Read the token from a parameter of the URL: `io(url, { query: { token } })`.
 
@@ -137,14 +164,92 @@ class Cookie(msgspec.Struct, frozen=True):
         return value
 
 
+class BodyField(msgspec.Struct, frozen=True):
+    """Read the token from a field of the body of an HTTP request: of a form, or of a JSON object. Sockets have none.
+
+    Args:
+        name: the name of the field.
+    """
+
+    name: str
+
+    def __post_init__(self) -> None:
+        _check_name(self.name, "BodyField")
+
+    def read(self, request: CredentialRequest) -> str | None:
+        """Return the token in the field; see `Source.read`."""
+        fields: Mapping[str, object] = getattr(request, "fields", {})  # Only a guard of HTTP endpoints has them.
+        value = fields.get(self.name)
+        if value is None:
+            return None
+        if not isinstance(value, str) or not value:
+            raise CredentialsBadFormat(f"the field {self.name} of the body is not a token")
+        return value
+
+
+Finder = Callable[[CredentialRequest], str | Awaitable[str | None] | None]
+"""A function of the application's that finds the token in a request, or None."""
+
+
+class Function(msgspec.Struct, frozen=True):
+    """Ask a function of the application's. What it returns that is neither a text nor None is a bad credential.
+
+    Args:
+        function: takes the request. It may be `async def` where that is allowed.
+    """
+
+    function: Finder
+
+    @property
+    def is_async(self) -> bool:
+        """Whether it is a coroutine function."""
+        return inspect.iscoroutinefunction(self.function)
+
+    def read(self, request: CredentialRequest) -> str | None:
+        """Return what a plain function finds; see `Source.read`."""
+        return _text(self.function(request))
+
+    async def read_async(self, request: CredentialRequest) -> str | None:
+        """Return what a function finds; see `Source.read`."""
+        found = self.function(request)
+        return _text(await found if inspect.isawaitable(found) else found)
+
+
+def the_one(tokens: Iterable[str | None]) -> str | None:
+    """Return the one token of a request, or None if it carries none.
+
+    Which of two counts must never be a guess, not even when they are the same.
+
+    Args:
+        tokens: what each source has found.
+
+    Raises:
+        CredentialsBadFormat: there are two.
+    """
+    found = [token for token in tokens if token is not None]
+    if len(found) > 1:
+        raise CredentialsBadFormat("there are tokens in two places of one request")
+    return found[0] if found else None
+
+
+def _text(value: object) -> str | None:
+    if value is not None and not (isinstance(value, str) and value):
+        raise CredentialsBadFormat("what the application takes for the token is not a text")
+    return value
+
+
 def _bearer(value: str) -> str:
+    return _after("Bearer", value)
+
+
+def _after(expected: str, value: str) -> str:
     """Return the token in `Bearer <token>`; RFC 9110, section 11.4: the scheme, then one space or more."""
     scheme, _, rest = value.partition(" ")
     token = rest.lstrip(" ")
     if not scheme or not token:
         raise CredentialsBadFormat("the credential is not a scheme and a token")
-    if scheme.lower() != "bearer":
-        raise CredentialsBadScheme("the scheme is not Bearer")
+    if scheme.lower() != expected.lower():
+        raise CredentialsBadScheme(f"the scheme is not {expected}")
     # A comma is what joins a header that came twice; neither it nor a space can be part of a token.
     if " " in token or "," in token:
         raise CredentialsBadFormat("more than one token follows the scheme")

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from iogate.auth import Auth, AuthPayload, Principal
+from iogate.auth.interface import Revoked
 from iogate.errors import (
     BAD_CREDENTIALS,
     AuthError,
@@ -210,7 +211,7 @@ class Gate:
         return payload
 
 
-async def proven(token: str, auth: Auth, revocations: Revocations) -> Principal:
+async def proven(token: str, auth: Auth, revocations: Revoked) -> Principal:
     """Return the identity that a token proves, if that was not revoked: all that is asked of the token itself.
 
     Raises:

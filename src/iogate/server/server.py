@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import msgspec
 
-from iogate.auth import Auth, Query
+from iogate.auth import Auth, JWTAuth, Query
 from iogate.clock import SYSTEM, Clock
 from iogate.errors import AuthTimeout, ConfigurationError
 from iogate.protocol.socketio.json import JSON
@@ -151,6 +151,8 @@ class Server(Registers, Emitter):
         self.failures = Failures(limits, clock)
         self.subjects = Subjects(limits)
         self.revocations = revocations if revocations is not None else MemoryRevocations()
+        if isinstance(auth, JWTAuth):  # For HTTP endpoints, which know the auth alone.
+            auth.revocations.append(self.revocations)
         self.gate = Gate(auth, self._namespaces, self.revocations, self.failures)
         self._deadlines = deadlines = Deadlines(clock)
         self._lifetimes = Lifetimes(auth, deadlines)

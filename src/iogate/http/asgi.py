@@ -1,0 +1,113 @@
+"""The gate in front of any ASGI application."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from iogate.asgi_types import ASGIApp, Message, Receive, Scope, Send
+from iogate.errors import CredentialsBadFormat, Refused
+from iogate.http.answers import Answer, answer_to
+from iogate.http.body import MAX_BODY, length_of, may_have_fields
+from iogate.http.guard import Admitted, Guard, HTTPRequest, guard_of
+from iogate.server.handshake import Handshake, parse_query
+
+
+class JWTMiddleware:
+    """Let HTTP requests and WebSockets of an ASGI application through whose token is good.
+
+    The application finds who it is in the state of the request: `request.state.principal` and `request.state.user`,
+    which are None for who came without a token where that is allowed. Preflights of CORS carry no token: what answers
+    them goes in front of this.
+
+    Args:
+        app: the application.
+        auth: a `JWTAuth`, a `Server`, or a `Guard`.
+        settings: of `Guard`.
+    """
+
+    def __init__(self, app: ASGIApp, auth: Any, **settings: Any) -> None:
+        self._app = app
+        self._guard = guard_of(auth, settings)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, as ASGI says."""
+        if scope["type"] not in {"http", "websocket"}:
+            await self._app(scope, receive, send)
+            return
+        try:
+            request, receive = await request_of(self._guard, scope, receive)
+            admitted = await self._guard.check(request)
+        except Refused as refused:
+            await _refuse(scope, receive, send, answer_to(refused, self._guard))
+            return
+        await self._app({**scope, "state": {**scope.get("state", {}), **state_of(admitted)}}, receive, send)
+
+
+def state_of(admitted: Admitted | None) -> dict[str, Any]:
+    """Return what the application finds about who it is."""
+    return {"principal": admitted and admitted.principal, "user": admitted and admitted.user}
+
+
+async def request_of(guard: Guard, scope: Scope, receive: Receive) -> tuple[HTTPRequest, Receive]:
+    """Return what a guard looks at, and what the application is to read the body from.
+
+    Raises:
+        CredentialsBadFormat: the request has too many parameters, or more body than is read for a token.
+    """
+    handshake = handshake_of(scope)
+    method = scope.get("method", "GET")  # A WebSocket begins with one.
+    kind = handshake.headers.get("content-type", "")
+    length = length_of(handshake.headers.get("content-length", ""))
+    if scope["type"] != "http" or not guard.reads_body or not may_have_fields(kind, length):
+        return HTTPRequest(handshake, method), receive
+    body, receive = await _read(receive)
+    return HTTPRequest(handshake, method, kind, body), receive
+
+
+def handshake_of(scope: Scope) -> Handshake:
+    """Return the head of a request.
+
+    Raises:
+        CredentialsBadFormat: it has too many parameters.
+    """
+    try:
+        return Handshake.of_scope(scope, parse_query(scope["query_string"]))
+    except ValueError:
+        raise CredentialsBadFormat("the URL has too many parameters") from None
+
+
+async def _read(receive: Receive) -> tuple[bytes, Receive]:
+    """Read a body, and return it with what gives it once more."""
+    body, read = bytearray(), False
+    while not read:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise CredentialsBadFormat("the client has gone before the body was complete")
+        body += message.get("body", b"")
+        if len(body) > MAX_BODY:  # More than the request said: the ASGI server should not have let that happen.
+            raise CredentialsBadFormat("the body is longer than its Content-Length")
+        read = not message.get("more_body", False)
+    given = False
+
+    async def again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": bytes(body), "more_body": False}
+
+    return bytes(body), again
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, answer: Answer) -> None:
+    kind = "http.response"
+    if scope["type"] == "websocket":
+        await receive()  # websocket.connect
+        if "websocket.http.response" not in scope.get("extensions", {}):
+            await send({"type": "websocket.close"})  # The ASGI server answers 403.
+            return
+        kind = "websocket.http.response"
+    headers = [(name.encode(), value.encode("latin-1")) for name, value in answer.headers.items()]
+    headers.append((b"content-length", b"%d" % len(answer.body)))
+    await send({"type": f"{kind}.start", "status": answer.status, "headers": headers})
+    await send({"type": f"{kind}.body", "body": answer.body})

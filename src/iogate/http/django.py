@@ -1,0 +1,141 @@
+"""The gate as a middleware of Django, under ASGI and under WSGI."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.utils.module_loading import import_string
+
+from iogate.errors import ConfigurationError, CredentialsRequired, InsufficientScope, Refused
+from iogate.http.answers import answer_to
+from iogate.http.asgi import handshake_of as handshake_of_scope
+from iogate.http.body import length_of, may_have_fields
+from iogate.http.guard import Admitted, Guard, HTTPRequest, guard_of
+from iogate.http.wsgi import check, handshake_of
+from iogate.server.scopes import Scopes, parse_scopes
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+
+class JWTMiddleware:
+    """Tell the views who a request is of: `request.principal`, and what `load_user` made of it, as `request.user`.
+
+    In the settings, `auth` is a `JWTAuth`, a `Server` or a `Guard`, or the dotted name of one, and all else is of
+    `Guard`:
+
+        MIDDLEWARE = [..., "iogate.http.django.JWTMiddleware"]
+        IOGATE = {"auth": "chat.auth.auth", "optional": True}
+
+    Without `"optional": True` no request without a token comes through; with it, `request.principal` is None for such
+    ones, and `@require()` refuses them. Django's own protection from other sites looks at every POST: put
+    `@csrf_exempt` on views that are for tokens in headers.
+
+    Args:
+        get_response: what comes after it.
+
+    Raises:
+        ConfigurationError: the settings are not sound.
+    """
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: Callable[..., Any]) -> None:
+        self._get_response = get_response
+        self._guard = guard()
+        if iscoroutinefunction(get_response):
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> Any:
+        """Serve one request."""
+        if iscoroutinefunction(self):
+            return self._serve(request)
+        try:
+            _tell(request, check(self._guard, _request_of(self._guard, request)))
+        except Refused as refused:
+            return _response(refused, self._guard)
+        return self._get_response(request)
+
+    async def _serve(self, request: HttpRequest) -> Any:
+        try:
+            _tell(request, await self._guard.check(_request_of(self._guard, request)))
+        except Refused as refused:
+            return _response(refused, self._guard)
+        return await self._get_response(request)
+
+
+def require(scopes: Scopes = ()) -> Callable[[View], View]:
+    """Return a decorator that lets requests through to a view that `JWTMiddleware` has found somebody behind.
+
+    Args:
+        scopes: the scopes that the token must have, all of them.
+    """
+    needed = parse_scopes(scopes)
+
+    def decorate(view: View) -> View:
+        @functools.wraps(view)
+        def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+            refused = _refusal(request, needed)
+            return view(request, *args, **kwargs) if refused is None else _response(refused, guard())
+
+        @functools.wraps(view)
+        async def guarded_async(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+            refused = _refusal(request, needed)
+            return await view(request, *args, **kwargs) if refused is None else _response(refused, guard())
+
+        return guarded_async if iscoroutinefunction(view) else guarded  # type: ignore[return-value]
+
+    return decorate
+
+
+@functools.cache
+def guard() -> Guard:
+    """Return the guard that the settings describe.
+
+    Raises:
+        ConfigurationError: they are not sound.
+    """
+    found = getattr(settings, "IOGATE", None)
+    if not isinstance(found, dict) or "auth" not in found:
+        raise ConfigurationError('settings.IOGATE says what verifies tokens: IOGATE = {"auth": "chat.auth.auth"}')
+    details = dict(found)
+    auth = details.pop("auth")
+    return guard_of(import_string(auth) if isinstance(auth, str) else auth, details)
+
+
+def _refusal(request: HttpRequest, needed: frozenset[str]) -> Refused | None:
+    try:
+        principal = request.principal
+    except AttributeError:
+        raise ConfigurationError(
+            'nobody has looked for a token: put "iogate.http.django.JWTMiddleware" into settings.MIDDLEWARE'
+        ) from None
+    if principal is None:
+        return CredentialsRequired()
+    return None if needed <= principal.scopes else InsufficientScope(needed)
+
+
+def _tell(request: HttpRequest, admitted: Admitted | None) -> None:
+    request.principal = admitted and admitted.principal
+    if admitted is not None and admitted.user is not None:
+        request.user = admitted.user
+
+
+def _request_of(guard: Guard, request: HttpRequest) -> HTTPRequest:
+    scope = getattr(request, "scope", None)
+    handshake = handshake_of(request.META) if scope is None else handshake_of_scope(scope)
+    kind = request.META.get("CONTENT_TYPE", "")
+    method = request.method or "GET"
+    if not (guard.reads_body and may_have_fields(kind, length_of(request.META.get("CONTENT_LENGTH") or ""))):
+        return HTTPRequest(handshake, method)
+    return HTTPRequest(handshake, method, kind, request.body)
+
+
+def _response(refused: Refused, guard: Guard) -> HttpResponse:
+    answer = answer_to(refused, guard)
+    return HttpResponse(answer.body, status=answer.status, headers=answer.headers)

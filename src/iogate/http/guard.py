@@ -1,0 +1,272 @@
+"""The gate of HTTP endpoints: which token a request carries, whether it is good, who it is, what it allows.
+
+What is asked of a token is asked by the same code as on sockets (`proven` in `server/gate.py`). What a framework has to
+do with it (its requests, its answers, where it keeps the identity) is in the module of its name.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import msgspec
+
+from iogate.auth import Auth, Cookie, JWTAuth, Principal, Source
+from iogate.auth.arguments import sources_of
+from iogate.auth.interface import Revoked
+from iogate.auth.sources import BodyField, Function, the_one
+from iogate.errors import (
+    BAD_CREDENTIALS,
+    AuthError,
+    AuthUnavailable,
+    ConfigurationError,
+    CredentialsRequired,
+    InsufficientScope,
+    Refused,
+    TokenExpired,
+)
+from iogate.http.body import fields_of
+from iogate.server.gate import proven
+from iogate.server.handshake import Handshake
+from iogate.server.limits import Failures, Proxies
+from iogate.server.origins import Origins
+from iogate.server.scopes import Scopes, parse_scopes
+from iogate.server.server import Server
+
+logger = logging.getLogger("iogate")
+
+SAFE = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
+"""Methods that change nothing (RFC 9110, section 9.2.1): another site gains nothing by starting one."""
+HOST_ONLY = "__Host-"
+"""The prefix of a cookie that no other host, a subdomain say, can set (RFC 6265bis, section 4.1.3.2)."""
+
+
+class CrossSite(AuthError):
+    """The token came in a cookie, and nothing shows that the request was started by a page of the application's."""
+
+    code = "cross_site"
+    text = "The request was not started by this site"
+    retry = "never"
+    status = 403
+
+
+class DoubleSubmit(msgspec.Struct, frozen=True):
+    """Show by a cookie that is sent twice that a page of this host has started a request.
+
+    The application sets the cookie, with something that cannot be guessed (`secrets.token_urlsafe()`) and not
+    `HttpOnly`; its pages copy it into the header. Pages of other sites cannot read it.
+
+    Args:
+        cookie: the name of the cookie. It begins with `__Host-`: any other could be set by a subdomain.
+        header: the name of the header.
+    """
+
+    cookie: str = "__Host-csrf"
+    header: str = "x-csrf-token"
+
+    def __post_init__(self) -> None:
+        if not self.cookie.startswith(HOST_ONLY):
+            raise ConfigurationError(
+                f'the cookie of DoubleSubmit begins with "{HOST_ONLY}", as "__Host-csrf" does: any other could be set'
+                " by a page of another host"
+            )
+
+    def shown(self, request: HTTPRequest) -> bool:
+        """Say whether a request shows it."""
+        cookie, header = request.cookies.get(self.cookie, ""), request.headers.get(self.header.lower(), "")
+        return bool(cookie) and hmac.compare_digest(cookie.encode(), header.encode())
+
+
+class HTTPRequest:
+    """What a guard looks at.
+
+    Args:
+        handshake: the head of the request.
+        method: its method.
+        content_type: the header field of that name.
+        body: its body, if the guard reads it.
+    """
+
+    __slots__ = ("fields", "handshake", "method")
+
+    payload = None
+
+    def __init__(self, handshake: Handshake, method: str, content_type: str = "", body: bytes = b"") -> None:
+        self.handshake = handshake
+        self.method = method
+        self.fields: Mapping[str, object] = fields_of(content_type, body) if body else {}
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Its header fields."""
+        return self.handshake.headers
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """The parameters of its URL."""
+        return self.handshake.query
+
+    @property
+    def cookies(self) -> Mapping[str, str]:
+        """Its cookies."""
+        return self.handshake.cookies
+
+
+class Admitted(msgspec.Struct, frozen=True):
+    """Who a request is of.
+
+    Args:
+        principal: the verified identity, the same as `socket.principal`.
+        user: what `load_user` made of its claims; None if there is no such function.
+    """
+
+    principal: Principal
+    user: Any
+
+
+class Guard:
+    """Lets requests through whose token is good, with what it allows.
+
+    Args:
+        auth: what verifies tokens, such as the `JWTAuth` of your server. Or the `Server` itself: then addresses that
+            show too many bad tokens are turned away at both, and its `cors_allowed_origins` count here too.
+        scopes: the scopes that a token must have, all of them.
+        optional: let requests without any token through, as nobody's. A bad token is refused all the same.
+        sources: where a request may have its token; those of `auth` unless given. `BodyField` and functions of yours,
+            `async def` too, can be among them.
+        origins: the origins of the pages that may send requests with a token in a cookie.
+        csrf: the other way to tell such requests from those that another site starts.
+        revocations: where revoked tokens are looked up, besides the servers that use `auth`.
+        trusted_proxies: networks of proxies whose `X-Forwarded-For` is believed.
+        realm: the name that `WWW-Authenticate` has for what is guarded.
+
+    Raises:
+        ConfigurationError: an argument is not sound, or a token may come in a cookie and nothing keeps other sites out.
+    """
+
+    def __init__(
+        self,
+        auth: Auth | Server,
+        *,
+        scopes: Scopes = (),
+        optional: bool = False,
+        sources: Collection[Any] | None = None,
+        origins: Collection[str] = (),
+        csrf: DoubleSubmit | None = None,
+        revocations: Revoked | None = None,
+        trusted_proxies: Collection[str] = (),
+        realm: str = "api",
+    ) -> None:
+        server = auth if isinstance(auth, Server) else None
+        found = server.auth if server is not None else auth
+        if found is None or not hasattr(found, "verify_async"):
+            raise ConfigurationError("a guard takes JWTAuth(...), or a Server that has one")
+        if server is None and not isinstance(found, JWTAuth):
+            raise ConfigurationError(
+                "give the Server that uses this gatekeeper: what was revoked there is to be refused here too"
+            )
+        self.auth: Auth = found  # type: ignore[assignment]
+        self.scopes = parse_scopes(scopes)
+        if optional and self.scopes:
+            raise ConfigurationError("who needs scopes needs a token: leave out optional=True, or scopes")
+        if '"' in realm or "\\" in realm or not realm.isprintable() or not realm.isascii():
+            raise ConfigurationError("realm is plain text without quotation marks")
+        self.optional = optional
+        self.realm = realm
+        self.sources: tuple[Source, ...] = (
+            self.auth.sources if sources is None else sources_of(sources, asynchronous=True)
+        )
+        self._origins = Origins(origins) if origins or server is None else server.origins
+        self._csrf = csrf
+        own = server.revocations if server is not None else None
+        self._stores: list[Revoked] = [store for store in (revocations, own) if store is not None]
+        self._failures: Failures | None = server.failures if server is not None else None
+        self._proxies = Proxies(trusted_proxies) if trusted_proxies or server is None else server.proxies
+        if any(isinstance(source, Cookie) for source in self.sources) and not (self._origins.listed or csrf):
+            raise ConfigurationError(
+                "with a Cookie source any page could act for its visitor: say which pages may,"
+                ' origins=["https://app.example.com"], or use csrf=DoubleSubmit()'
+            )
+
+    @property
+    def reads_body(self) -> bool:
+        """Whether the token may be in the body, so that it has to be read first."""
+        return any(isinstance(source, BodyField) for source in self.sources)
+
+    async def check(self, request: HTTPRequest) -> Admitted | None:
+        """Return who a request is of; None: nobody, where that is allowed.
+
+        Raises:
+            AuthError: it is refused.
+            Refused: it is refused by the application's `load_user`.
+        """
+        try:
+            return await self._check(request)
+        except Refused as refused:
+            reason = refused if isinstance(refused, AuthError) else "by the application"
+            logger.info("HTTP request refused: %s", reason)
+            raise
+        except Exception:
+            logger.exception("HTTP request refused: the verdict failed")
+            raise AuthUnavailable("the verdict failed") from None
+
+    async def _check(self, request: HTTPRequest) -> Admitted | None:
+        address = self._proxies.client(request.handshake.address, request.headers)
+        try:
+            token = await self._token(request)
+            if token is None:
+                if self.optional:
+                    return None
+                raise CredentialsRequired
+            if self._failures is not None:
+                self._failures.check(address)
+            principal = await proven(token, self.auth, self)
+        except BAD_CREDENTIALS as refusal:
+            if self._failures is not None and not isinstance(refusal, TokenExpired):
+                self._failures.add(address)
+            raise
+        user = await self.auth.user_for(principal)
+        if not self.scopes <= principal.scopes:
+            raise InsufficientScope(self.scopes)
+        # Hooks take their time.
+        self.auth.recheck(principal)
+        return Admitted(principal, user)
+
+    def revoked(self, principal: Principal, now: float) -> bool:
+        """Say whether the token of an identity was revoked, by a server or in the guard's own store."""
+        of_servers = self.auth.revocations if isinstance(self.auth, JWTAuth) else ()
+        return any(store.revoked(principal, now) for store in (*of_servers, *self._stores))
+
+    async def _token(self, request: HTTPRequest) -> str | None:
+        found = []
+        for source in self.sources:
+            token = await source.read_async(request) if isinstance(source, Function) else source.read(request)
+            if token is not None and isinstance(source, Cookie):
+                self._keep_other_sites_out(request)
+            found.append(token)
+        return the_one(found)
+
+    def _keep_other_sites_out(self, request: HTTPRequest) -> None:
+        if request.method in SAFE:
+            return
+        handshake, origin = request.handshake, request.headers.get("origin")
+        host = request.headers.get("host", "")
+        if (
+            origin is not None
+            and self._origins.listed
+            and self._origins.allow(origin, host=host, secure=handshake.secure)
+        ):
+            return
+        if self._csrf is None or not self._csrf.shown(request):
+            raise CrossSite
+
+
+def guard_of(auth: Any, settings: dict[str, Any]) -> Guard:
+    """Return a guard, made of what a framework's own class was given."""
+    if not isinstance(auth, Guard):
+        return Guard(auth, **settings)
+    if settings:
+        raise ConfigurationError("a Guard has its settings already: give it alone")
+    return auth

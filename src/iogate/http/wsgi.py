@@ -1,0 +1,88 @@
+"""The gate in front of any WSGI application."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import Any
+
+from iogate import background
+from iogate.errors import CredentialsBadFormat, Refused
+from iogate.http.answers import answer_to
+from iogate.http.body import length_of, may_have_fields
+from iogate.http.guard import Admitted, Guard, HTTPRequest, guard_of
+from iogate.server.handshake import Handshake
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+WSGIApp = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+PRINCIPAL = "iogate.principal"
+USER = "iogate.user"
+
+
+class JWTMiddleware:
+    """Let requests of a WSGI application through whose token is good.
+
+    The application finds who it is in `environ["iogate.principal"]` and `environ["iogate.user"]`, which are None for
+    who came without a token where that is allowed.
+
+    Args:
+        app: the application.
+        auth: a `JWTAuth`, a `Server`, or a `Guard`.
+        settings: of `Guard`.
+    """
+
+    def __init__(self, app: WSGIApp, auth: Any, **settings: Any) -> None:
+        self._app = app
+        self._guard = guard_of(auth, settings)
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request, as PEP 3333 says."""
+        try:
+            admitted = check(self._guard, request_of(self._guard, environ))
+        except Refused as refused:
+            answer = answer_to(refused, self._guard)
+            headers = [*answer.headers.items(), ("content-length", str(len(answer.body)))]
+            start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", headers)
+            return [answer.body]
+        environ[PRINCIPAL] = admitted and admitted.principal
+        environ[USER] = admitted and admitted.user
+        return self._app(environ, start_response)
+
+
+def check(guard: Guard, request: HTTPRequest) -> Admitted | None:
+    """Ask a guard from a thread: its keys and hooks live on an event loop.
+
+    Raises:
+        Refused: the request is refused.
+    """
+    return background.run(guard.check(request))
+
+
+def request_of(guard: Guard, environ: Environ) -> HTTPRequest:
+    """Return what a guard looks at. What it has to read of the body can be read once more.
+
+    Raises:
+        CredentialsBadFormat: the request has too many parameters, or more body than is read for a token.
+    """
+    handshake, method, kind = handshake_of(environ), environ["REQUEST_METHOD"], environ.get("CONTENT_TYPE", "")
+    length = length_of(environ.get("CONTENT_LENGTH") or "")
+    if not (guard.reads_body and may_have_fields(kind, length)):
+        return HTTPRequest(handshake, method)
+    body = environ["wsgi.input"].read(length)
+    environ["wsgi.input"] = io.BytesIO(body)
+    return HTTPRequest(handshake, method, kind, body)
+
+
+def handshake_of(environ: Environ) -> Handshake:
+    """Return the head of a request.
+
+    Raises:
+        CredentialsBadFormat: it has too many parameters.
+    """
+    try:
+        return Handshake.of_environ(environ)
+    except ValueError:
+        raise CredentialsBadFormat("the URL has too many parameters") from None

@@ -1,0 +1,286 @@
+"""What a guard is made of, and what is particular to one framework."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import flask
+import httpx
+import pytest
+import websockets
+from fastapi import Depends, FastAPI, WebSocket
+from starlette.applications import Starlette
+from starlette.authentication import requires
+from starlette.middleware import Middleware
+from starlette.middleware.authentication import AuthenticationMiddleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from iogate import (
+    BearerHeader,
+    BodyField,
+    ConfigurationError,
+    Cookie,
+    Header,
+    JWTAuth,
+    Principal,
+    Query,
+    RevokedToken,
+    Server,
+)
+from iogate.http import asgi
+from iogate.http.fastapi import require
+from iogate.http.flask import require as flask_require
+from iogate.http.guard import DoubleSubmit, Guard, HTTPRequest
+from iogate.http.starlette import JWTBackend
+from iogate.server.handshake import Handshake
+from tests.conformance.wire import enter, websocket
+from tests.gate.houses import serve_on_threads
+from tests.gate.support import make_auth
+from tests.http.frameworks import of_django_asgi, of_django_wsgi
+from tests.servers import make_token, serve
+
+AUTH = make_auth()
+GUARD = Guard(AUTH)
+WRITER = require(AUTH, scopes="chat:write")
+GOOD = {"authorization": f"Bearer {make_token()}"}
+
+
+class Mine:
+    """A gatekeeper of the application's own."""
+
+    sources = ()
+    verify_async = None
+
+
+async def _never(request: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Guard(None), "takes JWTAuth"),  # type: ignore[arg-type]
+        (lambda: Guard(Server(auth=None)), "takes JWTAuth"),
+        (lambda: Guard(Mine()), "give the Server"),  # type: ignore[arg-type]
+        (lambda: Guard(AUTH, optional=True, scopes="x"), "leave out optional=True"),
+        (lambda: Guard(AUTH, realm='a"b'), "realm"),
+        (lambda: Guard(AUTH, scopes=""), "scopes"),
+        (lambda: Guard(AUTH, sources=[Cookie("t")]), "origins="),
+        (lambda: Guard(AUTH, sources=[Cookie("t")], origins=["*"]), "origins="),
+        (lambda: DoubleSubmit(cookie="csrf"), "__Host-"),
+        (lambda: asgi.JWTMiddleware(_never, GUARD, scopes="x"), "has its settings already"),  # type: ignore[arg-type]
+        (lambda: JWTBackend(AUTH, sources=[BodyField("t")]), "JWTMiddleware"),
+        (lambda: make_auth(sources=[_never]), "make the function a plain one"),
+        (lambda: make_auth(sources=[Header("")]), "Header takes the name"),
+        (lambda: make_auth(sources=[BodyField("")]), "BodyField takes the name"),
+    ],
+)
+def test_what_is_not_sound_does_not_start(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        make()
+
+
+def test_a_server_with_listed_origins_brings_them_along() -> None:
+    auth = make_auth(sources=[Cookie("t")])
+    io = Server(auth=auth, cors_allowed_origins=["https://app.example"])
+    assert Guard(io).sources == (Cookie("t"),)
+
+
+async def test_a_cookie_is_looked_at_also_beside_a_request_without_origin_header() -> None:
+    guard = Guard(AUTH, sources=[Cookie("t")], origins=["https://app.example"])
+    handshake = Handshake([(b"cookie", b"t=" + make_token().encode())])
+    assert await guard.check(HTTPRequest(handshake, "GET")) is not None
+    with pytest.raises(Exception, match="not started by this site"):
+        await guard.check(HTTPRequest(handshake, "POST"))
+
+
+async def test_a_store_of_its_own_is_asked_too() -> None:
+    class All:
+        def revoked(self, principal: Principal, now: float) -> bool:
+            return principal.token_id == "1"
+
+    guard = Guard(AUTH, revocations=All())
+    first, second = (
+        HTTPRequest(Handshake([(b"authorization", f"Bearer {make_token(jti=token_id)}".encode())]), "GET")
+        for token_id in "12"
+    )
+    with pytest.raises(RevokedToken):
+        await guard.check(first)
+    assert await guard.check(second) is not None
+
+
+# FastAPI.
+
+
+def schema(**settings: Any) -> tuple[Any, Any]:
+    """Return the security schemes of an API with one endpoint, and what that one asks for."""
+    app = FastAPI()
+    guard = require(AUTH, **settings)
+
+    @app.get("/")
+    async def endpoint(user: Any = Depends(guard)) -> None: ...  # noqa: B008
+
+    found = app.openapi()
+    operation = found["paths"]["/"]["get"]
+    assert "parameters" not in operation
+    return found["components"]["securitySchemes"], operation["security"]
+
+
+def test_the_schema_of_fastapi_says_where_the_token_goes() -> None:
+    assert schema() == (
+        {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+        [{"bearer": []}],
+    )
+    sources = [BearerHeader(), Header("X-Token"), Query("t"), Cookie("c"), BodyField("b")]
+    schemes, needed = schema(sources=sources, origins=["https://app.example"])
+    assert schemes["header X-Token"] == {"type": "apiKey", "in": "header", "name": "X-Token"}
+    assert schemes["query t"] == {"type": "apiKey", "in": "query", "name": "t"}
+    assert schemes["cookie c"] == {"type": "apiKey", "in": "cookie", "name": "c"}
+    assert len(schemes) == len(needed) == 4
+
+
+def make_everything() -> tuple[Any, Server]:
+    """Return sockets, REST and a WebSocket of its own, in one application."""
+    web, auth = FastAPI(), make_auth()
+    io = Server(auth=auth)
+    user = require(io)
+
+    @web.get("/me")
+    async def me(principal: Any = Depends(user)) -> str:  # noqa: B008
+        return str(principal.subject)
+
+    @web.websocket("/own")
+    async def own(connection: WebSocket, principal: Any = Depends(user)) -> None:  # noqa: B008
+        await connection.accept()
+        await connection.send_text(f"hello {principal.subject}")
+        await connection.close()
+
+    return io.asgi(web), io
+
+
+@pytest.mark.usefixtures("lane")
+async def test_sockets_rest_and_a_websocket_of_its_own_are_one_application() -> None:
+    app, io = make_everything()
+    ann = {"authorization": f"Bearer {make_token(jti='1')}"}
+    async with serve(app) as url, httpx.AsyncClient(base_url=url, trust_env=False) as http:
+        own = url.replace("http", "ws") + "/own"
+        async with websocket(url) as client:
+            await enter(client, jti="1")
+            assert (await http.get("/me", headers=ann)).json() == "ann"
+            async with websockets.connect(own, additional_headers=ann, proxy=None) as peer:
+                assert await peer.recv() == "hello ann"
+            await io.revoke(token_id="1")
+        assert (await http.get("/me", headers=ann)).status_code == 401
+        for headers in (ann, {}):
+            with pytest.raises(websockets.InvalidStatus):
+                await websockets.connect(own, additional_headers=headers, proxy=None)
+
+
+def test_annotated_dependencies_work_as_the_readme_has_it() -> None:
+    app = FastAPI()
+
+    @app.get("/")
+    async def endpoint(user: Annotated[Principal, Depends(WRITER)]) -> str:
+        return user.subject
+
+    async def ask(scope: str) -> httpx.Response:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+            return await http.get("/", headers={"authorization": f"Bearer {make_token(scope=scope)}"})
+
+    assert asyncio.run(ask("chat:write")).json() == "ann"
+    assert asyncio.run(ask("chat:read")).status_code == 403
+
+
+# Starlette.
+
+
+async def test_starlettes_own_requires_compares_with_the_scopes_of_the_token() -> None:
+    backend = JWTBackend(AUTH, optional=True)
+
+    @requires("chat:write")
+    async def endpoint(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(f"{request.user.display_name} {request.user.identity}")
+
+    middleware = [Middleware(AuthenticationMiddleware, backend=backend, on_error=backend.on_error)]
+    app = Starlette(routes=[Route("/", endpoint)], middleware=middleware)
+    async with serve(app) as url, httpx.AsyncClient(base_url=url, trust_env=False) as http:
+        writer = {"authorization": f"Bearer {make_token(scope='chat:write')}"}
+        assert (await http.get("/", headers=writer)).text == "ann ann"
+        assert (await http.get("/", headers=GOOD)).status_code == 403
+        assert (await http.get("/")).status_code == 403
+
+
+# ASGI.
+
+
+@pytest.mark.parametrize("kind", ["uvicorn", "hypercorn"])
+async def test_a_websocket_is_guarded_by_the_middleware_too(kind: Any) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.send", "text": scope["state"]["principal"].subject})
+            await send({"type": "websocket.close"})
+
+    async with serve(Server(auth=None).asgi(asgi.JWTMiddleware(app, AUTH)), kind) as url:
+        own = url.replace("http", "ws") + "/own"
+        async with websockets.connect(own, additional_headers=GOOD, proxy=None) as peer:
+            assert await peer.recv() == "ann"
+        with pytest.raises(websockets.InvalidStatus) as caught:
+            await websockets.connect(own, proxy=None)
+    assert caught.value.response.status_code in {401, 403}
+
+
+# Flask.
+
+
+async def test_a_view_of_flask_may_be_async() -> None:
+    pytest.importorskip("asgiref")
+    app = flask.Flask("app")
+
+    @app.get("/")
+    @flask_require(AUTH)
+    async def endpoint() -> str:
+        await asyncio.sleep(0)
+        return str(flask.g.principal.subject)
+
+    async with serve_on_threads(app) as url, httpx.AsyncClient(base_url=url, trust_env=False) as http:
+        assert (await http.get("/", headers=GOOD)).text == "ann"
+        assert (await http.get("/")).status_code == 401
+
+
+# Django.
+
+
+@pytest.mark.parametrize("make", [of_django_wsgi, of_django_asgi])
+@pytest.mark.parametrize("path", ["/staff", "/staff-async"])
+async def test_a_view_of_django_may_require_scopes(make: Any, path: str) -> None:
+    async with make(AUTH, optional=True) as url, httpx.AsyncClient(base_url=url, trust_env=False) as http:
+        assert (await http.get("/")).json()["sub"] is None
+        assert (await http.get("/async", headers=GOOD)).json()["sub"] == "ann"
+        nobody = await http.get(path)
+        assert (nobody.status_code, nobody.headers["www-authenticate"]) == (401, 'Bearer realm="api"')
+        assert (await http.get(path, headers=GOOD)).status_code == 403
+        staff = {"authorization": f"Bearer {make_token(scope='staff')}"}
+        assert (await http.get(path, headers=staff)).json()["sub"] == "ann"
+
+
+async def test_too_many_parameters_are_a_bad_request() -> None:
+    query = "&".join(f"a{number}=1" for number in range(100))
+    for made in (of_django_wsgi(AUTH), of_django_asgi(AUTH)):
+        async with made as url, httpx.AsyncClient(base_url=url, trust_env=False) as http:
+            assert (await http.get(f"/?{query}", headers=GOOD)).status_code == 400
+
+
+def test_keys_that_are_fetched_are_fetched_on_the_loop_in_the_background() -> None:
+    def key_of(header: Any, claims: Any) -> Any:
+        return asyncio.sleep(0, result="a-secret-for-the-tests-that-is-long-enough")
+
+    app = flask.Flask("app")
+    app.add_url_rule("/", view_func=flask_require(JWTAuth(keys=key_of, algorithms=["HS256"]))(lambda: "in"))
+    for _ in range(2):
+        assert app.test_client().get("/", headers=GOOD).text == "in"
