@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import flask
@@ -10,7 +11,7 @@ import flask_socketio
 import pytest
 import socketio
 
-from iogate import ConfigurationError, Cookie, Server
+from iogate import ConfigurationError, Cookie, Server, SQLiteRevocations
 from iogate.integrations import layout, protect
 from iogate.integrations.engine import EngineTransport, kept, namespace_of
 from tests.gate.support import make_auth
@@ -66,6 +67,11 @@ def test_a_version_whose_inside_is_not_known_is_refused(found: str, monkeypatch:
 def test_there_is_no_protection_without_auth() -> None:
     with pytest.raises(ConfigurationError, match="auth is JWTAuth"):
         protect(socketio.AsyncServer(async_mode="asgi"), None)  # type: ignore[arg-type]
+
+
+def test_a_store_that_cannot_be_read_does_not_start(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        protect(socketio.AsyncServer(async_mode="asgi"), make_auth(), revocations=SQLiteRevocations(tmp_path))
 
 
 @pytest.mark.parametrize("origins", [None, "*", [], ["*"]])

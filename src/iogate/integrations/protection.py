@@ -176,6 +176,7 @@ def protect(
         trusted_proxies=trusted_proxies,
         clock=clock,
     )
+    io.revocations.open()  # Who cannot read who has been thrown out does not start.
     for name, needed in (scopes or {}).items():
         io.of(name, scopes=needed)
     glue = ThreadedGlue(sio, io) if threaded else AsyncGlue(sio, io)
