@@ -211,7 +211,7 @@ ATTACHED = '-["echo",{"_placeholder":true,"num":0}]'
         ['42/other,["echo"]'],
         [connect(), '42/other,["echo"]'],
     ],
-    ids=repr,
+    ids=lambda packets: str(packets).partition("eyJ")[0],  # A token differs from one collection to the next.
 )
 async def test_an_event_before_connect(transport: str, packets: list[str | bytes]) -> None:
     """Row 26: it ends the connection, and is handled by nobody."""

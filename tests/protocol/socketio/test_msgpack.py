@@ -436,7 +436,15 @@ def test_writing_a_packet_leaves_its_data_as_it_was() -> None:
         ("\ud800", UnicodeEncodeError),
         ({"\ud800": 1}, UnicodeEncodeError),
     ],
-    ids=repr,
+    ids=[
+        "object",
+        "complex",
+        "None as a name",
+        "tuple as a name",
+        "bytes as a name",
+        "surrogate",
+        "surrogate as a name",
+    ],
 )
 def test_data_without_a_messagepack_of_its_own_is_the_error_of_who_sends_it(value: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
