@@ -12,6 +12,8 @@ PORT ?= 3000
 ARGS ?=
 SECONDS ?= 30
 TARGETS ?=
+# Tests mostly wait: for two cores, three at a time.
+JOBS ?= 3
 SEED ?= 0
 
 VENV := .venv
@@ -43,7 +45,7 @@ demo: $(VENV)/.demo examples/chat/node_modules/.installed ## Serve the chat demo
 	  || { code=$$?; test $$code -eq 130 || test $$code -eq 143 || exit $$code; }
 
 test: $(VENV)/.dev $(VENV)/.older examples/chat/node_modules/.installed tests/e2e/js/node_modules/.installed tests/e2e/idp/node_modules/.installed clients/js/node_modules/.installed | node chromium compiler ## Run all tests, those with real clients and a browser too
-	@$(WITH_NODE) $(PY) -m pytest $(ARGS)
+	@$(WITH_NODE) $(PY) -m pytest -n $(JOBS) $(ARGS)
 
 check: $(VENV)/.dev ## Lint, check the format, the types and the layers
 	@$(PY) -m ruff check .

@@ -29,7 +29,7 @@ class ThreadedGlue(Glue):
 
     def __init__(self, sio: Any, io: Server) -> None:
         super().__init__(sio, io)
-        self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="iogate")
+        self._threads = _threads()
 
     async def _call(self, name: str, *args: Any) -> Any:
         context = contextvars.copy_context()
@@ -97,5 +97,10 @@ class ThreadedGlue(Glue):
     def shutdown(self) -> None:
         """Stand in for the method of that name."""
         background.run(self.io.shutdown())
-        self._threads.shutdown()
+        running, self._threads = self._threads, _threads()  # python-engineio may still end a connection or two.
+        running.shutdown()
         self._original["shutdown"]()
+
+
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="iogate")
