@@ -7,11 +7,14 @@ not go along there.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
+
+logger = logging.getLogger("iogate")
 
 T = TypeVar("T")
 
@@ -26,9 +29,19 @@ def loop() -> asyncio.AbstractEventLoop:
     with _lock:
         if _loop is None:
             _loop = asyncio.new_event_loop()
-            _thread = threading.Thread(target=_loop.run_forever, name="iogate", daemon=True)
+            _thread = threading.Thread(target=_serve, args=(_loop,), name="iogate", daemon=True)
             _thread.start()
         return _loop
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    while True:
+        try:
+            return loop.run_forever()
+        except BaseException:
+            # A SystemExit, of a function of the application's say. Whoever waits for that one is told; without the
+            # loop, all the others would wait for ever.
+            logger.exception("the event loop in the background goes on")
 
 
 def run(work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:

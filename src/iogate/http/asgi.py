@@ -7,8 +7,8 @@ from typing import Any
 from iogate.asgi_types import ASGIApp, Message, Receive, Scope, Send
 from iogate.errors import CredentialsBadFormat, Refused
 from iogate.http.answers import Answer, answer_to
-from iogate.http.body import MAX_BODY, length_of, may_have_fields
-from iogate.http.guard import Admitted, Guard, HTTPRequest, guard_of
+from iogate.http.body import MAX_BODY, fields_of, length_of, may_have_fields
+from iogate.http.guard import WEBSOCKET, Admitted, Guard, HTTPRequest, guard_of
 from iogate.server.handshake import Handshake, parse_query
 
 
@@ -54,14 +54,19 @@ async def request_of(guard: Guard, scope: Scope, receive: Receive) -> tuple[HTTP
     Raises:
         CredentialsBadFormat: the request has too many parameters, or more body than is read for a token.
     """
-    handshake = handshake_of(scope)
-    method = scope.get("method", "GET")  # A WebSocket begins with one.
+    handshake, method = handshake_of(scope), method_of(scope)
     kind = handshake.headers.get("content-type", "")
     length = length_of(handshake.headers.get("content-length", ""))
     if scope["type"] != "http" or not guard.reads_body or not may_have_fields(kind, length):
         return HTTPRequest(handshake, method), receive
     body, receive = await _read(receive)
-    return HTTPRequest(handshake, method, kind, body), receive
+    return HTTPRequest(handshake, method, fields_of(kind, body)), receive
+
+
+def method_of(scope: Scope) -> str:
+    """Return the method of a request, or what stands for it."""
+    method: str = WEBSOCKET if scope["type"] == "websocket" else scope["method"]
+    return method
 
 
 def handshake_of(scope: Scope) -> Handshake:

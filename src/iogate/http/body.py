@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from urllib.parse import parse_qsl
 
 from iogate.auth import jws
@@ -59,5 +59,10 @@ def fields_of(content_type: str, body: bytes) -> Mapping[str, object]:
         pairs = parse_qsl(body.decode(), keep_blank_values=True, strict_parsing=True, max_num_fields=MAX_FIELDS)
     except ValueError:
         return {}
+    return unlike(pairs)
+
+
+def unlike(pairs: Sequence[tuple[str, object]]) -> Mapping[str, object]:
+    """Return fields by their names; none at all, if two have the same."""
     fields = dict(pairs)
     return fields if len(fields) == len(pairs) else {}

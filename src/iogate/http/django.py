@@ -14,7 +14,7 @@ from django.utils.module_loading import import_string
 from iogate.errors import ConfigurationError, CredentialsRequired, InsufficientScope, Refused
 from iogate.http.answers import answer_to
 from iogate.http.asgi import handshake_of as handshake_of_scope
-from iogate.http.body import length_of, may_have_fields
+from iogate.http.body import fields_of, length_of, may_have_fields
 from iogate.http.guard import Admitted, Guard, HTTPRequest, guard_of
 from iogate.http.wsgi import check, handshake_of
 from iogate.server.scopes import Scopes, parse_scopes
@@ -133,7 +133,7 @@ def _request_of(guard: Guard, request: HttpRequest) -> HTTPRequest:
     method = request.method or "GET"
     if not (guard.reads_body and may_have_fields(kind, length_of(request.META.get("CONTENT_LENGTH") or ""))):
         return HTTPRequest(handshake, method)
-    return HTTPRequest(handshake, method, kind, request.body)
+    return HTTPRequest(handshake, method, fields_of(kind, request.body))
 
 
 def _response(refused: Refused, guard: Guard) -> HttpResponse:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from fastapi import HTTPException, Security, WebSocketException
@@ -15,8 +15,8 @@ from starlette.requests import HTTPConnection, Request
 from iogate.auth import BearerHeader, Cookie, Header, Principal, Query, Source
 from iogate.errors import Refused
 from iogate.http.answers import answer_to
-from iogate.http.asgi import handshake_of, state_of
-from iogate.http.body import length_of, may_have_fields
+from iogate.http.asgi import handshake_of, method_of, state_of
+from iogate.http.body import fields_of, length_of, may_have_fields, unlike
 from iogate.http.guard import Guard, HTTPRequest, guard_of
 
 POLICY_VIOLATION = 1008
@@ -88,9 +88,16 @@ def _scheme(source: Source) -> _Scheme | None:
 
 
 async def _request_of(guard: Guard, connection: HTTPConnection) -> HTTPRequest:
-    handshake, method = handshake_of(connection.scope), connection.scope.get("method", "GET")
+    handshake, method = handshake_of(connection.scope), method_of(connection.scope)
     if isinstance(connection, Request) and guard.reads_body:
         kind = handshake.headers.get("content-type", "")
         if may_have_fields(kind, length_of(handshake.headers.get("content-length", ""))):
-            return HTTPRequest(handshake, method, kind, await connection.body())
+            return HTTPRequest(handshake, method, await _fields_of(connection, kind))
     return HTTPRequest(handshake, method)
+
+
+async def _fields_of(request: Request, kind: str) -> Mapping[str, object]:
+    try:
+        return fields_of(kind, await request.body())
+    except RuntimeError:  # FastAPI has made a form of it, for an endpoint with `Form()`, and keeps that alone.
+        return unlike((await request.form()).multi_items())

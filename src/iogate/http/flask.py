@@ -10,7 +10,7 @@ from flask import Response, current_app, g, request
 
 from iogate.errors import Refused
 from iogate.http.answers import answer_to
-from iogate.http.body import may_have_fields
+from iogate.http.body import fields_of, may_have_fields
 from iogate.http.guard import Guard, HTTPRequest, guard_of
 from iogate.http.wsgi import check, handshake_of
 
@@ -54,4 +54,4 @@ def _request_of(guard: Guard) -> HTTPRequest:
     handshake, kind = handshake_of(request.environ), request.headers.get("content-type", "")
     if not (guard.reads_body and may_have_fields(kind, request.content_length)):
         return HTTPRequest(handshake, request.method)
-    return HTTPRequest(handshake, request.method, kind, request.get_data())  # Flask keeps it for the view.
+    return HTTPRequest(handshake, request.method, fields_of(kind, request.get_data()))  # Flask keeps it for the view.

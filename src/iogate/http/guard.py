@@ -6,6 +6,7 @@ do with it (its requests, its answers, where it keeps the identity) is in the mo
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 from collections.abc import Collection, Mapping
@@ -16,19 +17,16 @@ import msgspec
 from iogate.auth import Auth, Cookie, JWTAuth, Principal, Source
 from iogate.auth.arguments import sources_of
 from iogate.auth.interface import Revoked
-from iogate.auth.sources import BodyField, Function, the_one
+from iogate.auth.sources import AuthPayload, BearerHeader, BodyField, Function, Header, Query, the_one
 from iogate.errors import (
-    BAD_CREDENTIALS,
     AuthError,
     AuthUnavailable,
     ConfigurationError,
     CredentialsRequired,
     InsufficientScope,
     Refused,
-    TokenExpired,
 )
-from iogate.http.body import fields_of
-from iogate.server.gate import proven
+from iogate.server.gate import counts, hold, proven, tellable
 from iogate.server.handshake import Handshake
 from iogate.server.limits import Failures, Proxies
 from iogate.server.origins import Origins
@@ -39,6 +37,10 @@ logger = logging.getLogger("iogate")
 
 SAFE = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
 """Methods that change nothing (RFC 9110, section 9.2.1): another site gains nothing by starting one."""
+WEBSOCKET = "WEBSOCKET"
+"""What stands for the method of a WebSocket. It begins with a GET, but goes on to do anything, for any page."""
+NOT_IN_COOKIES = (AuthPayload, BearerHeader, BodyField, Header, Query)
+"""Sources that find no token in a cookie. Others, functions of the application's, may."""
 HOST_ONLY = "__Host-"
 """The prefix of a cookie that no other host, a subdomain say, can set (RFC 6265bis, section 4.1.3.2)."""
 
@@ -84,19 +86,18 @@ class HTTPRequest:
 
     Args:
         handshake: the head of the request.
-        method: its method.
-        content_type: the header field of that name.
-        body: its body, if the guard reads it.
+        method: its method; `WEBSOCKET` for a WebSocket.
+        fields: those of its body, if the guard reads it.
     """
 
     __slots__ = ("fields", "handshake", "method")
 
     payload = None
 
-    def __init__(self, handshake: Handshake, method: str, content_type: str = "", body: bytes = b"") -> None:
+    def __init__(self, handshake: Handshake, method: str, fields: Mapping[str, object] | None = None) -> None:
         self.handshake = handshake
         self.method = method
-        self.fields: Mapping[str, object] = fields_of(content_type, body) if body else {}
+        self.fields: Mapping[str, object] = fields or {}
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -202,36 +203,37 @@ class Guard:
             AuthError: it is refused.
             Refused: it is refused by the application's `load_user`.
         """
-        try:
-            return await self._check(request)
-        except Refused as refused:
-            reason = refused if isinstance(refused, AuthError) else "by the application"
-            logger.info("HTTP request refused: %s", reason)
-            raise
-        except Exception:
-            logger.exception("HTTP request refused: the verdict failed")
-            raise AuthUnavailable("the verdict failed") from None
-
-    async def _check(self, request: HTTPRequest) -> Admitted | None:
         address = self._proxies.client(request.handshake.address, request.headers)
         try:
-            token = await self._token(request)
-            if token is None:
-                if self.optional:
-                    return None
-                raise CredentialsRequired
-            if self._failures is not None:
-                self._failures.check(address)
-            principal = await proven(token, self.auth, self)
-        except BAD_CREDENTIALS as refusal:
-            if self._failures is not None and not isinstance(refusal, TokenExpired):
+            return await self._check(request, address)
+        except Refused as refused:
+            refusal = tellable(refused)
+            logger.info("HTTP request refused: %s", refusal if isinstance(refusal, AuthError) else "by the application")
+            if self._failures is not None and counts(refusal):
                 self._failures.add(address)
-            raise
+            raise refusal from None
+        except BaseException as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise  # The client has gone. One that a hook has raised is a refusal like any other.
+            logger.exception("HTTP request refused: the verdict failed")
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise  # The process is to end.
+            raise AuthUnavailable("the verdict failed") from None
+
+    async def _check(self, request: HTTPRequest, address: str | None) -> Admitted | None:
+        token = await self._token(request)
+        if token is None:
+            if self.optional:
+                return None
+            raise CredentialsRequired
+        if self._failures is not None:
+            self._failures.check(address)
+        principal = await proven(token, self.auth, self)
         user = await self.auth.user_for(principal)
         if not self.scopes <= principal.scopes:
             raise InsufficientScope(self.scopes)
-        # Hooks take their time.
-        self.auth.recheck(principal)
+        hold(principal, self.auth, self)  # Functions of the application's take their time.
         return Admitted(principal, user)
 
     def revoked(self, principal: Principal, now: float) -> bool:
@@ -243,7 +245,7 @@ class Guard:
         found = []
         for source in self.sources:
             token = await source.read_async(request) if isinstance(source, Function) else source.read(request)
-            if token is not None and isinstance(source, Cookie):
+            if token is not None and _in_a_cookie(source, token, request):
                 self._keep_other_sites_out(request)
             found.append(token)
         return the_one(found)
@@ -260,7 +262,14 @@ class Guard:
         ):
             return
         if self._csrf is None or not self._csrf.shown(request):
-            raise CrossSite
+            raise CrossSite("the token came in a cookie, and the request was not started by this site: origins=, csrf=")
+
+
+def _in_a_cookie(source: Source, token: str, request: HTTPRequest) -> bool:
+    """Say whether a token was found in a cookie: of a function, it is not known where it has looked."""
+    if isinstance(source, NOT_IN_COOKIES):
+        return False
+    return isinstance(source, Cookie) or token in request.headers.get("cookie", "")
 
 
 def guard_of(auth: Any, settings: dict[str, Any]) -> Guard:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from iogate.auth import Principal
 from iogate.errors import ConfigurationError, Refused
 from iogate.http.answers import Answer, answer_to
-from iogate.http.asgi import handshake_of, state_of
+from iogate.http.asgi import handshake_of, method_of, state_of
 from iogate.http.guard import Admitted, HTTPRequest, guard_of
 
 
@@ -64,8 +64,7 @@ class JWTBackend(AuthenticationBackend):
     async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser] | None:
         """Return who a request is of; None: nobody."""
         try:
-            method = conn.scope.get("method", "GET")
-            admitted = await self._guard.check(HTTPRequest(handshake_of(conn.scope), method))
+            admitted = await self._guard.check(HTTPRequest(handshake_of(conn.scope), method_of(conn.scope)))
         except Refused as refused:
             raise _Refusal(answer_to(refused, self._guard)) from None
         for name, value in state_of(admitted).items():

@@ -10,7 +10,7 @@ from typing import Any
 from iogate import background
 from iogate.errors import CredentialsBadFormat, Refused
 from iogate.http.answers import answer_to
-from iogate.http.body import length_of, may_have_fields
+from iogate.http.body import fields_of, length_of, may_have_fields
 from iogate.http.guard import Admitted, Guard, HTTPRequest, guard_of
 from iogate.server.handshake import Handshake
 
@@ -73,7 +73,7 @@ def request_of(guard: Guard, environ: Environ) -> HTTPRequest:
         return HTTPRequest(handshake, method)
     body = environ["wsgi.input"].read(length)
     environ["wsgi.input"] = io.BytesIO(body)
-    return HTTPRequest(handshake, method, kind, body)
+    return HTTPRequest(handshake, method, fields_of(kind, body))
 
 
 def handshake_of(environ: Environ) -> Handshake:

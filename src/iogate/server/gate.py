@@ -125,9 +125,9 @@ class Gate:
     def _refuse(self, attempt: Attempt, refused: Refused) -> None:
         # In a function of its own: where an exception is caught, a variable for it would keep its traceback, and with
         # that everything on the way to here, until the garbage collector comes.
-        refusal = _tellable(refused)
+        refusal = tellable(refused)
         logger.info("refused: %s", refusal if isinstance(refusal, AuthError) else "by the application")
-        if isinstance(refusal, BAD_CREDENTIALS) and not isinstance(refusal, TokenExpired):
+        if counts(refusal):
             self._failures.add(attempt.connection.handshake.address)
         if attempt.pending:
             attempt.refuse(refusal)
@@ -193,9 +193,7 @@ class Gate:
         _check_person(known, identity.principal)
         if known is not None and (known.digest == identity.digest or not known.is_older_than(identity.principal)):
             identity = known
-        self._auth.recheck(identity.principal)
-        if self._revocations.revoked(identity.principal, self._auth.clock.wall()):
-            raise RevokedToken
+        hold(identity.principal, self._auth, self._revocations)
         connection.server.subjects.check(connection, identity.principal)
         connection.adopt(identity)
 
@@ -224,12 +222,30 @@ async def proven(token: str, auth: Auth, revocations: Revoked) -> Principal:
     return principal
 
 
+def hold(principal: Principal, auth: Auth, revocations: Revoked) -> None:
+    """See whether what a token has proven a while ago still holds.
+
+    Raises:
+        TokenExpired: it has expired meanwhile.
+        InvalidToken: its key was removed, and that is to matter.
+        RevokedToken: it was revoked.
+    """
+    auth.recheck(principal)
+    if revocations.revoked(principal, auth.clock.wall()):
+        raise RevokedToken
+
+
 def _check_person(known: Identity | None, principal: Principal) -> None:
     if known is not None and not known.is_of(principal):
         raise InvalidToken("another person's token on a connection that has an identity")
 
 
-def _tellable(refusal: Refused) -> Refused:
+def counts(refusal: Refused) -> bool:
+    """Say whether a refusal counts against the address that it was given to. Who has merely waited too long may."""
+    return isinstance(refusal, BAD_CREDENTIALS) and not isinstance(refusal, TokenExpired)
+
+
+def tellable(refusal: Refused) -> Refused:
     """Return a refusal that can be written down: the data of the application's own may have no JSON."""
     if not isinstance(refusal, AuthError):
         try:

@@ -127,11 +127,11 @@ def _is_of_somebody_else(server: Server, handshake: Handshake) -> bool:
     return isinstance(first, str) and not (isinstance(shown, str) and named_in(shown) == named_in(first))
 
 
-def _shown(auth: Auth, handshake: Handshake) -> str | type[AuthError] | None:
+def _shown(auth: Auth, handshake: Handshake) -> str | type[Exception] | None:
     """Return the token of a request, or what is wrong with what it has in its place."""
     try:
         return auth.credential(CredentialRequest(handshake, None))
-    except AuthError as error:
+    except Exception as error:  # A source may be a function of the application's; the gate will say what it thinks.
         return type(error)
 
 
