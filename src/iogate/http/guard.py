@@ -267,9 +267,7 @@ class Guard:
 
 def _in_a_cookie(source: Source, token: str, request: HTTPRequest) -> bool:
     """Say whether a token was found in a cookie: of a function, it is not known where it has looked."""
-    if isinstance(source, NOT_IN_COOKIES):
-        return False
-    return isinstance(source, Cookie) or token in request.headers.get("cookie", "")
+    return not isinstance(source, NOT_IN_COOKIES) and token in request.headers.get("cookie", "")
 
 
 def guard_of(auth: Any, settings: dict[str, Any]) -> Guard:
