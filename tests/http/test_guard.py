@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import Annotated, Any
+from wsgiref.util import setup_testing_defaults
+from wsgiref.validate import validator
 
 import flask
 import httpx
@@ -24,6 +26,7 @@ from iogate import (
     BodyField,
     ConfigurationError,
     Cookie,
+    CredentialsRequired,
     Header,
     JWTAuth,
     Principal,
@@ -31,7 +34,8 @@ from iogate import (
     RevokedToken,
     Server,
 )
-from iogate.http import asgi
+from iogate.http import asgi, wsgi
+from iogate.http.answers import answer_to
 from iogate.http.fastapi import require
 from iogate.http.flask import require as flask_require
 from iogate.http.guard import DoubleSubmit, Guard, HTTPRequest
@@ -284,3 +288,43 @@ def test_keys_that_are_fetched_are_fetched_on_the_loop_in_the_background() -> No
     app.add_url_rule("/", view_func=flask_require(JWTAuth(keys=key_of, algorithms=["HS256"]))(lambda: "in"))
     for _ in range(2):
         assert app.test_client().get("/", headers=GOOD).text == "in"
+
+
+async def test_two_guards_of_one_request_find_the_same_token_in_its_url() -> None:
+    app = FastAPI(dependencies=[Depends(require(AUTH, sources=[Query("a"), Query("t")]))])
+    user = require(AUTH, sources=[Query("t")], scopes="chat:write")
+
+    @app.get("/")
+    async def endpoint(text: str, principal: Any = Depends(user)) -> str:  # noqa: B008
+        return f"{principal.subject}: {text}"
+
+    async with serve(app) as url, httpx.AsyncClient(base_url=url, trust_env=False) as http:
+        answer = await http.get("/", params={"t": make_token(scope="chat:write"), "text": "hello"})
+        assert answer.json() == "ann: hello"
+        assert (await http.get("/", params={"t": make_token(), "text": "hello"})).status_code == 403
+
+
+def test_what_is_taken_out_of_a_url_is_kept_for_the_guards_that_follow() -> None:
+    scope = {"type": "http", "query_string": b"a=1&x=0&t=2", "headers": [], "path": "/"}
+    first, second = (Guard(AUTH, sources=[Query(name)]) for name in "at")
+    for guard in (first, second, first, second):
+        assert asgi.handshake_of(guard, scope).query == {"a": "1", "x": "0", "t": "2"}
+    assert scope["query_string"] == b"a=REDACTED&x=0&t=REDACTED"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_under_wsgi_a_refusal_is_what_the_standard_asks_for(method: str) -> None:
+    started: list[Any] = []
+
+    def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
+        started.append((status, dict(headers)["content-length"]))
+        return lambda data: None
+
+    environ: dict[str, Any] = {"REQUEST_METHOD": method, "QUERY_STRING": ""}
+    setup_testing_defaults(environ)
+    answer: Any = validator(wsgi.JWTMiddleware(lambda environ, start_response: [], AUTH))(environ, start_response)
+    body = b"".join(answer)
+    answer.close()
+    expected = answer_to(CredentialsRequired(), GUARD).body
+    assert started == [("401 Unauthorized", str(len(expected)))]
+    assert body == (expected if method == "GET" else b"")

@@ -20,14 +20,16 @@ from tests.servers import make_token, serve
 
 GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "rest.md"
 BLOCKS = re.findall(r"^## ([^\n]+)\n(?:(?!^## ).)*?^```python\n(.*?)^```", GUIDE.read_text(), re.M | re.S)
+FRAMEWORKS = [(title, code) for title, code in BLOCKS if title != "A cookie"]
 ON_THREADS = {"Flask", "Any WSGI application", "Django"}
 
 
 def test_all_of_it_is_tried() -> None:
-    assert len(BLOCKS) == GUIDE.read_text().count("```python") == len(frameworks.FRAMEWORKS) - 1
+    assert len(BLOCKS) == GUIDE.read_text().count("```python") == len(FRAMEWORKS) + 1
+    assert len(FRAMEWORKS) == len(frameworks.FRAMEWORKS) - 1  # Django is there twice.
 
 
-@pytest.mark.parametrize(("title", "code"), BLOCKS, ids=[title for title, _ in BLOCKS])
+@pytest.mark.parametrize(("title", "code"), FRAMEWORKS, ids=[title for title, _ in FRAMEWORKS])
 async def test_what_is_printed_works(title: str, code: str) -> None:
     names: dict[str, Any] = {"auth": make_auth(), "__name__": "guide"}
     exec(compile(code, str(GUIDE), "exec"), names)  # noqa: S102
@@ -45,3 +47,19 @@ async def test_what_is_printed_works(title: str, code: str) -> None:
                 refused = 403 if title == "Starlette" and scope is None else status  # By Starlette's own `requires`.
                 assert answer.status_code == refused
                 assert status != 200 or "ann" in answer.text
+
+
+async def test_a_cookie_that_is_set_as_printed_is_taken_from_the_page_alone() -> None:
+    names: dict[str, Any] = {"auth": make_auth(), "__name__": "guide"}
+    exec(compile(dict(BLOCKS)["A cookie"], str(GUIDE), "exec"), names)  # noqa: S102
+    async with serve(names["app"]) as url, httpx.AsyncClient(base_url=url, trust_env=False) as http:
+        answer = await http.post("/sign-in", params={"token": make_token()})
+        for cookie in answer.headers.get_list("set-cookie"):
+            assert {"Secure", "Path=/"} <= set(cookie.split("; "))
+            assert "Domain" not in cookie
+        # A client does not send them over plain HTTP.
+        cookies = dict(answer.cookies.items())
+        header = {"cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())}
+        page = header | {"x-csrf-token": cookies["__Host-csrf"]}
+        for headers, status in ((page, 200), (header, 403), ({}, 401)):
+            assert (await http.post("/messages", params={"text": "hello"}, headers=headers)).status_code == status

@@ -9,7 +9,10 @@ from iogate.errors import CredentialsBadFormat, Refused
 from iogate.http.answers import Answer, answer_to
 from iogate.http.body import MAX_BODY, fields_of, length_of, may_have_fields
 from iogate.http.guard import WEBSOCKET, Admitted, Guard, HTTPRequest, guard_of
-from iogate.server.handshake import Handshake, parse_query
+from iogate.server.handshake import Handshake, parse_query, redact_query
+
+GIVEN = "iogate.query_string"
+"""Where a scope has its query string as it came, for the next guard."""
 
 
 class JWTMiddleware:
@@ -54,7 +57,7 @@ async def request_of(guard: Guard, scope: Scope, receive: Receive) -> tuple[HTTP
     Raises:
         CredentialsBadFormat: the request has too many parameters, or more body than is read for a token.
     """
-    handshake, method = handshake_of(scope), method_of(scope)
+    handshake, method = handshake_of(guard, scope), method_of(scope)
     kind = handshake.headers.get("content-type", "")
     length = length_of(handshake.headers.get("content-length", ""))
     if scope["type"] != "http" or not guard.reads_body or not may_have_fields(kind, length):
@@ -69,14 +72,19 @@ def method_of(scope: Scope) -> str:
     return method
 
 
-def handshake_of(scope: Scope) -> Handshake:
-    """Return the head of a request.
+def handshake_of(guard: Guard, scope: Scope) -> Handshake:
+    """Return the head of a request. What may be a token is taken out of the URL in the scope, for whoever logs it.
 
     Raises:
         CredentialsBadFormat: it has too many parameters.
     """
+    query_string = scope["query_string"]
+    shown = redact_query(query_string, guard.hidden_parameters.__contains__)
+    if shown != query_string:
+        scope["query_string"] = shown
+        scope.setdefault(GIVEN, query_string)
     try:
-        return Handshake.of_scope(scope, parse_query(scope["query_string"]))
+        return Handshake.of_scope(scope, parse_query(scope.get(GIVEN, query_string)))
     except ValueError:
         raise CredentialsBadFormat("the URL has too many parameters") from None
 

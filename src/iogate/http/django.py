@@ -128,7 +128,7 @@ def _tell(request: HttpRequest, admitted: Admitted | None) -> None:
 
 def _request_of(guard: Guard, request: HttpRequest) -> HTTPRequest:
     scope = getattr(request, "scope", None)
-    handshake = handshake_of(request.META) if scope is None else handshake_of_scope(scope)
+    handshake = handshake_of(request.META) if scope is None else handshake_of_scope(guard, scope)
     kind = request.META.get("CONTENT_TYPE", "")
     method = request.method or "GET"
     if not (guard.reads_body and may_have_fields(kind, length_of(request.META.get("CONTENT_LENGTH") or ""))):

@@ -88,7 +88,7 @@ def _scheme(source: Source) -> _Scheme | None:
 
 
 async def _request_of(guard: Guard, connection: HTTPConnection) -> HTTPRequest:
-    handshake, method = handshake_of(connection.scope), method_of(connection.scope)
+    handshake, method = handshake_of(guard, connection.scope), method_of(connection.scope)
     if isinstance(connection, Request) and guard.reads_body:
         kind = handshake.headers.get("content-type", "")
         if may_have_fields(kind, length_of(handshake.headers.get("content-length", ""))):

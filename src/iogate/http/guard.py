@@ -192,6 +192,11 @@ class Guard:
             )
 
     @property
+    def hidden_parameters(self) -> frozenset[str]:
+        """The parameters of a URL that may hold a token, and that no log is to show."""
+        return frozenset(source.name for source in self.sources if isinstance(source, Query))
+
+    @property
     def reads_body(self) -> bool:
         """Whether the token may be in the body, so that it has to be read first."""
         return any(isinstance(source, BodyField) for source in self.sources)

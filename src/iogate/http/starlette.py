@@ -64,7 +64,8 @@ class JWTBackend(AuthenticationBackend):
     async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser] | None:
         """Return who a request is of; None: nobody."""
         try:
-            admitted = await self._guard.check(HTTPRequest(handshake_of(conn.scope), method_of(conn.scope)))
+            request = HTTPRequest(handshake_of(self._guard, conn.scope), method_of(conn.scope))
+            admitted = await self._guard.check(request)
         except Refused as refused:
             raise _Refusal(answer_to(refused, self._guard)) from None
         for name, value in state_of(admitted).items():

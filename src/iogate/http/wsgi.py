@@ -46,7 +46,7 @@ class JWTMiddleware:
             answer = answer_to(refused, self._guard)
             headers = [*answer.headers.items(), ("content-length", str(len(answer.body)))]
             start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", headers)
-            return [answer.body]
+            return [b"" if environ["REQUEST_METHOD"] == "HEAD" else answer.body]
         environ[PRINCIPAL] = admitted and admitted.principal
         environ[USER] = admitted and admitted.user
         return self._app(environ, start_response)
