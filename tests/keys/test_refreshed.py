@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 from typing import Any
 
 import pytest
 
-from iogate import AuthUnavailable, ConfigurationError, InvalidToken, JWTAuth, KeySetURL
+from iogate import AuthUnavailable, ConfigurationError, InvalidToken, JWTAuth, KeySetURL, background
 from iogate.keys import refreshed
 from iogate.keys.refreshed import Refreshed
 from tests.keys.keyserver import CONFIGURATION, KEYS, WITHIN, Answer, KeyServer, crash, document, failure, text
@@ -300,6 +301,56 @@ async def test_a_stop_before_the_reading_has_begun_leaves_nothing_behind(
     await keys.stop(_nothing)
     await asyncio.gather(reading, return_exceptions=True)
     assert (await issuer.auth(keys).verify_async(issuer.token())).subject == "alice"
+
+
+async def test_two_event_loops_of_one_process_share_a_reading(server: KeyServer, issuer: Issuer, source: Any) -> None:
+    keys = source(server, issuer)
+    auth, first = issuer.auth(keys), _first(source)
+    answer, server.answers[first] = server.answers[first], server.held
+    here = asyncio.create_task(auth.verify_async(issuer.token()))
+    await server.was_asked(path=first)
+    loop, begun = asyncio.get_running_loop(), asyncio.Event()
+
+    async def asks() -> None:
+        loop.call_soon_threadsafe(begun.set)
+        await auth.verify_async(issuer.token())
+
+    there = asyncio.create_task(asyncio.to_thread(background.run, asks(), WITHIN))
+    await begun.wait()
+    await asyncio.to_thread(background.run, asyncio.sleep(0), WITHIN)  # Its turn is over: it waits too.
+    server.answers[first] = answer
+    server.let_go()
+    for refused in (here, there):
+        with pytest.raises(AuthUnavailable):
+            await refused
+    assert server.count(first) == 1
+    issuer.clock.advance(3600)
+    await asyncio.gather(*(asyncio.to_thread(background.run, keys.refresh(), WITHIN) for _ in range(5)), keys.refresh())
+    assert (await asyncio.to_thread(background.run, auth.verify_async(issuer.token()), WITHIN)).subject == "alice"
+    assert server.count(first) == 2
+    await asyncio.to_thread(background.run, auth.ready(), WITHIN)
+    assert keys._loop is asyncio.get_running_loop()
+    await keys.stop(_nothing)
+
+
+async def test_a_server_is_told_of_a_change_on_its_own_event_loop(
+    server: KeyServer, issuer: Issuer, source: Any
+) -> None:
+    keys = source(server, issuer)
+    told: asyncio.Queue[threading.Thread] = asyncio.Queue()
+
+    def changed() -> None:
+        told.put_nowait(threading.current_thread())
+
+    await asyncio.to_thread(background.run, keys.refresh(), WITHIN)
+    keys.start(changed)
+    assert keys._loop is background.loop()
+    server.publish(jwk("ES384"))
+    await keys.refresh()
+    async with asyncio.timeout(WITHIN):
+        assert await told.get() is threading.current_thread()
+    await keys.stop(changed)
+    await asyncio.to_thread(background.run, keys.stop(changed), WITHIN)
 
 
 def test_keys_go_along_to_another_event_loop(source: Any) -> None:

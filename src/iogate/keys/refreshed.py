@@ -6,6 +6,8 @@ import asyncio
 import logging
 import random
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from iogate.auth.arguments import seconds
 from iogate.auth.interface import Changed
@@ -71,7 +73,7 @@ class Refreshed(ABC):
         self._clock = clock
         self._keys: KeySet | None = None
         self._trouble = "it has not answered yet"
-        self._listeners: set[Changed] = set()
+        self._listeners: dict[Changed, asyncio.AbstractEventLoop] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -123,10 +125,7 @@ class Refreshed(ABC):
 
     async def refresh(self) -> None:
         """Read now, or wait for the reading that is under way. What fails is logged, and changes nothing."""
-        self._keep()
-        if self._reading is None:
-            self._reading = asyncio.create_task(self._read_once())
-        await asyncio.shield(self._reading)
+        await self._there(self._refresh)
 
     def holds(self, principal: Principal) -> bool:
         """Say whether the key that signed an identity is still published, if that is to matter."""
@@ -135,7 +134,7 @@ class Refreshed(ABC):
 
     def start(self, changed: Changed) -> None:
         """Begin to keep the keys fresh, on the event loop that runs."""
-        self._listeners.add(changed)
+        self._listeners[changed] = asyncio.get_running_loop()
         self._keep()
 
     async def ready(self) -> None:
@@ -146,10 +145,9 @@ class Refreshed(ABC):
         """
         if self._start_within is None:
             return
-        self._keep()
         try:
             async with asyncio.timeout(self._start_within):
-                await self._arrived.wait()
+                await self._there(lambda: self._arrived.wait())
         except TimeoutError:
             raise AuthUnavailable(
                 f"there are no keys of {self} after {self._start_within:g} seconds: {self._trouble}"
@@ -158,7 +156,7 @@ class Refreshed(ABC):
 
     async def stop(self, changed: Changed) -> None:
         """End what `start` began, when nobody else uses these keys."""
-        self._listeners.discard(changed)
+        self._listeners.pop(changed, None)
         if self._listeners or self._loop is not asyncio.get_running_loop():
             return
         tasks = [task for task in (self._keeper, self._reading) if task is not None]
@@ -167,10 +165,30 @@ class Refreshed(ABC):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _keep(self) -> None:
-        """See to it that somebody keeps the keys fresh: on a new event loop, nobody does."""
+    async def _there(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        """Do something on the event loop where the keys are kept fresh."""
+        loop = self._keep()
+        if loop is asyncio.get_running_loop():
+            await work()
+        else:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), loop))
+
+    async def _refresh(self) -> None:
+        self._keep()
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read_once())
+        await asyncio.shield(self._reading)
+
+    def _keep(self) -> asyncio.AbstractEventLoop:
+        """See to it that somebody keeps the keys fresh, and return where.
+
+        That is the first event loop that asked for it, as long as it runs. There may be two in a process: that of the
+        server, and one on a thread for what is called from threads.
+        """
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
+            if self._loop is not None and self._loop.is_running():
+                return self._loop
             self._loop, self._keeper, self._reading = loop, None, None
             arrived = self._arrived.is_set()
             self._arrived = asyncio.Event()
@@ -178,6 +196,7 @@ class Refreshed(ABC):
                 self._arrived.set()
         if self._keeper is None:
             self._keeper = asyncio.create_task(self._keep_fresh())
+        return loop
 
     async def _keep_fresh(self) -> None:
         while True:
@@ -226,8 +245,11 @@ class Refreshed(ABC):
             return
         logger.info("the keys of %s have changed: from %r to %r", self, before, keys)
         if not before.thumbprints <= keys.thumbprints:  # What that means for a socket, `holds` says.
-            for changed in list(self._listeners):
+            for changed, loop in list(self._listeners.items()):
                 try:
-                    changed()
+                    if loop is self._loop:
+                        changed()
+                    else:  # What it looks at belongs to that one.
+                        loop.call_soon_threadsafe(changed)
                 except Exception:  # Of a server's own doing: the keys are kept fresh for the others all the same.
                     logger.exception("a server could not look at its sockets again")
