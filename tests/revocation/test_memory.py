@@ -109,3 +109,22 @@ async def test_there_is_nothing_to_open_save_or_close() -> None:
     store.close()
     assert store.revoked(principal(), NOW)
     assert not store.revoked(principal(token_id=None, session_id=None, key_id=None), NOW)
+
+
+def test_who_looks_while_another_thread_adds_skips_none() -> None:
+    """The first one in the list goes, the second is what the token is revoked by, and the look is at the first."""
+    store = MemoryRevocations()
+    store.add(revocation(subject="alice", issued_before=NOW - 100), NOW)
+    store.add(revocation(subject="alice", issuer="me"), NOW)
+
+    class Looked:
+        token_id = session_id = key_id = None
+        subject, issuer = "alice", "me"
+
+        @property
+        def issued_at(self) -> float:
+            store.add(revocation(subject="alice", issued_before=NOW - 50), NOW)
+            return NOW
+
+    asked: Any = Looked()
+    assert store.revoked(asked, NOW)

@@ -61,8 +61,8 @@ class MemoryRevocations:
             self._lists[handle] = [revocation]
             heapq.heappush(self._ends, (revocation.until, handle))
         elif not any(other.covers(revocation) for other in known):
-            known[:] = [other for other in known if not revocation.covers(other)]
-            known.append(revocation)
+            # A new list: in the old one somebody may be looking, a guard on another thread, and would skip one.
+            self._lists[handle] = [*(other for other in known if not revocation.covers(other)), revocation]
 
     async def save(self, revocation: Revocation) -> None:
         """Do nothing: memory is all there is."""
