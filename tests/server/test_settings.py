@@ -82,6 +82,15 @@ def test_a_cookie_needs_a_list_of_origins() -> None:
     assert Server(auth=auth, cors_allowed_origins=["https://app.example.com"]).origins.listed
 
 
+def test_a_function_that_finds_the_token_may_find_it_in_a_cookie_so_that_not_any_page_may_connect() -> None:
+    auth = jwt(sources=[lambda request: request.cookies.get("token")])
+    for origins in (["*"], ["*", "https://app.example.com"]):
+        with pytest.raises(ConfigurationError, match="list the pages that may connect"):
+            Server(auth=auth, cors_allowed_origins=origins)
+    for origins in ([], ["https://app.example.com"]):  # None: those of the same origin.
+        assert not Server(auth=auth, cors_allowed_origins=origins).origins.any
+
+
 def test_origins_are_checked_when_the_server_is_made() -> None:
     with pytest.raises(ConfigurationError, match="is no origin"):
         Server(auth=None, cors_allowed_origins=["app.example.com"])
