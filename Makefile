@@ -27,7 +27,7 @@ export PIP_NO_INPUT := 1
 # Behind a proxy with a certificate of its own, npm trusts what the machine trusts, as pip does.
 export NODE_USE_SYSTEM_CA := 1
 
-.PHONY: help demo test check fuzz format bench bench-quick clean node chromium compiler
+.PHONY: help demo test check fuzz format bench bench-quick clean node chromium compiler redis
 
 help: ## Say what can be made
 	@echo "iogate: make TARGET"
@@ -44,7 +44,7 @@ demo: $(VENV)/.demo examples/chat/node_modules/.installed ## Serve the chat demo
 	@trap : INT TERM; PORT=$(PORT) $(VENV)/bin/iogate run examples.chat.app:app --host $(HOST) --port $(PORT) \
 	  || { code=$$?; test $$code -eq 130 || test $$code -eq 143 || exit $$code; }
 
-test: $(VENV)/.dev $(VENV)/.older examples/chat/node_modules/.installed tests/e2e/js/node_modules/.installed tests/e2e/idp/node_modules/.installed clients/js/node_modules/.installed | node chromium compiler ## Run all tests, those with real clients and a browser too
+test: $(VENV)/.dev $(VENV)/.older examples/chat/node_modules/.installed tests/e2e/js/node_modules/.installed tests/e2e/idp/node_modules/.installed clients/js/node_modules/.installed | node chromium compiler redis ## Run all tests, those with real clients and a browser too
 	@$(WITH_NODE) $(PY) -m pytest -n $(JOBS) $(ARGS)
 
 check: $(VENV)/.dev ## Lint, check the format, the types and the layers
@@ -89,12 +89,13 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.demo
 	@$(PY) -m pip install --quiet --group dev
 	@touch $@
 
-# The versions of python-socketio that the gate stands in front of besides the newest.
+# The versions of python-socketio, and of Flask-SocketIO, that the gate stands in front of besides the newest.
 $(VENV)/.older: Makefile $(VENV)/.dev
 	@echo "==> installing earlier versions of python-socketio"
 	@rm -rf $(VENV)/older
-	@for minor in 5.16 5.17; do $(PY) -m pip install --quiet --no-deps --target $(VENV)/older/$$minor \
-	  "python-socketio==$$minor.*" "python-engineio==4.13.*"; done
+	@for minor in "5.16 5.5" "5.17 5.6"; do set -- $$minor; \
+	  $(PY) -m pip install --quiet --no-deps --target $(VENV)/older/$$1 \
+	  "python-socketio==$$1.*" "python-engineio==4.13.*" "flask-socketio==$$2.*"; done
 	@touch $@
 
 # Where there is no atheris, `python -m fuzz` says so, and where there is one.
@@ -119,6 +120,9 @@ node: | $(VENV)/.made
 
 chromium:
 	@tools/system-package.sh "a browser for the tests of the demo" chromium chromium chromium-browser google-chrome
+
+redis:
+	@tools/system-package.sh "a broker, for the tests of several processes" redis-server redis-server
 
 compiler:
 	@tools/system-package.sh "a C compiler, for the load generator of the benchmarks" build-essential cc gcc clang
