@@ -93,9 +93,9 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.demo
 $(VENV)/.older: Makefile $(VENV)/.dev
 	@echo "==> installing earlier versions of python-socketio"
 	@rm -rf $(VENV)/older
-	@for minor in "5.16 5.5" "5.17 5.6"; do set -- $$minor; \
+	@for minor in "5.16 5.5 3.0" "5.17 5.6 3.1"; do set -- $$minor; \
 	  $(PY) -m pip install --quiet --no-deps --target $(VENV)/older/$$1 \
-	  "python-socketio==$$1.*" "python-engineio==4.13.*" "flask-socketio==$$2.*"; done
+	  "python-socketio==$$1.*" "python-engineio==4.13.*" "flask-socketio==$$2.*" "flask==$$3.*"; done
 	@touch $@
 
 # Where there is no atheris, `python -m fuzz` says so, and where there is one.

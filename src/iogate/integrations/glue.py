@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -21,6 +22,8 @@ from iogate.integrations.layout import SIGNATURES
 from iogate.integrations.session import Decision, Session
 from iogate.server.server import Server
 from iogate.server.socket import Socket
+
+logger = logging.getLogger("iogate")
 
 T = TypeVar("T")
 
@@ -185,8 +188,10 @@ class Glue(ABC):
             if self.sio.manager.is_connected(decision.socket_id, name):
                 # The application has heard that it is there, and is to hear that it is not.
                 await self._call("_handle_disconnect", session.sid, name, self.sio.reason.SERVER_DISCONNECT)
-            self.sio.manager.basic_disconnect(decision.socket_id, name)
+        except Exception:
+            logger.exception("the disconnect handler of %s failed", name)
         finally:
+            self.sio.manager.basic_disconnect(decision.socket_id, name)
             self.sockets.pop(decision.socket_id, None)
 
     def _entered(self, socket: Socket) -> None:
