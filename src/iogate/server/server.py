@@ -131,8 +131,8 @@ class Server(Registers, Emitter):
             )
         if auth is not None and self.origins.any and any(isinstance(source, Function) for source in auth.sources):
             raise ConfigurationError(
-                'a function may find the token in a cookie, which with cors_allowed_origins=["*"] any page could send for'
-                ' its visitor: list the pages that may connect, ["https://app.example.com"]'
+                'a function may find the token in a cookie, which with cors_allowed_origins=["*"] any page could send'
+                ' for its visitor: list the pages that may connect, ["https://app.example.com"]'
             )
         self.hidden_parameters = frozenset(
             source.name for source in (auth.sources if auth is not None else ()) if isinstance(source, Query)
