@@ -16,6 +16,7 @@ from iogate import (
     Cookie,
     Header,
     JWTAuth,
+    KeySetURL,
     Limits,
     Principal,
     Query,
@@ -106,6 +107,13 @@ async def test_a_token_without_the_scope(make: Make) -> None:
     assert (await ask(made, headers=bearer(scope="chat:write chat:read x"))).status_code == 200
 
 
+@pytest.mark.parametrize("scope", ['a",b="c', "l\xe4sa", "\N{RIGHTWARDS ARROW}"])
+async def test_a_scope_that_no_header_can_hold_is_not_told(make: Make, scope: str) -> None:
+    answer = await ask(make(make_auth(), scopes=scope), headers=bearer())
+    challenge = CHALLENGE + ', error="insufficient_scope", error_description="Insufficient scope"'
+    assert_refused(answer, 403, refusals.SCOPE, challenge)
+
+
 async def test_a_token_that_a_server_has_revoked(make: Make) -> None:
     auth = make_auth()
     io = Server(auth=auth)
@@ -130,7 +138,7 @@ async def test_two_tokens(make: Make) -> None:
     assert_refused(answer, 400, refusals.BAD_FORMAT, REQUEST)
 
 
-@pytest.mark.parametrize("keys", ["cannot be read", "raise"])
+@pytest.mark.parametrize("keys", ["cannot be read", "are elsewhere", "raise"])
 async def test_a_verdict_that_cannot_be_reached(make: Make, keys: str, caplog: pytest.LogCaptureFixture) -> None:
     class Broken(JWTAuth):
         async def verify_async(self, token: str) -> Principal:
@@ -140,8 +148,14 @@ async def test_a_verdict_that_cannot_be_reached(make: Make, keys: str, caplog: p
         raise ConnectionError("the inside")
 
     broken = Broken(secret=SECRET, algorithms=["HS256"])
-    auth = broken if keys == "raise" else JWTAuth(keys=away, algorithms=["HS256"])
-    answer = await ask(make(auth), headers=bearer())
+    nobody_there = KeySetURL("http://127.0.0.1:1/jwks.json", network="loopback", cooldown=1)
+    auth = {
+        "raise": broken,
+        "cannot be read": JWTAuth(keys=away, algorithms=["HS256"]),
+        "are elsewhere": JWTAuth(keys=nobody_there, algorithms=["ES256"], issuer="somebody"),
+    }[keys]
+    token = make_token(header={"alg": "ES256", "typ": "JWT"}) if keys == "are elsewhere" else make_token()
+    answer = await ask(make(auth), headers=bearer(token))
     assert_refused(answer, 503, refusals.UNAVAILABLE, None)
     assert answer.headers["retry-after"] == "5"
     assert "the inside" not in answer.text

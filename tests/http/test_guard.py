@@ -12,6 +12,7 @@ import flask
 import httpx
 import pytest
 import websockets
+from a2wsgi import WSGIMiddleware
 from fastapi import Depends, FastAPI, WebSocket
 from starlette.applications import Starlette
 from starlette.authentication import requires
@@ -255,6 +256,24 @@ async def test_a_view_of_flask_may_be_async() -> None:
     async with serve_on_threads(app) as url, httpx.AsyncClient(base_url=url, trust_env=False) as http:
         assert (await http.get("/", headers=GOOD)).text == "ann"
         assert (await http.get("/")).status_code == 401
+
+
+@pytest.mark.usefixtures("lane")
+async def test_flask_beside_sockets_is_one_application() -> None:
+    auth = make_auth()
+    io = Server(auth=auth)
+    flask_app: Any = flask.Flask("app")
+    flask_app.add_url_rule("/me", view_func=flask_require(auth)(lambda: str(flask.g.principal.subject)))
+    ann = {"authorization": f"Bearer {make_token(jti='1')}"}
+    async with (
+        serve(io.asgi(WSGIMiddleware(flask_app))) as url,  # type: ignore[arg-type]  # It names the types of ASGI anew.
+        httpx.AsyncClient(base_url=url, trust_env=False) as http,
+        websocket(url) as client,
+    ):
+        await enter(client, jti="1")
+        assert (await http.get("/me", headers=ann)).text == "ann"
+        await io.revoke(token_id="1")
+        assert (await http.get("/me", headers=ann)).status_code == 401
 
 
 # Django.

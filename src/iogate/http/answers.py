@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from iogate.errors import (
@@ -14,6 +16,9 @@ from iogate.errors import (
 )
 from iogate.http.guard import CrossSite, Guard
 from iogate.server.requests import RETRY_AFTER
+
+_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
+"""What a scope may be made of (RFC 6749, section 3.3). Of another kind none can be told: it may end the quotation."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -60,6 +65,6 @@ def _challenge(refused: AuthError, realm: str) -> str:
         error = "invalid_request" if isinstance(refused, CredentialsBadFormat) else "invalid_token"
         parts += [f'error="{"insufficient_scope" if isinstance(refused, InsufficientScope) else error}"']
         parts += [f'error_description="{refused.message}"']
-    if isinstance(refused, InsufficientScope):
+    if isinstance(refused, InsufficientScope) and all(map(_SCOPE.fullmatch, refused.required)):
         parts.append(f'scope="{" ".join(refused.required)}"')
     return "Bearer " + ", ".join(parts)

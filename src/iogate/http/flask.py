@@ -24,8 +24,9 @@ def require(auth: Any, **settings: Any) -> Callable[[View], View]:
         @require(auth, scopes="chat:write")
         def post(): ...
 
-    Who it is is in `g.principal`, and what `load_user` made of that in `g.user`; both are None for who came without a
-    token where that is allowed. The view may be `async def`.
+    It stands below `@app.post`, next to the view: Flask serves what it finds there. Who it is is in `g.principal`, and
+    what `load_user` made of that in `g.user`; both are None for who came without a token where that is allowed. The
+    view may be `async def`.
 
     Args:
         auth: a `JWTAuth`, a `Server`, or a `Guard`.
