@@ -238,7 +238,7 @@ async def test_a_token_in_the_body_is_read_and_the_body_left_as_it_was(with_body
     ("details", "status"),
     [
         ({"data": {"token": "x"}}, 401),
-        ({"content": "token=a&token=b", "headers": {"content-type": "application/x-www-form-urlencoded"}}, 401),
+        ({"content": "token=a&token=b", "headers": {"content-type": "application/x-www-form-urlencoded"}}, 400),
         ({"content": '{"token":"a","token":"b"}', "headers": {"content-type": "application/json"}}, 401),
         ({"content": '["x"]', "headers": {"content-type": "application/json"}}, 401),
         ({"content": "{", "headers": {"content-type": "application/json"}}, 401),
@@ -251,6 +251,16 @@ async def test_a_token_in_the_body_is_read_and_the_body_left_as_it_was(with_body
 async def test_a_body_without_a_good_token(with_body: Make, details: dict[str, Any], status: int) -> None:
     answer = await ask(with_body(make_auth(), sources=[BodyField("token")]), "POST", **details)
     assert answer.status_code == status
+
+
+@pytest.mark.parametrize("optional", [False, True])
+async def test_a_form_may_have_several_values_for_a_field_but_one_token(with_body: Make, optional: bool) -> None:
+    form: dict[str, Any] = {"token": make_token(), "tag": ["a", "b"]}
+    settings: dict[str, Any] = {"sources": [BodyField("token")], "optional": optional}
+    assert (await ask(with_body(make_auth(), **settings), "POST", data=form)).json()["sub"] == "ann"
+    twice = {"token": [make_token(), make_token(sub="bob")]}
+    answer = await ask(with_body(make_auth(), **settings), "POST", data=twice)
+    assert_refused(answer, 400, refusals.BAD_FORMAT, REQUEST)
 
 
 async def test_a_body_of_unknown_length_is_left_alone(with_body: Make) -> None:

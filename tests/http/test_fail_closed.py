@@ -21,6 +21,7 @@ from iogate import (
     RevokedToken,
     Server,
     TokenExpired,
+    TooManyAttempts,
     background,
 )
 from iogate.http.fastapi import require
@@ -80,6 +81,22 @@ async def test_who_is_no_user_counts_against_the_address_as_on_sockets() -> None
     with pytest.raises(InvalidToken):
         await Guard(io).check(request_with())
     assert len(io.failures) == 1
+
+
+async def test_behind_a_trusted_proxy_it_is_the_client_that_is_turned_away() -> None:
+    io = Server(auth=make_auth(), limits=Limits(failures_per_address=1), trusted_proxies=["10.0.0.0/8"])
+    guard = Guard(io)
+
+    def of(client: str, token: str) -> HTTPRequest:
+        head = [(b"authorization", f"Bearer {token}".encode()), (b"x-forwarded-for", client.encode())]
+        return HTTPRequest(Handshake(head, address="10.0.0.1"), "GET")
+
+    for expected in (InvalidToken, InvalidToken, TooManyAttempts):
+        with pytest.raises(expected):
+            await guard.check(of("192.0.2.1", "x"))
+    with pytest.raises(TooManyAttempts):
+        await guard.check(of("192.0.2.1", make_token()))
+    assert await guard.check(of("192.0.2.2", make_token())) is not None
 
 
 # What hooks may raise.
@@ -173,4 +190,4 @@ async def test_a_field_of_a_body_that_fastapi_has_read_already_is_found() -> Non
         assert (await http.post("/json", json=fields)).json() == "ann: hello"
         assert (await http.post("/form", data={"text": "hello"})).status_code == 401
         twice = await http.post("/form", data={"token": [make_token(), make_token(sub="bob")], "text": "hello"})
-        assert twice.status_code == 401
+        assert twice.status_code == 400

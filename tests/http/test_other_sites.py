@@ -84,6 +84,16 @@ async def test_a_websocket_shows_no_second_cookie_so_that_it_takes_an_origin() -
         await guard.check(HTTPRequest(handshake, WEBSOCKET))
 
 
+async def test_a_server_that_any_page_may_connect_to_says_nothing_about_whose_page_it_is() -> None:
+    io = Server(auth=make_auth(), cors_allowed_origins=["*"])
+    for auth in (io, make_auth()):
+        guard = Guard(auth, sources=[Cookie("t")], csrf=DoubleSubmit())
+        head = [(b"cookie", f"t={make_token()}".encode()), (b"host", b"app.example")]
+        for origin in (THEIRS, "http://app.example"):  # The second is of this host, but was not listed.
+            with pytest.raises(CrossSite):
+                await guard.check(HTTPRequest(Handshake([*head, (b"origin", origin.encode())]), "POST"))
+
+
 class Own:
     """A source of the application's own making."""
 

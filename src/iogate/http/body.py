@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from urllib.parse import parse_qsl
 
 from iogate.auth import jws
@@ -46,7 +46,7 @@ def media_type(content_type: str) -> str:
 def fields_of(content_type: str, body: bytes) -> Mapping[str, object]:
     """Return the fields of a form or of a JSON object; none for anything else, and for what is broken.
 
-    A field that comes twice makes it broken: no reader can be fooled about which one counts.
+    JSON in which a name comes twice is broken (RFC 8259, section 4); a form may well have several values for one.
     """
     if media_type(content_type) == JSON:
         try:
@@ -59,10 +59,12 @@ def fields_of(content_type: str, body: bytes) -> Mapping[str, object]:
         pairs = parse_qsl(body.decode(), keep_blank_values=True, strict_parsing=True, max_num_fields=MAX_FIELDS)
     except ValueError:
         return {}
-    return unlike(pairs)
+    return by_name(pairs)
 
 
-def unlike(pairs: Sequence[tuple[str, object]]) -> Mapping[str, object]:
-    """Return fields by their names; none at all, if two have the same."""
-    fields = dict(pairs)
-    return fields if len(fields) == len(pairs) else {}
+def by_name(pairs: Iterable[tuple[str, object]]) -> Mapping[str, object]:
+    """Return fields by their names. What came twice is a list, which is no token: which one counts is no guess."""
+    fields: dict[str, object] = {}
+    for name, value in pairs:
+        fields[name] = [fields[name], value] if name in fields else value
+    return fields

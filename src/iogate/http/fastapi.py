@@ -16,7 +16,7 @@ from iogate.auth import BearerHeader, Cookie, Header, Principal, Query, Source
 from iogate.errors import Refused
 from iogate.http.answers import answer_to
 from iogate.http.asgi import handshake_of, method_of, state_of
-from iogate.http.body import fields_of, length_of, may_have_fields, unlike
+from iogate.http.body import by_name, fields_of, length_of, may_have_fields
 from iogate.http.guard import Guard, HTTPRequest, guard_of
 
 POLICY_VIOLATION = 1008
@@ -100,4 +100,4 @@ async def _fields_of(request: Request, kind: str) -> Mapping[str, object]:
     try:
         return fields_of(kind, await request.body())
     except RuntimeError:  # FastAPI has made a form of it, for an endpoint with `Form()`, and keeps that alone.
-        return unlike((await request.form()).multi_items())
+        return by_name((await request.form()).multi_items())

@@ -140,7 +140,6 @@ class Guard:
         origins: the origins of the pages that may send requests with a token in a cookie.
         csrf: the other way to tell such requests from those that another site starts.
         revocations: where revoked tokens are looked up, besides the servers that use `auth`.
-        trusted_proxies: networks of proxies whose `X-Forwarded-For` is believed.
         realm: the name that `WWW-Authenticate` has for what is guarded.
 
     Raises:
@@ -157,7 +156,6 @@ class Guard:
         origins: Collection[str] = (),
         csrf: DoubleSubmit | None = None,
         revocations: Revoked | None = None,
-        trusted_proxies: Collection[str] = (),
         realm: str = "api",
     ) -> None:
         server = auth if isinstance(auth, Server) else None
@@ -184,7 +182,7 @@ class Guard:
         own = server.revocations if server is not None else None
         self._stores: list[Revoked] = [store for store in (revocations, own) if store is not None]
         self._failures: Failures | None = server.failures if server is not None else None
-        self._proxies = Proxies(trusted_proxies) if trusted_proxies or server is None else server.proxies
+        self._proxies: Proxies | None = server.proxies if server is not None else None
         if any(isinstance(source, Cookie) for source in self.sources) and not (self._origins.listed or csrf):
             raise ConfigurationError(
                 "with a Cookie source any page could act for its visitor: say which pages may,"
@@ -208,8 +206,10 @@ class Guard:
             AuthError: it is refused.
             Refused: it is refused by the application's `load_user`.
         """
-        address = self._proxies.client(request.handshake.address, request.headers)
+        address = request.handshake.address
         try:
+            if self._proxies is not None:
+                address = self._proxies.client(address, request.headers)
             return await self._check(request, address)
         except Refused as refused:
             refusal = tellable(refused)
