@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iogate.auth import AuthPayload, BearerHeader, Cookie, CredentialRequest, Query, Source
+from iogate.auth import AuthPayload, BearerHeader, BodyField, Cookie, CredentialRequest, Header, Query, Source
+from iogate.auth.sources import Function
 from iogate.errors import ConfigurationError, CredentialsBadFormat, CredentialsBadScheme
 
 from ..refusals import BAD_FORMAT, BAD_SCHEME
@@ -34,7 +35,9 @@ JSON = st.recursive(
 )
 
 
-@pytest.mark.parametrize("source", [AuthPayload(), BearerHeader(), Query(), Cookie("session")])
+@pytest.mark.parametrize(
+    "source", [AuthPayload(), BearerHeader(), Query(), Cookie("session"), Header("X-Token"), BodyField("token")]
+)
 def test_a_request_without_anything_has_no_token(source: Source) -> None:
     request: CredentialRequest = EMPTY
     assert source.read(request) is None
@@ -165,3 +168,29 @@ def test_sources_are_compared_by_what_they_read_and_say_so() -> None:
     assert AuthPayload("a") == AuthPayload("a") != AuthPayload("b")
     assert repr(Query("jwt")) == "Query(name='jwt')"
     assert Query("jwt").name == "jwt"
+
+
+def test_a_header_of_any_name_gives_the_token_with_the_scheme_that_was_chosen_or_with_none() -> None:
+    request = Request(headers={"x-token": "abc", "authorization": "jwt  abc"})
+    assert Header("X-Token").read(request) == "abc"
+    assert Header("Authorization", scheme="JWT").read(request) == "abc"
+    with pytest.raises(CredentialsBadScheme):
+        Header("Authorization", scheme="Bearer").read(request)
+
+
+@pytest.mark.parametrize("value", ["", " ", "a b", "Bearer abc", "a,b", "a, b"])
+def test_a_header_of_any_name_that_is_empty_or_came_twice_is_badly_formed(value: str) -> None:
+    with pytest.raises(CredentialsBadFormat):
+        Header("X-Token").read(Request(headers={"x-token": value}))
+
+
+@pytest.mark.parametrize("value", ["", b"abc", 1, True, ["abc"], {"token": "abc"}])
+async def test_what_a_function_returns_that_is_neither_a_text_nor_none_is_badly_formed(value: Any) -> None:
+    async def found(request: Any) -> Any:
+        return value
+
+    with pytest.raises(CredentialsBadFormat):
+        Function(lambda request: value).read(EMPTY)
+    for function in (found, lambda request: value):
+        with pytest.raises(CredentialsBadFormat):
+            await Function(function).read_async(EMPTY)

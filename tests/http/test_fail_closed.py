@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import httpx
 import pytest
 from fastapi import Body, Depends, FastAPI, Form
+from starlette.authentication import AuthenticationError
+from starlette.requests import HTTPConnection
 
 from iogate import (
     AuthUnavailable,
@@ -24,8 +26,11 @@ from iogate import (
     TooManyAttempts,
     background,
 )
+from iogate.http.asgi import JWTMiddleware
+from iogate.http.body import MAX_BODY, MAX_FIELDS, fields_of
 from iogate.http.fastapi import require
 from iogate.http.guard import Guard, HTTPRequest
+from iogate.http.starlette import JWTBackend
 from iogate.http.wsgi import check
 from iogate.server.handshake import Handshake
 from tests import refusals
@@ -191,3 +196,47 @@ async def test_a_field_of_a_body_that_fastapi_has_read_already_is_found() -> Non
         assert (await http.post("/form", data={"text": "hello"})).status_code == 401
         twice = await http.post("/form", data={"token": [make_token(), make_token(sub="bob")], "text": "hello"})
         assert twice.status_code == 400
+
+
+# Bodies that are not what was said.
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        [{"type": "http.request", "body": b" " * (MAX_BODY + 1)}],
+        [{"type": "http.request", "body": b" " * MAX_BODY, "more_body": True}] * 2,
+        [{"type": "http.request", "body": b"text=a", "more_body": True}, {"type": "http.disconnect"}],
+    ],
+    ids=["longer than it says", "longer than it says, in parts", "broken off"],
+)
+async def test_a_body_that_is_not_what_its_head_says_is_refused(sent: list[dict[str, Any]]) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError("it was let through")
+
+    answers: list[Any] = []
+    parts = iter(sent)
+
+    async def receive() -> Any:
+        return next(parts)
+
+    async def send(message: Any) -> None:
+        answers.append(message)
+
+    head = [(b"content-type", b"application/x-www-form-urlencoded"), (b"content-length", b"6")]
+    scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": head}
+    guarded = JWTMiddleware(app, make_auth(), sources=[BodyField("token")], optional=True)
+    await guarded(scope, receive, send)
+    assert answers[0]["status"] == 400
+
+
+def test_a_form_with_too_many_fields_has_none() -> None:
+    form = "application/x-www-form-urlencoded"
+    body = "&".join(f"a{number}=1" for number in range(MAX_FIELDS))
+    assert len(fields_of(form, body.encode())) == MAX_FIELDS
+    assert fields_of(form, f"{body}&token=x".encode()) == {}
+
+
+def test_starlette_answers_nothing_that_is_not_of_the_gate() -> None:
+    with pytest.raises(AuthenticationError, match="somebody else"):
+        JWTBackend.on_error(HTTPConnection({"type": "http"}), AuthenticationError("somebody else's"))
