@@ -104,6 +104,12 @@ async def test_behind_a_trusted_proxy_it_is_the_client_that_is_turned_away() -> 
     assert await guard.check(of("192.0.2.2", make_token())) is not None
 
 
+async def test_a_hook_that_does_not_end_is_no_verdict() -> None:
+    guard = Guard(auth_with(lambda claims: asyncio.Event().wait()), timeout=0.01)
+    with pytest.raises(AuthUnavailable):
+        await within(guard.check(request_with()))
+
+
 # What hooks may raise.
 
 
@@ -231,7 +237,7 @@ async def test_a_body_that_is_not_what_its_head_says_is_refused(sent: list[dict[
 
 
 def test_a_form_with_too_many_fields_has_none() -> None:
-    form = "application/x-www-form-urlencoded"
+    form = Handshake([(b"content-type", b"application/x-www-form-urlencoded")])
     body = "&".join(f"a{number}=1" for number in range(MAX_FIELDS))
     assert len(fields_of(form, body.encode())) == MAX_FIELDS
     assert fields_of(form, f"{body}&token=x".encode()) == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -119,6 +120,20 @@ async def test_a_function_that_takes_the_token_from_a_cookie_is_no_way_around_it
     guard = Guard(make_auth(), sources=[source], origins=[OURS])
     assert await guard.check(HTTPRequest(ours, method)) is not None
     assert await guard.check(HTTPRequest(Handshake(head), "GET")) is not None
+
+
+async def test_a_token_that_a_function_takes_out_of_what_a_cookie_holds_is_one_of_a_cookie() -> None:
+    guard = Guard(make_auth(), sources=[lambda request: b64decode(request.cookies["session"]).decode()])
+    session = b"session=" + b64encode(make_token().encode())
+    with pytest.raises(CrossSite):
+        await guard.check(HTTPRequest(Handshake([(b"cookie", session)]), "POST"))
+
+
+@pytest.mark.parametrize("cookies", [[], [(b"cookie", b"theme=dark")]])
+async def test_a_function_that_takes_the_token_from_a_header_needs_no_origin(cookies: list[Any]) -> None:
+    guard = Guard(make_auth(), sources=[lambda request: request.headers["x-token"].removeprefix("v1.")])
+    head = [(b"x-token", f"v1.{make_token()}".encode()), *cookies]
+    assert await guard.check(HTTPRequest(Handshake(head), "POST")) is not None
 
 
 async def test_a_header_counts_also_if_the_same_token_is_in_a_cookie_that_nobody_reads() -> None:

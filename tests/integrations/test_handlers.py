@@ -48,6 +48,10 @@ class Both:
         method = getattr(self.sio, name)
         return await (asyncio.to_thread(method, *args, **kwargs) if self.threaded else method(*args, **kwargs))
 
+    async def revoke(self, **what: Any) -> None:
+        """Revoke tokens."""
+        await (asyncio.to_thread(lambda: self.gate.revoke(**what)) if self.threaded else self.gate.revoke(**what))
+
     @asynccontextmanager
     async def serve(self) -> AsyncIterator[str]:
         """Serve, and give the URL."""
@@ -89,6 +93,25 @@ async def test_a_connect_handler_that_returns_false_refuses(
         await client.send(connect())
         assert await said(client) == ["44" + compact(NEWCOMER)]
         await until(lambda: not both.members())
+
+
+async def test_who_was_refused_leaves_no_identity_behind(threaded: bool, transport: str) -> None:
+    both = Both(threaded=threaded)
+    came: list[tuple[str, str]] = []
+
+    def refuses(sid: str, environ: Any, auth: Any) -> bool:
+        came.append((sid, both.gate.principal(sid).subject))
+        return False
+
+    both.on("connect", refuses)
+    async with both.serve() as url, session(url, transport) as client:
+        await client.send(connect())
+        assert await said(client) == ["44" + compact(NEWCOMER)]
+        ((sid, subject),) = came
+        assert subject == "ann"
+        await until(lambda: sid not in both.gate._glue.sockets)
+        with pytest.raises(NotAuthenticated):
+            both.gate.principal(sid)
 
 
 @pytest.mark.parametrize("always_connect", [False, True])
@@ -235,6 +258,33 @@ async def test_the_application_sends_somebody_away(threaded: bool, transport: st
         assert await within(client.receive()) == "41"
         await until(lambda: not both.members())
     assert gone == ["server disconnect"]
+
+
+async def test_a_disconnect_handler_that_fails_leaves_nobody_behind(threaded: bool, transport: str) -> None:
+    both = Both(threaded=threaded)
+
+    def fails(sid: str, reason: str) -> None:
+        raise RuntimeError("the handler's own")
+
+    both.on("disconnect", fails)
+    async with both.serve() as url, session(url, transport) as client:
+        sid = await enter(client)
+        await both.do("enter_room", sid, "news")
+        await client.send("41")
+        await until(lambda: not [*both.members(), *both.sio.manager.get_participants("/", "news")])
+        await until(lambda: sid not in both.gate._glue.sockets)
+
+
+async def test_who_is_thrown_out_and_does_not_fetch_that_is_cut_off(
+    threaded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("iogate.server.server.LINGER", 0.05)
+    both = Both(threaded=threaded)
+    async with both.serve() as url, session(url, "polling") as client:
+        await enter(client)
+        assert both.sio.eio.sockets
+        await both.revoke(subject="ann")
+        await until(lambda: not both.sio.eio.sockets)
 
 
 async def test_who_has_left_a_namespace_hears_nothing_of_it(threaded: bool, transport: str) -> None:

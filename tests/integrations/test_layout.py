@@ -10,10 +10,12 @@ import flask
 import flask_socketio
 import pytest
 import socketio
+from engineio.packet import CLOSE
 
 from iogate import ConfigurationError, Cookie, Server, SQLiteRevocations
 from iogate.integrations import layout, protect
 from iogate.integrations.engine import EngineTransport, kept, namespace_of
+from tests.conformance.wire import within
 from tests.gate.support import make_auth
 
 
@@ -74,13 +76,33 @@ def test_a_store_that_cannot_be_read_does_not_start(tmp_path: Path) -> None:
         protect(socketio.AsyncServer(async_mode="asgi"), make_auth(), revocations=SQLiteRevocations(tmp_path))
 
 
-@pytest.mark.parametrize("origins", [None, "*", [], ["*"]])
+ANY_PAGE = ["*", [], ["*"], ["https://app.example", "*"], lambda origin: True]
+
+
+@pytest.mark.parametrize("origins", [None, *ANY_PAGE])
 def test_with_a_cookie_the_pages_that_may_connect_are_listed(origins: Any) -> None:
     auth = make_auth(sources=(Cookie("__Host-token"),))
-    sio = socketio.AsyncServer(async_mode="asgi", cors_allowed_origins=origins)
     with pytest.raises(ConfigurationError, match="Cookie"):
-        protect(sio, auth)
-    protect(socketio.AsyncServer(async_mode="asgi", cors_allowed_origins=["https://app.example"]), auth)
+        protect(socketio.AsyncServer(async_mode="asgi", cors_allowed_origins=origins), auth)
+
+
+@pytest.mark.parametrize("origins", ANY_PAGE)
+def test_with_a_source_of_ones_own_not_any_page_may_connect(origins: Any) -> None:
+    auth = make_auth(sources=(lambda request: request.cookies.get("token"),))
+    with pytest.raises(ConfigurationError, match="a source of your own may find the token in a cookie"):
+        protect(socketio.AsyncServer(async_mode="asgi", cors_allowed_origins=origins), auth)
+
+
+@pytest.mark.parametrize("origins", ["https://app.example", ["https://app.example"]])
+@pytest.mark.parametrize("source", [Cookie("token"), lambda request: request.cookies.get("token")])
+def test_with_a_list_of_the_pages_the_token_may_be_in_a_cookie(origins: Any, source: Any) -> None:
+    sio = socketio.AsyncServer(async_mode="asgi", cors_allowed_origins=origins)
+    protect(sio, make_auth(sources=(source,)))
+
+
+@pytest.mark.parametrize("origins", [None, *ANY_PAGE, ["capacitor://localhost"]])
+def test_where_no_cookie_counts_any_page_may_connect(origins: Any) -> None:
+    protect(socketio.AsyncServer(async_mode="asgi", cors_allowed_origins=origins), make_auth())
 
 
 def test_a_server_stays_what_it_is() -> None:
@@ -126,6 +148,21 @@ async def test_what_a_writer_has_taken_is_dropped_while_it_writes() -> None:
     assert next(writing) is packets[2]
     transport.drop()
     assert list(writing) == []
+
+
+async def test_a_transport_has_closed_when_its_writer_has_written_the_last() -> None:
+    queue: asyncio.Queue[Any] = asyncio.Queue()
+    io = Server(auth=make_auth())
+    transport = EngineTransport(io, type("Socket", (), {"queue": queue})(), _never)
+    with transport.writer():
+        transport.close("token revoked")
+        closed = asyncio.ensure_future(transport.closed())
+        written = iter(transport.taken([queue.get_nowait()]))
+        assert next(written).packet_type == CLOSE
+        await asyncio.sleep(0)
+        assert not closed.done()
+        assert list(written) == []
+    await within(closed)
 
 
 async def _never(socket: Any) -> None: ...

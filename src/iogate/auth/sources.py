@@ -215,6 +215,14 @@ class Function(msgspec.Struct, frozen=True):
         return _text(await found if inspect.isawaitable(found) else found)
 
 
+_NOT_IN_COOKIES = (AuthPayload, BearerHeader, BodyField, Header, Query)
+
+
+def may_read_cookies(source: Source) -> bool:
+    """Say whether a source may find the token in a cookie: `Cookie` does, and what the application wrote may."""
+    return not isinstance(source, _NOT_IN_COOKIES)
+
+
 def the_one(tokens: Iterable[str | None]) -> str | None:
     """Return the one token of a request, or None if it carries none.
 

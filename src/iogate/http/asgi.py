@@ -7,7 +7,7 @@ from typing import Any
 from iogate.asgi_types import ASGIApp, Message, Receive, Scope, Send
 from iogate.errors import CredentialsBadFormat, Refused
 from iogate.http.answers import Answer, answer_to
-from iogate.http.body import MAX_BODY, fields_of, length_of, may_have_fields
+from iogate.http.body import MAX_BODY, fields_of
 from iogate.http.guard import WEBSOCKET, Admitted, Guard, HTTPRequest, guard_of
 from iogate.server.handshake import Handshake, parse_query, redact_query
 
@@ -58,12 +58,10 @@ async def request_of(guard: Guard, scope: Scope, receive: Receive) -> tuple[HTTP
         CredentialsBadFormat: the request has too many parameters, or more body than is read for a token.
     """
     handshake, method = handshake_of(guard, scope), method_of(scope)
-    kind = handshake.headers.get("content-type", "")
-    length = length_of(handshake.headers.get("content-length", ""))
-    if scope["type"] != "http" or not guard.reads_body or not may_have_fields(kind, length):
+    if scope["type"] != "http" or not guard.length_to_read(handshake):
         return HTTPRequest(handshake, method), receive
     body, receive = await _read(receive)
-    return HTTPRequest(handshake, method, fields_of(kind, body)), receive
+    return HTTPRequest(handshake, method, fields_of(handshake, body)), receive
 
 
 def method_of(scope: Scope) -> str:

@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl
 
 from iogate.auth import jws
 from iogate.errors import CredentialsBadFormat, InvalidToken
+from iogate.server.handshake import Handshake
 
 FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"
@@ -16,45 +17,35 @@ MAX_FIELDS = 100
 """Fields that a form may have."""
 
 
-def may_have_fields(content_type: str, length: int | None) -> bool:
-    """Say whether a body is to be read for its fields.
-
-    Args:
-        content_type: its Content-Type.
-        length: bytes that it has, as the request says; None if it does not say: then it is left alone.
+def length_with_fields(handshake: Handshake) -> int:
+    """Return how many bytes of a body are to be read for its fields: 0, if it has none or does not say how long it is.
 
     Raises:
         CredentialsBadFormat: it has more than are read.
     """
-    if media_type(content_type) not in {FORM, JSON} or not length:
-        return False
-    if length > MAX_BODY:
+    text = handshake.headers.get("content-length", "")
+    if media_type(handshake) not in {FORM, JSON} or not (text.isascii() and text.isdigit()):
+        return 0
+    if len(text) > len(str(MAX_BODY)) or int(text) > MAX_BODY:  # The first, for it takes long to read long numbers.
         raise CredentialsBadFormat(f"a token in the body comes with {MAX_BODY} bytes at most")
-    return True
+    return int(text)
 
 
-def length_of(text: str) -> int | None:
-    """Return the number in a Content-Length; None if there is none."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
+def media_type(handshake: Handshake) -> str:
+    """Return the media type of a body, in lower case and without its parameters."""
+    return handshake.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def media_type(content_type: str) -> str:
-    """Return the media type of a Content-Type, in lower case and without its parameters."""
-    return content_type.partition(";")[0].strip().lower()
-
-
-def fields_of(content_type: str, body: bytes) -> Mapping[str, object]:
-    """Return the fields of a form or of a JSON object; none for anything else, and for what is broken.
+def fields_of(handshake: Handshake, body: bytes) -> Mapping[str, object]:
+    """Return the fields of a form or of a JSON object; none, if it is broken.
 
     JSON in which a name comes twice is broken (RFC 8259, section 4); a form may well have several values for one.
     """
-    if media_type(content_type) == JSON:
+    if media_type(handshake) == JSON:
         try:
             return jws.members(body, "body")
         except InvalidToken:
             return {}
-    if media_type(content_type) != FORM:
-        return {}
     try:
         pairs = parse_qsl(body.decode(), keep_blank_values=True, strict_parsing=True, max_num_fields=MAX_FIELDS)
     except ValueError:
@@ -64,7 +55,7 @@ def fields_of(content_type: str, body: bytes) -> Mapping[str, object]:
 
 def by_name(pairs: Iterable[tuple[str, object]]) -> Mapping[str, object]:
     """Return fields by their names. What came twice is a list, which is no token: which one counts is no guess."""
-    fields: dict[str, object] = {}
+    fields: dict[str, list[object]] = {}
     for name, value in pairs:
-        fields[name] = [fields[name], value] if name in fields else value
-    return fields
+        fields.setdefault(name, []).append(value)
+    return {name: values if len(values) > 1 else values[0] for name, values in fields.items()}

@@ -14,7 +14,7 @@ from django.utils.module_loading import import_string
 from iogate.errors import ConfigurationError, CredentialsRequired, InsufficientScope, Refused
 from iogate.http.answers import answer_to
 from iogate.http.asgi import handshake_of as handshake_of_scope
-from iogate.http.body import fields_of, length_of, may_have_fields
+from iogate.http.body import fields_of
 from iogate.http.guard import Admitted, Guard, HTTPRequest, guard_of
 from iogate.http.wsgi import check, handshake_of
 from iogate.server.scopes import Scopes, parse_scopes
@@ -129,11 +129,8 @@ def _tell(request: HttpRequest, admitted: Admitted | None) -> None:
 def _request_of(guard: Guard, request: HttpRequest) -> HTTPRequest:
     scope = getattr(request, "scope", None)
     handshake = handshake_of(request.META) if scope is None else handshake_of_scope(guard, scope)
-    kind = request.META.get("CONTENT_TYPE", "")
-    method = request.method or "GET"
-    if not (guard.reads_body and may_have_fields(kind, length_of(request.META.get("CONTENT_LENGTH") or ""))):
-        return HTTPRequest(handshake, method)
-    return HTTPRequest(handshake, method, fields_of(kind, request.body))
+    fields = fields_of(handshake, request.body) if guard.length_to_read(handshake) else {}
+    return HTTPRequest(handshake, request.method or "GET", fields)
 
 
 def _response(refused: Refused, guard: Guard) -> HttpResponse:

@@ -16,8 +16,9 @@ from iogate.auth import BearerHeader, Cookie, Header, Principal, Query, Source
 from iogate.errors import Refused
 from iogate.http.answers import answer_to
 from iogate.http.asgi import handshake_of, method_of, state_of
-from iogate.http.body import by_name, fields_of, length_of, may_have_fields
+from iogate.http.body import by_name, fields_of
 from iogate.http.guard import Guard, HTTPRequest, guard_of
+from iogate.server.handshake import Handshake
 
 POLICY_VIOLATION = 1008
 """The code with which a WebSocket of FastAPI is closed that is refused (RFC 6455, section 7.4.1)."""
@@ -89,15 +90,13 @@ def _scheme(source: Source) -> _Scheme | None:
 
 async def _request_of(guard: Guard, connection: HTTPConnection) -> HTTPRequest:
     handshake, method = handshake_of(guard, connection.scope), method_of(connection.scope)
-    if isinstance(connection, Request) and guard.reads_body:
-        kind = handshake.headers.get("content-type", "")
-        if may_have_fields(kind, length_of(handshake.headers.get("content-length", ""))):
-            return HTTPRequest(handshake, method, await _fields_of(connection, kind))
-    return HTTPRequest(handshake, method)
+    if not (isinstance(connection, Request) and guard.length_to_read(handshake)):
+        return HTTPRequest(handshake, method)
+    return HTTPRequest(handshake, method, await _fields_of(connection, handshake))
 
 
-async def _fields_of(request: Request, kind: str) -> Mapping[str, object]:
+async def _fields_of(request: Request, handshake: Handshake) -> Mapping[str, object]:
     try:
-        return fields_of(kind, await request.body())
+        return fields_of(handshake, await request.body())
     except RuntimeError:  # FastAPI has made a form of it, for an endpoint with `Form()`, and keeps that alone.
         return by_name((await request.form()).multi_items())

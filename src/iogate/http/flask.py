@@ -10,7 +10,7 @@ from flask import Response, current_app, g, request
 
 from iogate.errors import Refused
 from iogate.http.answers import answer_to
-from iogate.http.body import fields_of, may_have_fields
+from iogate.http.body import fields_of
 from iogate.http.guard import Guard, HTTPRequest, guard_of
 from iogate.http.wsgi import check, handshake_of
 
@@ -52,7 +52,7 @@ def require(auth: Any, **settings: Any) -> Callable[[View], View]:
 
 
 def _request_of(guard: Guard) -> HTTPRequest:
-    handshake, kind = handshake_of(request.environ), request.headers.get("content-type", "")
-    if not (guard.reads_body and may_have_fields(kind, request.content_length)):
-        return HTTPRequest(handshake, request.method)
-    return HTTPRequest(handshake, request.method, fields_of(kind, request.get_data()))  # Flask keeps it for the view.
+    handshake = handshake_of(request.environ)
+    # Flask keeps the body for the view.
+    fields = fields_of(handshake, request.get_data()) if guard.length_to_read(handshake) else {}
+    return HTTPRequest(handshake, request.method, fields)

@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 
 from iogate.auth import Auth, Cookie, JWTAuth, Principal, Source
-from iogate.auth.arguments import sources_of
+from iogate.auth.arguments import seconds, sources_of
 from iogate.auth.interface import Revoked
-from iogate.auth.sources import AuthPayload, BearerHeader, BodyField, Function, Header, Query, the_one
+from iogate.auth.sources import BodyField, Function, Query, may_read_cookies, the_one
 from iogate.errors import (
     AuthError,
     AuthUnavailable,
@@ -26,6 +26,8 @@ from iogate.errors import (
     InsufficientScope,
     Refused,
 )
+from iogate.http.body import length_with_fields
+from iogate.server.attempts import CredentialRequest
 from iogate.server.gate import counts, hold, proven, tellable
 from iogate.server.handshake import Handshake
 from iogate.server.limits import Failures, Proxies
@@ -39,8 +41,6 @@ SAFE = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
 """Methods that change nothing (RFC 9110, section 9.2.1): another site gains nothing by starting one."""
 WEBSOCKET = "WEBSOCKET"
 """What stands for the method of a WebSocket. It begins with a GET, but goes on to do anything, for any page."""
-NOT_IN_COOKIES = (AuthPayload, BearerHeader, BodyField, Header, Query)
-"""Sources that find no token in a cookie. Others, functions of the application's, may."""
 HOST_ONLY = "__Host-"
 """The prefix of a cookie that no other host, a subdomain say, can set (RFC 6265bis, section 4.1.3.2)."""
 
@@ -81,7 +81,7 @@ class DoubleSubmit(msgspec.Struct, frozen=True):
         return bool(cookie) and hmac.compare_digest(cookie.encode(), header.encode())
 
 
-class HTTPRequest:
+class HTTPRequest(CredentialRequest):
     """What a guard looks at.
 
     Args:
@@ -90,29 +90,12 @@ class HTTPRequest:
         fields: those of its body, if the guard reads it.
     """
 
-    __slots__ = ("fields", "handshake", "method")
-
-    payload = None
+    __slots__ = ("fields", "method")
 
     def __init__(self, handshake: Handshake, method: str, fields: Mapping[str, object] | None = None) -> None:
-        self.handshake = handshake
+        super().__init__(handshake)
         self.method = method
         self.fields: Mapping[str, object] = fields or {}
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Its header fields."""
-        return self.handshake.headers
-
-    @property
-    def query(self) -> Mapping[str, str]:
-        """The parameters of its URL."""
-        return self.handshake.query
-
-    @property
-    def cookies(self) -> Mapping[str, str]:
-        """Its cookies."""
-        return self.handshake.cookies
 
 
 class Admitted(msgspec.Struct, frozen=True):
@@ -141,6 +124,7 @@ class Guard:
         csrf: the other way to tell such requests from those that another site starts.
         revocations: where revoked tokens are looked up, besides the servers that use `auth`.
         realm: the name that `WWW-Authenticate` has for what is guarded.
+        timeout: seconds that a verdict may take: `load_user`, functions of yours and keys that are fetched.
 
     Raises:
         ConfigurationError: an argument is not sound, or a token may come in a cookie and nothing keeps other sites out.
@@ -157,6 +141,7 @@ class Guard:
         csrf: DoubleSubmit | None = None,
         revocations: Revoked | None = None,
         realm: str = "api",
+        timeout: float = 10.0,
     ) -> None:
         server = auth if isinstance(auth, Server) else None
         found = server.auth if server is not None else auth
@@ -174,6 +159,7 @@ class Guard:
             raise ConfigurationError("realm is plain text without quotation marks")
         self.optional = optional
         self.realm = realm
+        self._timeout = seconds("timeout", timeout, 0.01)
         self.sources: tuple[Source, ...] = (
             self.auth.sources if sources is None else sources_of(sources, asynchronous=True)
         )
@@ -199,6 +185,14 @@ class Guard:
         """Whether the token may be in the body, so that it has to be read first."""
         return any(isinstance(source, BodyField) for source in self.sources)
 
+    def length_to_read(self, handshake: Handshake) -> int:
+        """Return how many bytes of the body of a request are to be read before `check`; 0: none.
+
+        Raises:
+            CredentialsBadFormat: it is longer than what is read for a token.
+        """
+        return length_with_fields(handshake) if self.reads_body else 0
+
     async def check(self, request: HTTPRequest) -> Admitted | None:
         """Return who a request is of; None: nobody, where that is allowed.
 
@@ -210,7 +204,8 @@ class Guard:
         try:
             if self._proxies is not None:
                 address = self._proxies.client(address, request.headers)
-            return await self._check(request, address)
+            async with asyncio.timeout(self._timeout):
+                return await self._check(request, address)
         except Refused as refused:
             refusal = tellable(refused)
             logger.info("HTTP request refused: %s", refusal if isinstance(refusal, AuthError) else "by the application")
@@ -250,7 +245,7 @@ class Guard:
         found = []
         for source in self.sources:
             token = await source.read_async(request) if isinstance(source, Function) else source.read(request)
-            if token is not None and _in_a_cookie(source, token, request):
+            if token is not None and may_read_cookies(source) and _may_be_of_a_cookie(source, token, request):
                 self._keep_other_sites_out(request)
             found.append(token)
         return the_one(found)
@@ -270,9 +265,19 @@ class Guard:
             raise CrossSite("the token came in a cookie, and the request was not started by this site: origins=, csrf=")
 
 
-def _in_a_cookie(source: Source, token: str, request: HTTPRequest) -> bool:
-    """Say whether a token was found in a cookie: of a function, it is not known where it has looked."""
-    return not isinstance(source, NOT_IN_COOKIES) and token in request.headers.get("cookie", "")
+def _may_be_of_a_cookie(source: Source, token: str, request: HTTPRequest) -> bool:
+    """Say whether a token may have come from a cookie.
+
+    Where a function of the application's has looked, and what it has decoded, is not known. But a token that stands
+    in the request outside of its cookies was put there by somebody who has it.
+    """
+    if isinstance(source, Cookie):
+        return True
+    if "cookie" not in request.headers:
+        return False
+    elsewhere = [value for name, value in request.headers.items() if name != "cookie"]
+    texts = (*elsewhere, *request.query.values(), *request.fields.values())
+    return not any(isinstance(text, str) and token in text for text in texts)
 
 
 def guard_of(auth: Any, settings: dict[str, Any]) -> Guard:

@@ -10,7 +10,7 @@ from typing import Any
 from iogate import background
 from iogate.errors import CredentialsBadFormat, Refused
 from iogate.http.answers import answer_to
-from iogate.http.body import fields_of, length_of, may_have_fields
+from iogate.http.body import fields_of
 from iogate.http.guard import Admitted, Guard, HTTPRequest, guard_of
 from iogate.server.handshake import Handshake
 
@@ -67,13 +67,12 @@ def request_of(guard: Guard, environ: Environ) -> HTTPRequest:
     Raises:
         CredentialsBadFormat: the request has too many parameters, or more body than is read for a token.
     """
-    handshake, method, kind = handshake_of(environ), environ["REQUEST_METHOD"], environ.get("CONTENT_TYPE", "")
-    length = length_of(environ.get("CONTENT_LENGTH") or "")
-    if not (guard.reads_body and may_have_fields(kind, length)):
+    handshake, method = handshake_of(environ), environ["REQUEST_METHOD"]
+    if not (length := guard.length_to_read(handshake)):
         return HTTPRequest(handshake, method)
     body = environ["wsgi.input"].read(length)
     environ["wsgi.input"] = io.BytesIO(body)
-    return HTTPRequest(handshake, method, fields_of(kind, body))
+    return HTTPRequest(handshake, method, fields_of(handshake, body))
 
 
 def handshake_of(environ: Environ) -> Handshake:

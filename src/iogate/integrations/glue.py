@@ -20,6 +20,7 @@ from iogate.errors import AuthError
 from iogate.integrations.engine import EngineTransport, handshake_of
 from iogate.integrations.layout import SIGNATURES
 from iogate.integrations.session import Decision, Session
+from iogate.server.attempts import Entry
 from iogate.server.server import Server
 from iogate.server.socket import Socket
 
@@ -156,12 +157,14 @@ class Glue(ABC):
     async def _enter(self, socket: Socket) -> None:
         """Let the server and the application's connect handler decide on a socket too."""
         session, name = _session(socket), socket.namespace.name
+        attempt = session.attempts.get(name)
+        payload = attempt.payload if isinstance(attempt, Entry) else None  # With the token: handlers may look at it.
         if (gone := self._gone.get((session.sid, name))) is not None:
             await gone.wait()  # The one before: python-socketio has one socket of a client in a namespace.
         decision = session.deciding[name] = Decision(socket.id)
         self.sockets[socket.id] = socket
         _ids.set([socket.id])
-        work = self._call("_handle_connect", session.sid, name, session.payloads.get(name))
+        work = self._call("_handle_connect", session.sid, name, payload)
         decision.work = asyncio.ensure_future(work)
         try:
             await self._result(decision.work)
@@ -210,7 +213,7 @@ class Glue(ABC):
         try:
             await self._call("_handle_disconnect", session.sid, name, self._reason(reason))
         finally:
-            self.sio.manager.basic_disconnect(socket.id, name)
+            self.sio.manager.basic_disconnect(socket.id, name)  # A handler that fails has kept it from doing so.
             self.sockets.pop(socket.id, None)
             self._gone.pop((session.sid, name), None)
             gone.set()

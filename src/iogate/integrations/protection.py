@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 from iogate.auth import Auth, Principal
+from iogate.auth.sources import may_read_cookies
 from iogate.clock import SYSTEM, Clock
 from iogate.errors import ConfigurationError, NotAuthenticated
 from iogate.integrations.asynchronous import AsyncGlue
@@ -17,6 +18,7 @@ from iogate.integrations.threaded import ThreadedGlue
 from iogate.revocation import Revocations
 from iogate.server.dispatch import forbid
 from iogate.server.limits import Limits
+from iogate.server.origins import ANY
 from iogate.server.scopes import Scopes, parse_scopes
 from iogate.server.server import Server
 from iogate.server.socket import Socket
@@ -130,6 +132,18 @@ def _of_flask() -> str:
     return str(flask.request.sid)  # type: ignore[attr-defined]  # Flask-SocketIO puts it there.
 
 
+def _origins(allowed: Any) -> Collection[str]:
+    """Return the origins that python-engineio lets connect, and compares; here they count where cookies do.
+
+    Its empty list compares none at all, and of a function it is not known what it lets through.
+    """
+    if allowed is None:
+        return ()
+    if isinstance(allowed, str):
+        return [allowed]
+    return [ANY] if callable(allowed) or not allowed else allowed
+
+
 def protect(
     server: Any,
     auth: Auth,
@@ -165,10 +179,9 @@ def protect(
     threaded = check(sio, flask_extension=flask_extension)
     if auth is None:
         raise ConfigurationError("auth is JWTAuth(...): a server that is open to everybody needs no protection")
-    allowed = sio.eio.cors_allowed_origins  # Compared there; here it only counts that there are some, with a cookie.
     io = Server(
         auth=auth,
-        cors_allowed_origins=allowed if auth.uses_cookies and isinstance(allowed, list) else (),
+        cors_allowed_origins=_origins(sio.eio.cors_allowed_origins) if any(map(may_read_cookies, auth.sources)) else (),
         connect_timeout=connect_timeout,
         max_payload=sio.eio.max_http_buffer_size,
         limits=limits,

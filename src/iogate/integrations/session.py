@@ -66,7 +66,7 @@ class Session(Connection):
         handshake: the request that opened it.
     """
 
-    __slots__ = ("deciding", "forwarded", "frames", "payloads")
+    __slots__ = ("deciding", "forwarded", "frames")
 
     transport: EngineTransport
 
@@ -74,7 +74,6 @@ class Session(Connection):
         super().__init__(server, sid, handshake)
         self.frames: list[str | bytes] = []  # Of the packet that is being read.
         self.forwarded: list[str | bytes] = []  # What the other server is to read.
-        self.payloads: dict[str, Any] = {}  # Of CONNECT, for the other server's connect handlers.
         self.deciding: dict[str, Decision] = {}
 
     # In.
@@ -97,8 +96,6 @@ class Session(Connection):
         """Leave events to the other server."""
 
     def _handle(self, packet: Packet) -> None:
-        if packet.type is PacketType.CONNECT:
-            self.payloads[packet.namespace] = packet.data
         of_the_gate = packet.type is EVENT and packet.data[0] == AUTHENTICATE
         if packet.type in {EVENT, PacketType.ACK} and packet.namespace in self.sockets and not of_the_gate:
             self.forwarded += self.frames

@@ -30,26 +30,26 @@ IN_BAND = AuthPayload("token")
 class CredentialRequest:
     """Where the sources of `auth` look for a token: the request of the handshake, and the payload of CONNECT."""
 
-    __slots__ = ("_handshake", "payload")
+    __slots__ = ("handshake", "payload")
 
-    def __init__(self, handshake: Handshake, payload: object) -> None:
-        self._handshake = handshake
+    def __init__(self, handshake: Handshake, payload: object = None) -> None:
+        self.handshake = handshake
         self.payload = payload
 
     @property
     def headers(self) -> Mapping[str, str]:
         """The header fields of the request."""
-        return self._handshake.headers
+        return self.handshake.headers
 
     @property
     def query(self) -> Mapping[str, str]:
         """The parameters of its URL."""
-        return self._handshake.query
+        return self.handshake.query
 
     @property
     def cookies(self) -> Mapping[str, str]:
         """Its cookies."""
-        return self._handshake.cookies
+        return self.handshake.cookies
 
 
 class Attempt:

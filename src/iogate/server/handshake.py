@@ -19,6 +19,9 @@ _KNOWN = {
 }
 """Names that nearly all clients send: one string for all of them, and not one for each."""
 
+_OF_A_HEADER = ("HTTP_", "CONTENT_TYPE", "CONTENT_LENGTH")
+"""How the names of headers begin in the environment of WSGI (RFC 3875, sections 4.1.2, 4.1.3 and 4.1.18)."""
+
 
 class Handshake:
     """The request that opened a connection, and the payload of the CONNECT that asked for a socket.
@@ -79,7 +82,7 @@ class Handshake:
         headers = [
             (name.removeprefix("HTTP_").replace("_", "-").lower().encode(), value.encode("latin-1"))
             for name, value in environ.items()
-            if name.startswith("HTTP_") and isinstance(value, str)
+            if name.startswith(_OF_A_HEADER) and isinstance(value, str)
         ]
         query = parse_query(environ.get("QUERY_STRING", "").encode("latin-1"))
         secure = environ.get("wsgi.url_scheme") in {"https", "wss"}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import msgspec
 
 from iogate.auth import Auth, JWTAuth, Query
-from iogate.auth.sources import Function
+from iogate.auth.sources import may_read_cookies
 from iogate.clock import SYSTEM, Clock
 from iogate.errors import AuthTimeout, ConfigurationError
 from iogate.protocol.socketio.json import JSON
@@ -129,10 +129,10 @@ class Server(Registers, Emitter):
                 "with a Cookie source any page could act for its visitor: list the pages that may connect,"
                 ' cors_allowed_origins=["https://app.example.com"]'
             )
-        if auth is not None and self.origins.any and any(isinstance(source, Function) for source in auth.sources):
+        if auth is not None and self.origins.any and any(map(may_read_cookies, auth.sources)):
             raise ConfigurationError(
-                'a function may find the token in a cookie, which with cors_allowed_origins=["*"] any page could send'
-                ' for its visitor: list the pages that may connect, ["https://app.example.com"]'
+                'a source of your own may find the token in a cookie, which with cors_allowed_origins=["*"] any page'
+                ' could send for its visitor: list the pages that may connect, ["https://app.example.com"]'
             )
         self.hidden_parameters = frozenset(
             source.name for source in (auth.sources if auth is not None else ()) if isinstance(source, Query)
