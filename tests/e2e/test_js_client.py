@@ -15,6 +15,7 @@ import pytest
 from playwright.async_api import Browser, Locator, Page, expect
 
 from tests.e2e.browser import Witness, chromium
+from tests.processes import run
 
 PACKAGE = Path(__file__).parents[2] / "clients/js"
 SOURCES = PACKAGE.parents[1] / "src"
@@ -34,24 +35,9 @@ async def node(*arguments: str | Path) -> None:
     """Run Node in the package, and fail with what it said if it fails."""
     path = shutil.which("node")
     assert path is not None, "Node is missing: run the tests by `make test`"
-    process = await asyncio.create_subprocess_exec(
-        path,
-        *arguments,
-        cwd=PACKAGE,
-        env=ENVIRONMENT,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    try:
-        async with asyncio.timeout(WITHIN):
-            said, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode != 0:
-        pytest.fail(said.decode(), pytrace=False)
+    status, said = await run(path, *arguments, within=WITHIN, cwd=PACKAGE, env=ENVIRONMENT)
+    if status != 0:
+        pytest.fail(said, pytrace=False)
 
 
 @pytest.mark.parametrize("name", ["connect", "refresh", "in-band", "process"])

@@ -245,7 +245,7 @@ async def test_a_token_in_the_body_is_read_and_the_body_left_as_it_was(with_body
         ({"json": {"token": 1}}, 400),
         ({"json": {"token": ""}}, 400),
         ({"json": {"text": "x" * 70_000}}, 400),
-        ({"content": make_token(), "headers": {"content-type": "text/plain"}}, 401),
+        ({"content": f"token={make_token()}", "headers": {"content-type": "text/plain"}}, 401),
     ],
 )
 async def test_a_body_without_a_good_token(with_body: Make, details: dict[str, Any], status: int) -> None:

@@ -27,7 +27,7 @@ from iogate import (
     background,
 )
 from iogate.http.asgi import JWTMiddleware
-from iogate.http.body import MAX_BODY, MAX_FIELDS, fields_of
+from iogate.http.body import MAX_BODY, MAX_FIELDS, fields_of, length_with_fields
 from iogate.http.fastapi import require
 from iogate.http.guard import Guard, HTTPRequest
 from iogate.http.starlette import JWTBackend
@@ -234,6 +234,15 @@ async def test_a_body_that_is_not_what_its_head_says_is_refused(sent: list[dict[
     guarded = JWTMiddleware(app, make_auth(), sources=[BodyField("token")], optional=True)
     await guarded(scope, receive, send)
     assert answers[0]["status"] == 400
+
+
+@pytest.mark.parametrize(
+    "said", ["", "x", "-1", "+1", "1.0", "5, 5", "\N{ARABIC-INDIC DIGIT THREE}", "\N{SUPERSCRIPT TWO}"]
+)
+def test_a_body_that_does_not_say_how_long_it_is_is_not_read(said: str) -> None:
+    handshake = Handshake([(b"content-type", b"application/json")])
+    handshake.headers = {**handshake.headers, "content-length": said}
+    assert length_with_fields(handshake) == 0
 
 
 def test_a_form_with_too_many_fields_has_none() -> None:

@@ -129,11 +129,26 @@ async def test_a_token_that_a_function_takes_out_of_what_a_cookie_holds_is_one_o
         await guard.check(HTTPRequest(Handshake([(b"cookie", session)]), "POST"))
 
 
-@pytest.mark.parametrize("cookies", [[], [(b"cookie", b"theme=dark")]])
-async def test_a_function_that_takes_the_token_from_a_header_needs_no_origin(cookies: list[Any]) -> None:
-    guard = Guard(make_auth(), sources=[lambda request: request.headers["x-token"].removeprefix("v1.")])
-    head = [(b"x-token", f"v1.{make_token()}".encode()), *cookies]
-    assert await guard.check(HTTPRequest(Handshake(head), "POST")) is not None
+async def test_a_function_that_takes_the_token_from_outside_of_the_cookies_needs_no_origin() -> None:
+    token, theme = make_token(), (b"cookie", b"theme=dark")
+    shown = {
+        "header": Handshake([(b"x-token", f"v1.{token}".encode()), theme]),
+        "query": Handshake([theme], {"token": f"v1.{token}"}),
+        "field": Handshake([theme]),
+        "header, encoded, from who has no cookies": Handshake([(b"x-token", b64encode(token.encode()))]),
+    }
+    for where, handshake in shown.items():
+        guard = Guard(make_auth(), sources=[lambda request: token])
+        request = HTTPRequest(handshake, "POST", {"token": token} if where == "field" else {"tags": ["a", "b"]})
+        assert await guard.check(request) is not None, where
+
+
+async def test_the_token_of_a_cookie_is_one_of_a_cookie_also_if_it_stands_elsewhere_too() -> None:
+    token = make_token()
+    guard = Guard(make_auth(), sources=[Cookie("t")], origins=[OURS])
+    handshake = Handshake([(b"cookie", f"t={token}".encode()), (b"x-token", token.encode())])
+    with pytest.raises(CrossSite):
+        await guard.check(HTTPRequest(handshake, "POST"))
 
 
 async def test_a_header_counts_also_if_the_same_token_is_in_a_cookie_that_nobody_reads() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from importlib.metadata import version
@@ -12,6 +11,7 @@ import pytest
 
 from iogate.integrations.layout import VERSIONS
 from tests.gate import test_every_server
+from tests.processes import run
 
 ROOT = Path(__file__).parents[2]
 OLDER = Path(sys.prefix) / "older"
@@ -28,7 +28,7 @@ async def test_the_gate_stands_in_front_of(minor: str) -> None:
     path = OLDER / minor
     assert (path / "socketio").is_dir(), f"{path} is missing: run the tests with `make test`"
     code = f"import socketio, importlib.metadata as m; assert m.version('python-socketio').startswith('{minor}.')"
-    process = await asyncio.create_subprocess_exec(
+    status, said = await run(
         *(sys.executable, "-c", f"{code}; import pytest, sys; sys.exit(pytest.main(sys.argv[1:]))"),
         *(
             "-q",
@@ -40,14 +40,6 @@ async def test_the_gate_stands_in_front_of(minor: str) -> None:
         ),
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(path), str(ROOT / "src"), str(ROOT)])},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
+        within=WITHIN,
     )
-    try:
-        async with asyncio.timeout(WITHIN):
-            said, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode == 0, said.decode()
+    assert status == 0, said

@@ -18,6 +18,7 @@ import pytest
 
 from tests import refusals
 from tests.conformance.wire import client, enter, said, session, within
+from tests.processes import run
 from tests.servers import SECRET, make_token
 
 WITHIN = 20.0  # seconds in which a server has started
@@ -155,18 +156,7 @@ async def test_many_revocations_at_once_are_all_there_after_kill_9(folder: Path)
 async def test_a_server_whose_file_is_broken_does_not_start(folder: Path) -> None:
     """It would let in who has been thrown out."""
     (folder / "revocations.db").write_text("this is no database, but it is long enough to be one" * 100)
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "iogate", "run", "chat:app", "--port", "0"),
-        cwd=folder,
-        env={**os.environ, "JWT_SECRET": SECRET},
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        async with asyncio.timeout(WITHIN):
-            _, complaints = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode == 3
-    assert b"revocations.db cannot be read" in complaints
+    command = (sys.executable, "-m", "iogate", "run", "chat:app", "--port", "0")
+    status, said = await run(*command, within=WITHIN, cwd=folder, env={**os.environ, "JWT_SECRET": SECRET})
+    assert status == 3
+    assert "revocations.db cannot be read" in said
