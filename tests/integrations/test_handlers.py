@@ -151,6 +151,17 @@ async def test_a_connect_handler_of_two_arguments_works_where_the_token_is_in_a_
         assert await within(client.receive()) == f'40{{"sid":"{came[0]}"}}'
 
 
+async def test_a_connect_handler_gets_what_the_client_has_sent(threaded: bool, transport: str) -> None:
+    both = Both(threaded=threaded)
+    came: list[Any] = []
+    both.on("connect", lambda sid, environ, auth: came.append(auth))
+    sent = {"token": make_token(), "room": "news"}
+    async with both.serve() as url, session(url, transport) as client:
+        await client.send("40" + compact(sent))
+        assert str(await within(client.receive())).startswith('40{"sid":')
+    assert came == [sent]
+
+
 async def test_what_a_connect_handler_emits_comes_after_the_answer(threaded: bool, transport: str) -> None:
     both = Both(threaded=threaded)
     both.on("connect", lambda sid, environ, auth: both.sio.emit("welcome", {"a": b"\x01"}, to=sid))
