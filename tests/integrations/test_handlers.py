@@ -30,7 +30,8 @@ class Both:
         kind = socketio.Server if threaded else socketio.AsyncServer
         self.threaded = threaded
         self.sio = kind(async_mode="threading" if threaded else "asgi", **settings)
-        self.gate: Protection = protect(self.sio, make_auth(), limits=Limits(pending_per_address=3))
+        limits = Limits(pending_per_address=3)
+        self.gate: Protection = protect(self.sio, make_auth(), limits=limits, scopes={"/staff": "staff"})
 
     def on(self, event: str, handler: Callable[..., Any], namespace: str = "/") -> None:
         """Register a plain function, as the server wants it."""
@@ -81,6 +82,35 @@ async def test_a_namespace_without_a_connect_handler_is_gated_too(threaded: bool
             await enter(client, "/chat")
             await client.send('42/chat,1["message","hello"]')
             assert await within(client.receive()) == '43/chat,1["hello"]'
+
+
+async def test_a_namespace_with_scopes_is_the_applications_as_all_others(threaded: bool, transport: str) -> None:
+    both = Both(threaded=threaded)
+    seen: list[tuple[str, str]] = []
+
+    def comes(sid: str, environ: Any, auth: Any) -> None:
+        seen.append(("connect", both.gate.principal(sid).subject))
+        if seen[-1][1] == "eve":
+            raise socketio.exceptions.ConnectionRefusedError("closed", {"code": "closed"})
+
+    both.on("connect", comes, "/staff")
+    both.on("message", lambda sid, text: text, "/staff")
+    both.on("disconnect", lambda sid, reason: seen.append(("disconnect", both.gate.principal(sid).subject)), "/staff")
+    async with both.serve() as url:
+        async with session(url, transport) as client:
+            await enter(client, "/staff", scope="staff")
+            await client.send('42/staff,1["message","hello"]')
+            assert await within(client.receive()) == '43/staff,1["hello"]'
+            await both.do("emit", "told", namespace="/staff", room="user:ann")
+            assert await within(client.receive()) == '42/staff,["told"]'
+        await until(lambda: ("disconnect", "ann") in seen)
+        async with session(url, transport) as client:
+            await client.send(connect(namespace="/staff", sub="eve", scope="staff"))
+            assert await said(client) == ["44/staff," + compact(CLOSED)]
+        async with session(url, transport) as client:
+            await client.send(connect(namespace="/staff"))
+            assert await said(client) == ["44/staff," + compact(refusals.SCOPE)]
+    assert seen == [("connect", "ann"), ("disconnect", "ann"), ("connect", "eve")]
 
 
 @pytest.mark.parametrize("always_connect", [False, True])

@@ -136,10 +136,7 @@ class Query(msgspec.Struct, frozen=True):
 
     def read(self, request: CredentialRequest) -> str | None:
         """Return the token in the query string; see `Source.read`."""
-        value = request.query.get(self.name)
-        if value == "":
-            raise CredentialsBadFormat("the token in the query string is empty")
-        return value
+        return _single(request.query.get(self.name), "the query string")
 
 
 class Cookie(msgspec.Struct, frozen=True):
@@ -158,10 +155,7 @@ class Cookie(msgspec.Struct, frozen=True):
 
     def read(self, request: CredentialRequest) -> str | None:
         """Return the token in the cookie; see `Source.read`."""
-        value = request.cookies.get(self.name)
-        if value == "":
-            raise CredentialsBadFormat("the token in the cookie is empty")
-        return value
+        return _single(request.cookies.get(self.name), "the cookie")
 
 
 class BodyField(msgspec.Struct, frozen=True):
@@ -238,6 +232,13 @@ def the_one(tokens: Iterable[str | None]) -> str | None:
     if len(found) > 1:
         raise CredentialsBadFormat("there are tokens in two places of one request")
     return found[0] if found else None
+
+
+def _single(value: str | None, place: str) -> str | None:
+    """Return a value that is not empty, and did not come twice: then there is a comma, which no token has."""
+    if value is not None and (not value or "," in value):
+        raise CredentialsBadFormat(f"what is in {place} is not one token")
+    return value
 
 
 def _text(value: object) -> str | None:

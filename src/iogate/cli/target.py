@@ -19,6 +19,8 @@ from iogate.serving.target import NoTarget, named
 
 _DEPTH = 8
 """Applications within applications that are looked through for a server."""
+_INNER = ("app", "engineio_server", "engineio_app", "wsgi_app", "server")
+"""Where applications have the one that they are around: those of ASGI, python-socketio, Flask and Flask-SocketIO."""
 
 
 class CannotLoad(click.ClickException):
@@ -81,10 +83,15 @@ def _servers_in(found: Any, depth: int = _DEPTH) -> Iterator[Server]:
     """Look for servers in an application: mounted in it, as a route, or inside of middleware."""
     if isinstance(found, Server):
         yield found
+    elif isinstance(behind := getattr(found, "__iogate__", None), Server):  # What `protect` was called for.
+        yield behind
     elif isinstance(found, SocketIOApp):
         yield found.server
     elif depth and not isinstance(found, type):
-        inner = [getattr(found, "app", None), *(getattr(route, "app", None) for route in _routes(found))]
+        inner = [
+            *(getattr(found, name, None) for name in _INNER),
+            *(getattr(route, "app", None) for route in _routes(found)),
+        ]
         for app in inner:
             if app is not None and app is not found:
                 yield from _servers_in(app, depth - 1)

@@ -25,6 +25,9 @@ View = TypeVar("View", bound=Callable[..., Any])
 class JWTMiddleware:
     """Tell the views who a request is of: `request.principal`, and what `load_user` made of it, as `request.user`.
 
+    It stands after Django's `AuthenticationMiddleware`, if you have that: who shows a token is who the token says, and
+    not who has a session. `@login_required` and the admin take a user of Django's, so let `load_user` return one.
+
     In the settings, `auth` is a `JWTAuth`, a `Server` or a `Guard`, or the dotted name of one, and all else is of
     `Guard`:
 
@@ -105,7 +108,10 @@ def guard() -> Guard:
         raise ConfigurationError('settings.IOGATE says what verifies tokens: IOGATE = {"auth": "chat.auth.auth"}')
     details = dict(found)
     auth = details.pop("auth")
-    return guard_of(import_string(auth) if isinstance(auth, str) else auth, details)
+    try:
+        return guard_of(import_string(auth) if isinstance(auth, str) else auth, details)
+    except (ImportError, TypeError, ConfigurationError) as error:
+        raise ConfigurationError(f"settings.IOGATE: {error}") from error
 
 
 def _refusal(request: HttpRequest, needed: frozenset[str]) -> Refused | None:
@@ -123,7 +129,12 @@ def _refusal(request: HttpRequest, needed: frozenset[str]) -> Refused | None:
 def _tell(request: HttpRequest, admitted: Admitted | None) -> None:
     request.principal = admitted and admitted.principal
     if admitted is not None and admitted.user is not None:
-        request.user = admitted.user
+        user = request.user = admitted.user
+
+        async def auser() -> Any:
+            return user
+
+        request.auser = auser
 
 
 def _request_of(guard: Guard, request: HttpRequest) -> HTTPRequest:

@@ -20,6 +20,8 @@ from iogate.http.body import by_name, fields_of
 from iogate.http.guard import Guard, HTTPRequest, guard_of
 from iogate.server.handshake import Handshake
 
+DENIAL = "websocket.http.response"
+"""The extension of ASGI by which a WebSocket is answered as a request is."""
 POLICY_VIOLATION = 1008
 """The code with which a WebSocket of FastAPI is closed that is refused (RFC 6455, section 7.4.1)."""
 
@@ -43,7 +45,7 @@ def require(auth: Any, **settings: Any) -> Callable[..., Coroutine[Any, Any, Any
             admitted = await guard.check(await _request_of(guard, connection))
         except Refused as refused:
             answer = answer_to(refused, guard)
-            if connection.scope["type"] == "websocket":
+            if connection.scope["type"] == "websocket" and DENIAL not in connection.scope.get("extensions", {}):
                 raise WebSocketException(POLICY_VIOLATION, refused.message) from None
             headers = {name: value for name, value in answer.headers.items() if name != "content-type"}
             raise HTTPException(answer.status, answer.content, headers) from None

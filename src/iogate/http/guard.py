@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ import msgspec
 from iogate.auth import Auth, Cookie, JWTAuth, Principal, Source
 from iogate.auth.arguments import seconds, sources_of
 from iogate.auth.interface import Revoked
-from iogate.auth.sources import BodyField, Function, Query, may_read_cookies, the_one
+from iogate.auth.sources import AuthPayload, BodyField, Function, Query, may_read_cookies, the_one
 from iogate.errors import (
     AuthError,
     AuthUnavailable,
@@ -43,6 +44,10 @@ WEBSOCKET = "WEBSOCKET"
 """What stands for the method of a WebSocket. It begins with a GET, but goes on to do anything, for any page."""
 HOST_ONLY = "__Host-"
 """The prefix of a cookie that no other host, a subdomain say, can set (RFC 6265bis, section 4.1.3.2)."""
+
+
+_REALM = re.compile(r"[\x20\x21\x23-\x5b\x5d-\x7e]+")
+"""Text that stands between quotation marks as it is (RFC 9110, section 5.6.4)."""
 
 
 class CrossSite(AuthError):
@@ -155,14 +160,20 @@ class Guard:
         self.scopes = parse_scopes(scopes)
         if optional and self.scopes:
             raise ConfigurationError("who needs scopes needs a token: leave out optional=True, or scopes")
-        if '"' in realm or "\\" in realm or not realm.isprintable() or not realm.isascii():
+        if not isinstance(realm, str) or not _REALM.fullmatch(realm):
             raise ConfigurationError("realm is plain text without quotation marks")
+        if not isinstance(csrf, DoubleSubmit | None):
+            raise ConfigurationError("csrf is an object: write csrf=DoubleSubmit()")
         self.optional = optional
         self.realm = realm
         self._timeout = seconds("timeout", timeout, 0.01)
         self.sources: tuple[Source, ...] = (
             self.auth.sources if sources is None else sources_of(sources, asynchronous=True)
         )
+        if all(isinstance(source, AuthPayload) for source in self.sources):
+            raise ConfigurationError(
+                "AuthPayload is in the CONNECT of a socket, and requests have none: add sources=[BearerHeader()]"
+            )
         self._origins = Origins(origins) if origins or server is None else server.origins
         self._csrf = csrf
         own = server.revocations if server is not None else None
@@ -208,7 +219,8 @@ class Guard:
                 return await self._check(request, address)
         except Refused as refused:
             refusal = tellable(refused)
-            logger.info("HTTP request refused: %s", refusal if isinstance(refusal, AuthError) else "by the application")
+            reason = refusal if isinstance(refusal, AuthError) else "by the application"
+            logger.info("%s %r of %s refused: %s", request.method, request.handshake.path, address, reason)
             if self._failures is not None and counts(refusal):
                 self._failures.add(address)
             raise refusal from None
@@ -216,7 +228,7 @@ class Guard:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise  # The client has gone. One that a hook has raised is a refusal like any other.
-            logger.exception("HTTP request refused: the verdict failed")
+            logger.exception("%s %r refused: the verdict failed", request.method, request.handshake.path)
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 raise  # The process is to end.
             raise AuthUnavailable("the verdict failed") from None

@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
+from iogate.asgi_types import Receive, Scope, Send
 from iogate.integrations.engine import EngineTransport
 from iogate.integrations.glue import Glue, current_event
+from iogate.server.handshake import redact_query
+from iogate.server.scopes import Scopes
+from iogate.server.server import Server
 
 T = TypeVar("T")
 
 
 class AsyncGlue(Glue):
-    """The gate in front of an `AsyncServer`."""
+    """The gate in front of an `AsyncServer`.
+
+    Args:
+        sio: the server.
+        io: iogate's server, whose gate and deadlines are used.
+        scopes: those that a token must have to be let into a namespace, by its name.
+    """
+
+    def __init__(self, sio: Any, io: Server, scopes: Mapping[str, Scopes]) -> None:
+        super().__init__(sio, io, scopes)
+        if sio.async_mode == "asgi" and io.hidden_parameters:
+            self._translate = sio.eio._async["translate_request"]
+            sio.eio._async = {**sio.eio._async, "translate_request": self._translate_request}
+
+    async def _translate_request(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        """Take the token out of the URL in the scope, for whoever logs it. The server has read it then."""
+        environ = await self._translate(scope, receive, send)
+        scope["query_string"] = redact_query(scope["query_string"], self.io.hidden_parameters.__contains__)
+        return environ
 
     async def _call(self, name: str, *args: Any) -> Any:
         return await self._original[name](*args)

@@ -181,4 +181,4 @@ def handshake_of(environ: dict[str, Any]) -> Handshake:
     scope = environ.get("asgi.scope")
     if scope is None:
         return Handshake.of_environ(environ)
-    return Handshake.of_scope(scope, parse_query(scope["query_string"]))
+    return Handshake.of_scope(scope, parse_query(environ["QUERY_STRING"].encode()))

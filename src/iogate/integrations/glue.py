@@ -11,7 +11,7 @@ import asyncio
 import contextvars
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from socketio.packet import CONNECT, CONNECT_ERROR, DISCONNECT
@@ -20,7 +20,9 @@ from iogate.errors import AuthError
 from iogate.integrations.engine import EngineTransport, handshake_of
 from iogate.integrations.layout import SIGNATURES
 from iogate.integrations.session import Decision, Session
+from iogate.protocol.socketio.packets import ROOT
 from iogate.server.attempts import Entry
+from iogate.server.scopes import Scopes
 from iogate.server.server import Server
 from iogate.server.socket import Socket
 
@@ -40,9 +42,10 @@ class Glue(ABC):
     Args:
         sio: the server.
         io: iogate's server, whose gate and deadlines are used.
+        scopes: those that a token must have to be let into a namespace, by its name.
     """
 
-    def __init__(self, sio: Any, io: Server) -> None:
+    def __init__(self, sio: Any, io: Server, scopes: Mapping[str, Scopes]) -> None:
         self.sio = sio
         self.io = io
         self.sockets: dict[str, Socket] = {}
@@ -52,13 +55,15 @@ class Glue(ABC):
         self._original = {name: getattr(sio, name) for name in SIGNATURES}
         self._generate_id = sio.eio.generate_id
         sio.eio.generate_id = self._next_id
-        sio.__iogate__ = self
+        sio.__iogate__ = io
         for name in ("_send_packet", "_send_eio_packet", "_trigger_event", "disconnect", "shutdown"):
             setattr(sio, name, getattr(self, name.lstrip("_")))
         sio.eio.on("connect", self.engine_connected)
         sio.eio.on("message", self.engine_message)
         sio.eio.on("disconnect", self.engine_disconnected)
-        for place in (io, io.of(self._exists)):
+        # Whatever namespace somebody asks for, the server decides on it too, and its handlers serve it.
+        named = [io.of(name, scopes=needed) for name, needed in {ROOT: (), **scopes}.items()]
+        for place in (*named, io.of(self._exists)):
             place.use(self._enter)
             place.on("connect", self._entered)
             place.on("disconnect", self._left)

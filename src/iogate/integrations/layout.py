@@ -52,6 +52,8 @@ def check(sio: Any, *, flask_extension: bool) -> bool:
         raise ConfigurationError("this server is protected already")
     strange = [name for name, takes in SIGNATURES.items() if _parameters(getattr(sio, name, None)) != takes]
     strange += [name for name in OF_THE_MANAGER if not callable(getattr(sio.manager, name, None))]
+    if isinstance(sio, socketio.AsyncServer) and not callable(sio.eio._async.get("translate_request")):
+        strange.append("translate_request")
     if strange:
         raise ConfigurationError(
             f"{', '.join(strange)} of this {type(sio).__name__} are not python-socketio's own: the gate would stand"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
@@ -22,6 +23,8 @@ from iogate.server.origins import ANY
 from iogate.server.scopes import Scopes, parse_scopes
 from iogate.server.server import Server
 from iogate.server.socket import Socket
+
+logger = logging.getLogger("iogate")
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
@@ -122,6 +125,10 @@ class Protection:
     def _forbid(self, socket: Socket | None, needed: frozenset[str]) -> dict[str, Any] | None:
         return None if socket is None else self._glue.at_the_gate(forbid, socket, current_event.get(""), needed)
 
+    @property
+    def __iogate__(self) -> Server:
+        return self._glue.io  # For `iogate doctor` and `iogate token show`.
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {type(self._glue.sio).__name__}>"
 
@@ -177,8 +184,10 @@ def protect(
     flask_extension = any(base.__module__.partition(".")[0] == "flask_socketio" for base in type(server).__mro__)
     sio = server.server if flask_extension else server
     threaded = check(sio, flask_extension=flask_extension)
-    if auth is None:
+    if not (hasattr(auth, "verify_async") and isinstance(auth.sources, tuple)):
         raise ConfigurationError("auth is JWTAuth(...): a server that is open to everybody needs no protection")
+    if not isinstance(scopes or {}, Mapping):
+        raise ConfigurationError('scopes are those of namespaces: write scopes={"/staff": "staff"}')
     io = Server(
         auth=auth,
         cors_allowed_origins=_origins(sio.eio.cors_allowed_origins) if any(map(may_read_cookies, auth.sources)) else (),
@@ -190,7 +199,18 @@ def protect(
         clock=clock,
     )
     io.revocations.open()  # Who cannot read who has been thrown out does not start.
-    for name, needed in (scopes or {}).items():
-        io.of(name, scopes=needed)
-    glue = ThreadedGlue(sio, io) if threaded else AsyncGlue(sio, io)
+    glue = ThreadedGlue(sio, io, scopes or {}) if threaded else AsyncGlue(sio, io, scopes or {})
+    if flask_extension:
+        server.init_app = functools.partial(_init_app, server)
     return Protection(glue, _of_flask if flask_extension else None)
+
+
+def _init_app(extension: Any, *args: Any, **kwargs: Any) -> None:
+    """Stand in for the method of that name: it makes another server, that `protect` has to be called for too."""
+    type(extension).init_app(extension, *args, **kwargs)
+    extension.server.eio.on("connect", _unprotected)
+
+
+def _unprotected(sid: str, environ: Any) -> str:
+    logger.error("refused: this SocketIO was given another application, so call protect again after init_app")
+    return "Unauthorized"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from iogate import background
 from iogate.integrations.engine import EngineTransport
 from iogate.integrations.glue import Glue, current_event
+from iogate.server.scopes import Scopes
 from iogate.server.server import Server
 
 T = TypeVar("T")
@@ -25,10 +26,11 @@ class ThreadedGlue(Glue):
     Args:
         sio: the server.
         io: iogate's server, whose gate and deadlines are used.
+        scopes: those that a token must have to be let into a namespace, by its name.
     """
 
-    def __init__(self, sio: Any, io: Server) -> None:
-        super().__init__(sio, io)
+    def __init__(self, sio: Any, io: Server, scopes: Mapping[str, Scopes]) -> None:
+        super().__init__(sio, io, scopes)
         self._threads = _threads()
 
     async def _call(self, name: str, *args: Any) -> Any:

@@ -32,9 +32,9 @@ class Origins:
 
     def __init__(self, allowed: Collection[str]) -> None:
         if not isinstance(allowed, Collection):
-            raise ConfigurationError('cors_allowed_origins is a list, like ["https://app.example.com"]')
+            raise ConfigurationError('the allowed origins are a list, like ["https://app.example.com"]')
         if isinstance(allowed, str):
-            raise ConfigurationError(f'cors_allowed_origins is a list: write cors_allowed_origins=["{allowed}"]')
+            raise ConfigurationError(f'the allowed origins are a list: write ["{allowed}"]')
         self.any = ANY in allowed
         self.allowed = frozenset(_checked(origin) for origin in allowed if origin != ANY)
 

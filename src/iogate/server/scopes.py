@@ -21,6 +21,8 @@ def parse_scopes(scopes: Scopes) -> frozenset[str]:
             something, and `""` would not.
     """
     given: Any = scopes  # What an application gives need not be what it should.
+    if callable(given):
+        raise ConfigurationError('scopes come between parentheses: write @require() or @require("chat:write")')
     if isinstance(given, bytes) or not isinstance(given, Iterable):
         raise ConfigurationError(_WRONG)
     names = given.split() if isinstance(given, str) else list(given)

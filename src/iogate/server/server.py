@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import msgspec
 
 from iogate.auth import Auth, JWTAuth, Query
-from iogate.auth.sources import may_read_cookies
+from iogate.auth.sources import BodyField, may_read_cookies
 from iogate.clock import SYSTEM, Clock
 from iogate.errors import AuthTimeout, ConfigurationError
 from iogate.protocol.socketio.json import JSON
@@ -124,6 +124,10 @@ class Server(Registers, Emitter):
         self.origins = Origins(cors_allowed_origins)
         if auth is not None and not (hasattr(auth, "verify_async") and isinstance(auth.sources, tuple)):
             raise ConfigurationError("auth is JWTAuth(...), or None for a server that is open to everybody")
+        if auth is not None and all(isinstance(source, BodyField) for source in auth.sources):
+            raise ConfigurationError(
+                'sockets have no body: add where they have the token, sources=[AuthPayload("token"), ...]'
+            )
         if auth is not None and auth.uses_cookies and not self.origins.listed:
             raise ConfigurationError(
                 "with a Cookie source any page could act for its visitor: list the pages that may connect,"
