@@ -154,6 +154,10 @@ def test_an_empty_query_parameter_or_cookie_is_badly_formed() -> None:
     with pytest.raises(CredentialsBadFormat):
         Query().read(Request(query={"token": ""}))
     with pytest.raises(CredentialsBadFormat):
+        Query().read(Request(query={"token": "abc, abc"}))
+    with pytest.raises(CredentialsBadFormat):
+        Cookie("c").read(Request(cookies={"c": "abc, abc"}))
+    with pytest.raises(CredentialsBadFormat):
         Cookie("c").read(Request(cookies={"c": ""}))
 
 

@@ -526,6 +526,27 @@ def test_a_server_inside_of_another_application_is_found(name: str, tmp_path: Pa
     assert "only pages of the same origin" in result.stdout
 
 
+PROTECTED = """
+import flask
+import flask_socketio
+import socketio
+from iogate.integrations import protect
+
+sio = socketio.AsyncServer(async_mode="asgi")
+gate = protect(sio, auth)
+app = socketio.ASGIApp(sio)
+web = flask.Flask("web")
+extension = flask_socketio.SocketIO(web, async_mode="threading")
+protect(extension, auth)
+"""
+
+
+@pytest.mark.parametrize("name", ["gate", "sio", "app", "web", "extension"])
+def test_what_protect_stands_in_front_of_is_found(name: str, tmp_path: Path) -> None:
+    result = doctor(tmp_path, GOOD + PROTECTED, name)
+    assert result.exit_code == 0, result.output
+
+
 @pytest.mark.parametrize(
     ("source", "name", "says"),
     [

@@ -220,8 +220,12 @@ async def test_every_source_is_read(make: Make) -> None:
             assert (answer.status_code, answer.json().get("sub")) == (200, "ann"), source
         bad = await http.get("/", headers={"authorization": f"Bearer {token}"})
         assert bad.status_code == 401
-        two = await http.get("/", params={"t": token}, headers={"x-plain": token})
-        assert two.status_code == 400
+        for two in (
+            {"params": {"t": token}, "headers": {"x-plain": token}},
+            {"params": {"t": [token, token]}},
+            {"headers": [("x-token", token), ("x-token", token)]},
+        ):
+            assert (await http.get("/", **two)).status_code == 400, two
 
 
 @pytest.mark.parametrize("kind", ["form", "json"])

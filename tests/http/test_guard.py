@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Annotated, Any
 from wsgiref.util import setup_testing_defaults
@@ -13,6 +14,8 @@ import httpx
 import pytest
 import websockets
 from a2wsgi import WSGIMiddleware
+from django.http import HttpRequest, HttpResponse
+from django.test import override_settings
 from fastapi import Depends, FastAPI, WebSocket
 from starlette.applications import Starlette
 from starlette.authentication import requires
@@ -23,6 +26,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from iogate import (
+    AuthPayload,
     BearerHeader,
     BodyField,
     ConfigurationError,
@@ -36,12 +40,14 @@ from iogate import (
     Server,
 )
 from iogate.http import asgi, wsgi
+from iogate.http import django as iogate_django
 from iogate.http.answers import answer_to
 from iogate.http.fastapi import require
 from iogate.http.flask import require as flask_require
 from iogate.http.guard import DoubleSubmit, Guard, HTTPRequest
 from iogate.http.starlette import JWTBackend
 from iogate.server.handshake import Handshake
+from tests import refusals
 from tests.conformance.wire import enter, websocket
 from tests.gate.houses import serve_on_threads
 from tests.gate.support import make_auth
@@ -72,7 +78,15 @@ async def _never(request: Any) -> None: ...
         (lambda: Guard(Mine()), "give the Server"),  # type: ignore[arg-type]
         (lambda: Guard(AUTH, optional=True, scopes="x"), "leave out optional=True"),
         (lambda: Guard(AUTH, realm='a"b'), "realm"),
+        (lambda: Guard(AUTH, realm=""), "realm"),
         (lambda: Guard(AUTH, scopes=""), "scopes"),
+        (lambda: Guard(AUTH, timeout=0), "timeout"),
+        (lambda: Guard(AUTH, csrf=True), r"csrf=DoubleSubmit\(\)"),  # type: ignore[arg-type]
+        (lambda: Guard(AUTH, csrf=DoubleSubmit), r"csrf=DoubleSubmit\(\)"),  # type: ignore[arg-type]
+        (lambda: Guard(AUTH, sources=[AuthPayload("token")]), r"sources=\[BearerHeader\(\)\]"),
+        (lambda: Guard(AUTH, origins="https://app.example"), r'write \["https://app.example"\]'),
+        (lambda: iogate_django.require(_never), r"write @require\(\)"),  # type: ignore[arg-type]
+        (lambda: Server(auth=make_auth(sources=[BodyField("t")])), "sockets have no body"),
         (lambda: Guard(AUTH, sources=[Cookie("t")]), "origins="),
         (lambda: Guard(AUTH, sources=[Cookie("t")], origins=["*"]), "origins="),
         (lambda: DoubleSubmit(cookie="csrf"), "__Host-"),
@@ -179,9 +193,24 @@ async def test_sockets_rest_and_a_websocket_of_its_own_are_one_application() -> 
                 assert await peer.recv() == "hello ann"
             await io.revoke(token_id="1")
         assert (await http.get("/me", headers=ann)).status_code == 401
-        for headers in (ann, {}):
-            with pytest.raises(websockets.InvalidStatus):
+        for headers, refusal in ((ann, refusals.REVOKED), ({}, refusals.REQUIRED)):
+            with pytest.raises(websockets.InvalidStatus) as caught:
                 await websockets.connect(own, additional_headers=headers, proxy=None)
+            assert caught.value.response.status_code == 401
+            assert json.loads(caught.value.response.body) == {"detail": refusal["data"]}
+            assert caught.value.response.headers["www-authenticate"].startswith("Bearer ")
+
+
+async def test_a_websocket_is_refused_also_by_a_server_that_cannot_say_more_than_that() -> None:
+    app, _ = make_everything()
+
+    async def without(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "extensions": {}}, receive, send)
+
+    async with serve(without) as url:
+        with pytest.raises(websockets.InvalidStatus) as caught:
+            await websockets.connect(url.replace("http", "ws") + "/own", proxy=None)
+        assert caught.value.response.status_code == 403
 
 
 def test_annotated_dependencies_work_as_the_readme_has_it() -> None:
@@ -290,6 +319,39 @@ async def test_a_view_of_django_may_require_scopes(make: Any, path: str) -> None
         assert (await http.get(path, headers=GOOD)).status_code == 403
         staff = {"authorization": f"Bearer {make_token(scope='staff')}"}
         assert (await http.get(path, headers=staff)).json()["sub"] == "ann"
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (None, "settings.IOGATE says what verifies tokens"),
+        ({"optional": True}, "settings.IOGATE says what verifies tokens"),
+        ({"auth": "nowhere.auth"}, "settings.IOGATE: .*nowhere"),
+        ({"auth": "tests.http.test_guard.NOTHING"}, "settings.IOGATE: .*NOTHING"),
+        ({"auth": AUTH, "optinal": True}, "settings.IOGATE: .*optinal"),
+        ({"auth": AUTH, "realm": '"'}, "settings.IOGATE: realm"),
+    ],
+)
+def test_what_is_wrong_in_the_settings_of_django_is_said_with_their_name(settings: Any, says: str) -> None:
+    iogate_django.guard.cache_clear()
+    with override_settings(IOGATE=settings), pytest.raises(ConfigurationError, match=says):
+        iogate_django.guard()
+
+
+async def test_who_shows_a_token_to_django_is_who_the_token_says_for_plain_and_for_async_views() -> None:
+    auth = make_auth()
+    auth.load_user(lambda claims: f"the user {claims['sub']}")
+    request = HttpRequest()
+    request.META |= {"HTTP_AUTHORIZATION": GOOD["authorization"], "QUERY_STRING": ""}
+    request.user = "who has the session"
+
+    async def view(request: HttpRequest) -> HttpResponse:
+        return HttpResponse(f"{request.user}, {await request.auser()}")
+
+    iogate_django.guard.cache_clear()
+    with override_settings(IOGATE={"auth": auth}):
+        answer = await iogate_django.JWTMiddleware(view)(request)
+    assert answer.content == b"the user ann, the user ann"
 
 
 async def test_too_many_parameters_are_a_bad_request() -> None:

@@ -53,7 +53,7 @@ async def test_a_cookie_that_is_set_as_printed_is_taken_from_the_page_alone() ->
     names: dict[str, Any] = {"auth": make_auth(), "__name__": "guide"}
     exec(compile(dict(BLOCKS)["A cookie"], str(GUIDE), "exec"), names)  # noqa: S102
     async with serve(names["app"]) as url, httpx.AsyncClient(base_url=url, trust_env=False) as http:
-        answer = await http.post("/sign-in", params={"token": make_token()})
+        answer = await http.post("/sign-in", json={"token": make_token()})
         for cookie in answer.headers.get_list("set-cookie"):
             assert {"Secure", "Path=/"} <= set(cookie.split("; "))
             assert "Domain" not in cookie

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import flask
@@ -13,62 +11,15 @@ import flask_socketio
 import pytest
 import socketio
 
-from iogate import ConfigurationError, Limits, NotAuthenticated
-from iogate.integrations import Protection, protect
+from iogate import ConfigurationError, NotAuthenticated
+from iogate.integrations import protect
 from tests import refusals
 from tests.conformance.wire import ends, enter, polling, said, session, websocket, within
 from tests.gate.houses import CLOSED, NEWCOMER, serve_on_threads
 from tests.gate.support import compact, connect, hear, make_auth
+from tests.integrations.both import Both
 from tests.server.left import until
-from tests.servers import make_token, serve
-
-
-class Both:
-    """A server of either kind, with the differences between them out of the way."""
-
-    def __init__(self, *, threaded: bool, **settings: Any) -> None:
-        kind = socketio.Server if threaded else socketio.AsyncServer
-        self.threaded = threaded
-        self.sio = kind(async_mode="threading" if threaded else "asgi", **settings)
-        limits = Limits(pending_per_address=3)
-        self.gate: Protection = protect(self.sio, make_auth(), limits=limits, scopes={"/staff": "staff"})
-
-    def on(self, event: str, handler: Callable[..., Any], namespace: str = "/") -> None:
-        """Register a plain function, as the server wants it."""
-        if not self.threaded:
-            plain = handler
-
-            async def handler(*args: Any) -> Any:
-                answer = plain(*args)
-                return await answer if asyncio.iscoroutine(answer) else answer
-
-        self.sio.on(event, handler, namespace=namespace)
-
-    async def do(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        """Call a method of the server."""
-        method = getattr(self.sio, name)
-        return await (asyncio.to_thread(method, *args, **kwargs) if self.threaded else method(*args, **kwargs))
-
-    async def revoke(self, **what: Any) -> None:
-        """Revoke tokens."""
-        await (asyncio.to_thread(lambda: self.gate.revoke(**what)) if self.threaded else self.gate.revoke(**what))
-
-    @asynccontextmanager
-    async def serve(self) -> AsyncIterator[str]:
-        """Serve, and give the URL."""
-        app = socketio.WSGIApp(self.sio) if self.threaded else socketio.ASGIApp(self.sio)
-        async with serve_on_threads(app) if self.threaded else serve(app) as url:
-            yield url
-            await self.do("shutdown")
-
-    def members(self, namespace: str = "/") -> list[str]:
-        """Return who is in a namespace."""
-        return [sid for sid, _ in self.sio.manager.get_participants(namespace, None)]
-
-
-@pytest.fixture(params=[False, True], ids=["AsyncServer", "Server"])
-def threaded(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
+from tests.servers import make_token
 
 
 async def test_a_namespace_without_a_connect_handler_is_gated_too(threaded: bool, transport: str) -> None:
@@ -103,6 +54,7 @@ async def test_a_namespace_with_scopes_is_the_applications_as_all_others(threade
             assert await within(client.receive()) == '43/staff,1["hello"]'
             await both.do("emit", "told", namespace="/staff", room="user:ann")
             assert await within(client.receive()) == '42/staff,["told"]'
+            await client.send("41/staff,")
         await until(lambda: ("disconnect", "ann") in seen)
         async with session(url, transport) as client:
             await client.send(connect(namespace="/staff", sub="eve", scope="staff"))

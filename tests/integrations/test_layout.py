@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import queue
+import threading
 from pathlib import Path
 from typing import Any
 
 import flask
 import flask_socketio
+import httpx
 import pytest
 import socketio
 from engineio.packet import CLOSE
@@ -15,8 +19,10 @@ from engineio.packet import CLOSE
 from iogate import ConfigurationError, Cookie, Server, SQLiteRevocations
 from iogate.integrations import layout, protect
 from iogate.integrations.engine import EngineTransport, kept, namespace_of
-from tests.conformance.wire import within
+from tests.conformance.wire import POLLING, enter, session, within
+from tests.gate.houses import serve_on_threads
 from tests.gate.support import make_auth
+from tests.server.left import until
 
 
 class Odd(socketio.AsyncServer):
@@ -37,6 +43,16 @@ def _protected() -> Any:
     return sio
 
 
+def _in_another_form() -> Any:
+    return socketio.AsyncServer(async_mode="asgi", serializer="msgpack")
+
+
+def _on_another_engine() -> Any:
+    sio = socketio.AsyncServer(async_mode="asgi")
+    sio.eio._async = {**sio.eio._async, "translate_request": None}
+    return sio
+
+
 def _other_mode() -> Any:
     sio = socketio.Server(async_mode="threading")
     sio.async_mode = "gevent"
@@ -52,6 +68,8 @@ def _other_mode() -> Any:
         (_connected, "before it serves"),
         (_protected, "protected already"),
         (_other_mode, 'async_mode="threading"'),
+        (_in_another_form, "leave out serializer="),
+        (_on_another_engine, "translate_request of this AsyncServer"),
     ],
 )
 def test_a_server_that_cannot_be_protected_is_refused(make: Any, message: str) -> None:
@@ -66,9 +84,32 @@ def test_a_version_whose_inside_is_not_known_is_refused(found: str, monkeypatch:
         protect(socketio.AsyncServer(async_mode="asgi"), make_auth())
 
 
-def test_there_is_no_protection_without_auth() -> None:
+@pytest.mark.parametrize("auth", [None, "a secret", Server(auth=make_auth())])
+def test_there_is_no_protection_without_auth(auth: Any) -> None:
     with pytest.raises(ConfigurationError, match="auth is JWTAuth"):
-        protect(socketio.AsyncServer(async_mode="asgi"), None)  # type: ignore[arg-type]
+        protect(socketio.AsyncServer(async_mode="asgi"), auth)
+
+
+@pytest.mark.parametrize("scopes", ["staff", ["staff"]])
+def test_scopes_are_those_of_namespaces(scopes: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r'scopes=\{"/staff": "staff"\}'):
+        protect(socketio.AsyncServer(async_mode="asgi"), make_auth(), scopes=scopes)
+
+
+async def test_another_application_of_flask_socketio_lets_nobody_in_before_it_is_protected() -> None:
+    extension, ran = flask_socketio.SocketIO(async_mode="threading"), []
+    extension.on_event("message", lambda text: ran.append(text))
+    extension.init_app(flask.Flask("one"))
+    protect(extension, make_auth())
+    app = flask.Flask("two")
+    extension.init_app(app)
+    async with serve_on_threads(app) as url, httpx.AsyncClient(base_url=url, trust_env=False) as http:
+        assert (await http.get("/socket.io/", params=POLLING)).status_code == 401
+    protect(extension, make_auth())
+    async with serve_on_threads(app) as url, session(url, "polling") as client:
+        await enter(client)
+        await client.send('42["message","hello"]')
+        await until(lambda: ran == ["hello"])
 
 
 def test_a_store_that_cannot_be_read_does_not_start(tmp_path: Path) -> None:
@@ -140,7 +181,9 @@ class Packet:
 
 
 async def test_what_a_writer_has_taken_is_dropped_while_it_writes() -> None:
-    transport = EngineTransport(Server(auth=make_auth()), type("Socket", (), {"queue": asyncio.Queue()})(), _never)
+    transport = EngineTransport(
+        Server(auth=make_auth()), type("Socket", (), {"queue": asyncio.Queue()})(), _never, _never
+    )
     packets = [Packet('2["a"]'), Packet('2/b,["b"]'), Packet('2["c"]'), Packet('2["d"]')]
     writing = iter(transport.taken(packets))
     assert next(writing) is packets[0]
@@ -151,18 +194,44 @@ async def test_what_a_writer_has_taken_is_dropped_while_it_writes() -> None:
 
 
 async def test_a_transport_has_closed_when_its_writer_has_written_the_last() -> None:
-    queue: asyncio.Queue[Any] = asyncio.Queue()
+    waiting: asyncio.Queue[Any] = asyncio.Queue()
     io = Server(auth=make_auth())
-    transport = EngineTransport(io, type("Socket", (), {"queue": queue})(), _never)
+    transport = EngineTransport(io, type("Socket", (), {"queue": waiting})(), _never, _never)
     with transport.writer():
         transport.close("token revoked")
         closed = asyncio.ensure_future(transport.closed())
-        written = iter(transport.taken([queue.get_nowait()]))
+        written = iter(transport.taken([waiting.get_nowait()]))
         assert next(written).packet_type == CLOSE
         await asyncio.sleep(0)
         assert not closed.done()
         assert list(written) == []
     await within(closed)
+
+
+async def test_what_a_thread_takes_meanwhile_does_not_keep_the_rest_from_being_dropped() -> None:
+    waiting: queue.Queue[Any] = queue.Queue()
+    io = Server(auth=make_auth())
+    transport = EngineTransport(io, type("Socket", (), {"queue": waiting})(), _never, _never)
+    over = threading.Event()
+
+    def take() -> None:
+        while not over.is_set():
+            with contextlib.suppress(queue.Empty):
+                waiting.get_nowait()
+
+    taking = threading.Thread(target=take)
+    taking.start()
+    try:
+        for number in range(5000):
+            waiting.put_nowait(Packet(f'2["{number}"]'))
+            transport.drop()
+    finally:
+        over.set()
+        taking.join()
+    waiting.put_nowait(Packet('2/a,["kept"]'))
+    waiting.put_nowait(Packet('2["dropped"]'))
+    transport.drop("/")
+    assert [packet.data for packet in waiting.queue] == ['2/a,["kept"]']
 
 
 async def _never(socket: Any) -> None: ...

@@ -51,6 +51,14 @@ def test_cookies_in_two_headers_are_all_read() -> None:
     assert cookies("a=1", "a=2") == {"a": "1, 2"}
 
 
+@pytest.mark.parametrize(
+    "header", ["a=1, __Host-t=x", "\xa0__Host-t=x", "\x85__Host-t=x", "a=1,__Host-t=x", '"__Host-t=x']
+)
+def test_a_cookie_with_a_prefix_cannot_be_made_up_in_another(header: str) -> None:
+    """A browser lets a subdomain set these: for it, the prefix is not at their beginning."""
+    assert "__Host-t" not in cookies(header)
+
+
 def test_without_headers_there_are_no_cookies() -> None:
     assert Handshake().cookies == {}
 

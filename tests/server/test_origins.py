@@ -126,13 +126,13 @@ def test_what_no_browser_would_send_as_an_origin_is_refused_when_the_server_is_m
 
 
 def test_one_origin_that_is_no_list_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r'write cors_allowed_origins=\["https://app.example.com"\]'):
+    with pytest.raises(ConfigurationError, match=r'write \["https://app.example.com"\]'):
         Origins(APP)
 
 
 @pytest.mark.parametrize("allowed", [None, 5, [None], [b"https://app.example.com"]])
 def test_a_list_of_something_else_is_refused(allowed: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"cors_allowed_origins is a list|is no origin"):
+    with pytest.raises(ConfigurationError, match=r"the allowed origins are a list|is no origin"):
         Origins(allowed)
 
 

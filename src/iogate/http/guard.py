@@ -160,7 +160,7 @@ class Guard:
         self.scopes = parse_scopes(scopes)
         if optional and self.scopes:
             raise ConfigurationError("who needs scopes needs a token: leave out optional=True, or scopes")
-        if not isinstance(realm, str) or not _REALM.fullmatch(realm):
+        if not _REALM.fullmatch(str(realm)):
             raise ConfigurationError("realm is plain text without quotation marks")
         if not isinstance(csrf, DoubleSubmit | None):
             raise ConfigurationError("csrf is an object: write csrf=DoubleSubmit()")

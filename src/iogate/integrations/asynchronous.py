@@ -7,8 +7,8 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from iogate.asgi_types import Receive, Scope, Send
-from iogate.integrations.engine import EngineTransport
-from iogate.integrations.glue import Glue, current_event
+from iogate.integrations.engine import EngineTransport, check_packet
+from iogate.integrations.glue import Glue
 from iogate.server.handshake import redact_query
 from iogate.server.scopes import Scopes
 from iogate.server.server import Server
@@ -56,14 +56,31 @@ class AsyncGlue(Glue):
         self.sio.eio.sockets.pop(socket.sid, None)
 
     def _transport(self, socket: Any) -> EngineTransport:
-        transport = EngineTransport(self.io, socket, self._end)
-        poll = socket.poll
+        transport = EngineTransport(self.io, socket, self._end, _cut)
+        poll, receive, close = socket.poll, socket.receive, socket.close
+        get, serve = socket.handle_get_request, socket._websocket_handler
 
         async def taken() -> list[Any]:
             with transport.writer():
                 return transport.taken(await poll())
 
-        socket.poll = taken
+        async def received(packet: Any) -> None:
+            check_packet(packet)
+            await receive(packet)
+
+        async def closed(wait: bool = True, **details: Any) -> None:
+            await close(wait=False, **details)  # Else for ever, if nobody fetches what is queued.
+
+        async def got(environ: dict[str, Any]) -> Any:
+            with transport.turn(environ) as free:
+                return await get(environ) if free else self.sio.eio._bad_request()
+
+        async def served(websocket: Any) -> Any:
+            with self._reading(socket.sid), transport.websocket(websocket):
+                return await serve(websocket)
+
+        socket.poll, socket.receive, socket.close = taken, received, closed
+        socket.handle_get_request, socket._websocket_handler = got, served
         return transport
 
     async def engine_connected(self, sid: str, environ: dict[str, Any]) -> Any:
@@ -82,8 +99,7 @@ class AsyncGlue(Glue):
 
     async def send_packet(self, sid: str, packet: Any) -> None:
         """Stand in for `_send_packet`."""
-        if self._lets_out(sid, packet):
-            await self._original["_send_packet"](sid, packet)
+        self._send(sid, packet)
 
     async def send_eio_packet(self, sid: str, packet: Any) -> None:
         """Stand in for `_send_eio_packet`."""
@@ -91,7 +107,7 @@ class AsyncGlue(Glue):
 
     async def trigger_event(self, event: str, namespace: str, *args: Any) -> Any:
         """Stand in for `_trigger_event`."""
-        current_event.set(event)
+        self._serving(event, args)
         return await self._original["_trigger_event"](event, namespace, *args)
 
     async def disconnect(self, sid: str, namespace: str | None = None, ignore_queue: bool = False) -> None:
@@ -103,3 +119,7 @@ class AsyncGlue(Glue):
         """Stand in for the method of that name."""
         await self.io.shutdown()
         await self._original["shutdown"]()
+
+
+async def _cut(websocket: Any) -> None:
+    await websocket.close()

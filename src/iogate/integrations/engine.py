@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from engineio.packet import CLOSE, MESSAGE
+from engineio.exceptions import UnknownPacketError
+from engineio.packet import CLOSE, MESSAGE, UPGRADE
 from engineio.packet import Packet as EnginePacket
 
 from iogate.protocol.engineio.packets import Encoded
@@ -16,6 +18,7 @@ from iogate.server.handshake import Handshake, parse_query
 from iogate.server.server import Server
 
 End = Callable[[Any], Coroutine[Any, Any, None]]
+"""Ends an Engine.IO socket, or a WebSocket."""
 
 
 class EngineTransport:
@@ -27,19 +30,26 @@ class EngineTransport:
         server: iogate's server.
         socket: the Engine.IO socket.
         end: ends it, without waiting for what is queued.
+        cut: cuts off a WebSocket.
     """
 
-    __slots__ = ("_end", "_leaving", "_loop", "_sent", "_server", "_socket", "_taken", "_writing", "lock")
+    __slots__ = (
+        *("_cut", "_end", "_leaving", "_loop", "_sent", "_served", "_server", "_socket", "_taken", "_websocket"),
+        *("_writing", "lock"),
+    )
 
     name = "engineio"
     upgradable = False
     writable = True
     congested = False
 
-    def __init__(self, server: Server, socket: Any, end: End) -> None:
+    def __init__(self, server: Server, socket: Any, end: End, cut: End) -> None:
         self._server = server
         self._socket = socket
         self._end = end
+        self._cut = cut
+        self._served: set[bool] = set()
+        self._websocket: Any = None
         self.lock = threading.RLock()
         self._taken: Taken | None = None
         self._leaving = False
@@ -54,6 +64,35 @@ class EngineTransport:
         with self.lock:
             if condition(packet):
                 self._socket.queue.put_nowait(packet)
+
+    @contextmanager
+    def turn(self, environ: dict[str, Any]) -> Iterator[bool]:
+        """Say whether a GET is to be served: one poll and one WebSocket at a time, or each would hold a thread."""
+        is_websocket = "HTTP_UPGRADE" in environ
+        with self.lock:
+            free = is_websocket not in self._served and not (is_websocket and self._leaving)
+            if free:
+                self._served.add(is_websocket)
+        try:
+            yield free
+        finally:
+            if free:
+                self._served.discard(is_websocket)
+
+    @contextmanager
+    def websocket(self, websocket: Any) -> Iterator[None]:
+        """Take note of a WebSocket, that there is something to cut off, and that an upgrade ends with it."""
+        self._websocket = websocket
+        try:
+            yield
+        finally:
+            self._socket.upgrading = False  # python-engineio forgets it if the client has gone.
+            self._loop.call_soon_threadsafe(self._websocket_gone)
+
+    def _websocket_gone(self) -> None:
+        self._websocket = None
+        if self._sent.is_set():
+            self._server.linger_due.stop(self)
 
     @contextmanager
     def writer(self) -> Iterator[None]:
@@ -75,15 +114,13 @@ class EngineTransport:
 
     def drop(self, namespace: str | None = None) -> None:
         """Drop what has not been written yet: all of it, or what is of a namespace."""
-        queue, waiting = self._socket.queue, []
         with self.lock:
             if self._taken is not None:
                 self._taken.drop(namespace)
-            while not queue.empty():
-                waiting.append(queue.get_nowait())
-                queue.task_done()
-            for packet in kept(waiting, namespace):
-                queue.put_nowait(packet)
+            with _stopped(self._socket.queue) as waiting:
+                left = kept(list(waiting), namespace)
+                waiting.clear()
+                waiting.extend(left)
 
     def _written(self) -> None:
         self._writing = False
@@ -91,7 +128,8 @@ class EngineTransport:
             self._loop.call_soon_threadsafe(self._finish)
 
     def _finish(self) -> None:
-        self._server.linger_due.stop(self)
+        if self._websocket is None:  # Else until the client has closed it too.
+            self._server.linger_due.stop(self)
         self._sent.set()
         self._server.spawn(self._end(self._socket))
 
@@ -117,9 +155,12 @@ class EngineTransport:
 
     def abort(self) -> None:
         """Cut the connection."""
-        self._server.linger_due.stop(self)
         self.drop()
+        self._leaving = True
         self._socket.queue.put_nowait(None)
+        websocket, self._websocket = self._websocket, None
+        if websocket is not None:
+            self._server.spawn(self._cut(websocket))
         self._finish()
 
     async def closed(self) -> None:
@@ -147,6 +188,16 @@ class Taken(list[Any]):
         self._written()
 
 
+@contextmanager
+def _stopped(queue: Any) -> Iterator[deque[Any]]:
+    """Give what is in a queue, while nobody can take from it."""
+    if isinstance(queue, asyncio.Queue):
+        yield queue._queue  # type: ignore[attr-defined]  # It has nothing public for it, and one thread uses it.
+    else:
+        with queue.mutex:
+            yield queue.queue
+
+
 def kept(packets: list[Any], namespace: str | None) -> list[Any]:
     """Return what is not of a namespace; with None, what is of no namespace at all."""
     left, dropping = [], False
@@ -170,6 +221,16 @@ def namespace_of(text: str) -> str:
         return "/"
     end = text.find(",", start)
     return text[start:end] if end >= 0 else text[start:]
+
+
+def check_packet(packet: Any) -> None:
+    """Refuse what python-engineio takes at any time, and answers: the end of an upgrade belongs to an upgrade.
+
+    Raises:
+        UnknownPacketError: it is that. python-engineio then ends the session.
+    """
+    if packet.packet_type == UPGRADE:
+        raise UnknownPacketError
 
 
 def handshake_of(environ: dict[str, Any]) -> Handshake:

@@ -8,12 +8,15 @@ the gate; and what it sends goes out only to who has been let in.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any, TypeVar
 
+from engineio.packet import MESSAGE
+from engineio.packet import Packet as EnginePacket
 from socketio.packet import CONNECT, CONNECT_ERROR, DISCONNECT
 
 from iogate.errors import AuthError
@@ -30,8 +33,8 @@ logger = logging.getLogger("iogate")
 
 T = TypeVar("T")
 
-current_event: contextvars.ContextVar[str] = contextvars.ContextVar("iogate_event")
-"""The event that is being handled."""
+current: contextvars.ContextVar[tuple[str, str]] = contextvars.ContextVar("iogate_current")
+"""The event that is being handled, and the `sid` of whose it is."""
 _ids: contextvars.ContextVar[list[str]] = contextvars.ContextVar("iogate_ids")
 """The id that the next socket of python-socketio is to have: the one that it has at the gate."""
 
@@ -66,6 +69,7 @@ class Glue(ABC):
         for place in (*named, io.of(self._exists)):
             place.use(self._enter)
             place.on("connect", self._entered)
+            place.on("refresh", self._renewed)
             place.on("disconnect", self._left)
 
     # How a server of this kind is called, and calls. These are the only differences between the kinds.
@@ -128,6 +132,8 @@ class Glue(ABC):
         """Begin a session; or return why there is none."""
         try:
             handshake = handshake_of(environ)
+            if "j" in handshake.query:  # JSONP: any page could read the session that it opens with a visitor's cookie.
+                raise ValueError
             handshake.address = self.io.proxies.client(handshake.address, handshake.headers)
             self.io.pending.check(handshake.address)
         except AuthError as refusal:
@@ -157,6 +163,8 @@ class Glue(ABC):
     def _exists(self, name: str) -> bool:
         """Say whether the server has a namespace, as its `_handle_connect` does."""
         sio = self.sio
+        if "?" in name:  # python-socketio cuts off what follows: it would be another namespace there.
+            return False
         return name in sio.handlers or name in sio.namespace_handlers or sio.namespaces == "*" or name in sio.namespaces
 
     async def _enter(self, socket: Socket) -> None:
@@ -205,12 +213,17 @@ class Glue(ABC):
     def _entered(self, socket: Socket) -> None:
         """Send what was kept: its client has been told now that it is let in."""
         session, name = _session(socket), socket.namespace.name
-        if socket.authenticated and socket.principal.subject:
-            self.sio.manager.basic_enter_room(socket.id, name, f"user:{socket.principal.subject}")
+        self._renewed(socket)
         with session.transport.lock:  # Nothing may overtake it.
             decision = session.deciding.pop(name, None)
             for packet in decision.held if decision is not None else ():
                 session.transport.put(packet, session.lets_out)
+
+    def _renewed(self, socket: Socket, *_: Any) -> None:
+        """Have somebody in the room of his own, also a guest who has authenticated now."""
+        if socket.authenticated and socket.principal.subject:
+            name = socket.namespace.name
+            self.sio.manager.basic_enter_room(socket.id, name, f"user:{socket.principal.subject}")
 
     async def _left(self, socket: Socket, reason: str) -> None:
         session, name = _session(socket), socket.namespace.name
@@ -233,10 +246,10 @@ class Glue(ABC):
 
     # What the server sends.
 
-    def _lets_out(self, sid: str, packet: Any) -> bool:
+    def _lets_out(self, session: Session, packet: Any) -> bool:
         """Say whether a packet is the server's to send. What is about connecting is the gate's."""
-        session, name = self._sessions.get(sid), packet.namespace or "/"
-        if session is None or packet.packet_type == CONNECT:
+        name = packet.namespace or "/"
+        if packet.packet_type == CONNECT:
             return False
         if packet.packet_type not in {CONNECT_ERROR, DISCONNECT}:
             return True
@@ -251,6 +264,16 @@ class Glue(ABC):
         if socket is not None:
             session.dismiss(socket, "server namespace disconnect")
 
+    def _send(self, sid: str, packet: Any) -> None:
+        """Send a packet of the server's, past the gate as all of them."""
+        session = self._sessions.get(sid)
+        if session is None or not self._lets_out(session, packet):
+            return
+        encoded = packet.encode()
+        with session.transport.lock:  # Attachments follow at once.
+            for data in encoded if isinstance(encoded, list) else [encoded]:
+                session.transport.put(EnginePacket(MESSAGE, data), session.lets_out)
+
     def _put(self, sid: str, packet: Any) -> None:
         session = self._sessions.get(sid)
         if session is not None:
@@ -263,6 +286,20 @@ class Glue(ABC):
             decision = _session(socket).deciding.get(namespace or "/")
             if decision is not None and decision.socket_id == sid:
                 decision.refuse()
+
+    @staticmethod
+    def _serving(event: str, args: tuple[Any, ...]) -> None:
+        """Take note of whose event is handled. What its handler gets are the client's words, in part."""
+        current.set((event, str(args[0])))
+
+    @contextlib.contextmanager
+    def _reading(self, sid: str) -> Iterator[None]:
+        """End a session whose reader fails: python-engineio would leave it as it is."""
+        try:
+            yield
+        except Exception as error:
+            logger.info("what a WebSocket has sent is no packet: %s", type(error).__name__)
+            self.at_the_gate(self._close, sid)
 
     def _next_id(self) -> str:
         ids = _ids.get([])

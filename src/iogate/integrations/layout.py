@@ -61,6 +61,8 @@ def check(sio: Any, *, flask_extension: bool) -> bool:
         )
     if sio.eio.sockets:
         raise ConfigurationError("somebody is connected to this server already: call protect before it serves")
+    if sio.packet_class is not socketio.packet.Packet:
+        raise ConfigurationError("the gate reads packets in JSON: leave out serializer=, or use iogate's own server")
     threaded = isinstance(sio, socketio.Server)
     if threaded and sio.async_mode != "threading":
         raise ConfigurationError(

@@ -13,7 +13,7 @@ from iogate.auth.sources import may_read_cookies
 from iogate.clock import SYSTEM, Clock
 from iogate.errors import ConfigurationError, NotAuthenticated
 from iogate.integrations.asynchronous import AsyncGlue
-from iogate.integrations.glue import Glue, current_event
+from iogate.integrations.glue import Glue, current
 from iogate.integrations.layout import check
 from iogate.integrations.threaded import ThreadedGlue
 from iogate.revocation import Revocations
@@ -88,14 +88,14 @@ class Protection:
         def decorate(handler: Handler) -> Handler:
             @functools.wraps(handler)
             def guarded(*args: Any, **kwargs: Any) -> Any:
-                socket = self._caller(args)
+                socket = self._caller()
                 if socket is None or not needed <= socket.scopes:
                     return self._forbid(socket, needed)
                 return handler(*args, **kwargs)
 
             @functools.wraps(handler)
             async def guarded_async(*args: Any, **kwargs: Any) -> Any:
-                socket = self._caller(args)
+                socket = self._caller()
                 if socket is None or not needed <= socket.scopes:
                     return self._forbid(socket, needed)
                 return await handler(*args, **kwargs)
@@ -112,18 +112,14 @@ class Protection:
         except KeyError:
             raise NotAuthenticated("there is no client with this sid (any more)") from None
 
-    def _caller(self, args: tuple[Any, ...]) -> Socket | None:
-        """Return who sent an event: its id is the first argument of a function, and the second of a method.
-
-        Not so in Flask-SocketIO: there all arguments are the client's, who may have written another's id.
-        """
-        if self._served is not None:
-            return self._glue.sockets.get(self._served())
-        sid = next((value for value in args[:2] if isinstance(value, str)), None)
-        return self._glue.sockets.get(sid) if sid is not None else None
+    def _caller(self) -> Socket | None:
+        """Return who sent the event that is handled. Its arguments do not tell: a client may write another's id."""
+        _, sid = current.get(("", ""))
+        return self._glue.sockets.get(sid)
 
     def _forbid(self, socket: Socket | None, needed: frozenset[str]) -> dict[str, Any] | None:
-        return None if socket is None else self._glue.at_the_gate(forbid, socket, current_event.get(""), needed)
+        event, _ = current.get(("", ""))
+        return None if socket is None else self._glue.at_the_gate(forbid, socket, event, needed)
 
     @property
     def __iogate__(self) -> Server:

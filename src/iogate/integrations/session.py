@@ -27,6 +27,9 @@ REJECTED = "Connection rejected by server"
 """The message of a refusal that has none, as python-socketio words it."""
 
 
+CATCH_ALL = "*"
+"""The event for which python-socketio has handlers of all events. It leaves its name out of what these are given."""
+
 _last = threading.local()
 """The namespace of the text frame that a thread sent last: the attachments that follow name none."""
 
@@ -96,11 +99,13 @@ class Session(Connection):
         """Leave events to the other server."""
 
     def _handle(self, packet: Packet) -> None:
-        of_the_gate = packet.type is EVENT and packet.data[0] == AUTHENTICATE
-        if packet.type in {EVENT, PacketType.ACK} and packet.namespace in self.sockets and not of_the_gate:
-            self.forwarded += self.frames
-        else:
+        event = packet.data[0] if packet.type is EVENT else None
+        if packet.type not in {EVENT, PacketType.ACK} or packet.namespace not in self.sockets or event == AUTHENTICATE:
             super()._handle(packet)
+        elif event == CATCH_ALL or (len(self.frames) > 1 and _reads_as_attachment(packet.data)):
+            self.close("parse error")
+        else:
+            self.forwarded += self.frames
 
     # Out.
 
@@ -134,3 +139,13 @@ class Session(Connection):
         with self.transport.lock:
             self.transport.drop()
             super().expel(refusal, reason)
+
+
+def _reads_as_attachment(data: Any) -> bool:
+    """Say whether python-socketio would put an attachment where there is none: for it `"_placeholder": 1` is one too.
+
+    The number of those is not counted: one attachment could become as many as there is room for.
+    """
+    if isinstance(data, dict):
+        return bool(data.get("_placeholder") and "num" in data) or any(map(_reads_as_attachment, data.values()))
+    return isinstance(data, list) and any(map(_reads_as_attachment, data))

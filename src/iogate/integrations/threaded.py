@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
+import socket as sockets
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from iogate import background
-from iogate.integrations.engine import EngineTransport
-from iogate.integrations.glue import Glue, current_event
+from iogate.integrations.engine import EngineTransport, check_packet
+from iogate.integrations.glue import Glue
 from iogate.server.scopes import Scopes
 from iogate.server.server import Server
 
@@ -53,14 +55,31 @@ class ThreadedGlue(Glue):
         self.sio.eio.sockets.pop(socket.sid, None)
 
     def _transport(self, socket: Any) -> EngineTransport:
-        transport = EngineTransport(self.io, socket, self._end)
-        poll = socket.poll
+        transport = EngineTransport(self.io, socket, self._end, _cut)
+        poll, receive, close = socket.poll, socket.receive, socket.close
+        get, serve = socket.handle_get_request, socket._websocket_handler
 
         def taken() -> list[Any]:
             with transport.writer():
                 return transport.taken(poll())
 
-        socket.poll = taken
+        def received(packet: Any) -> None:
+            check_packet(packet)
+            receive(packet)
+
+        def closed(wait: bool = True, **details: Any) -> None:
+            close(wait=False, **details)  # Else for ever, if nobody fetches what is queued.
+
+        def got(environ: dict[str, Any], start_response: Any) -> Any:
+            with transport.turn(environ) as free:
+                return get(environ, start_response) if free else self.sio.eio._bad_request()
+
+        def served(websocket: Any) -> Any:
+            with self._reading(socket.sid), transport.websocket(websocket):
+                return serve(websocket)
+
+        socket.poll, socket.receive, socket.close = taken, received, closed
+        socket.handle_get_request, socket._websocket_handler = got, served
         return transport
 
     def engine_connected(self, sid: str, environ: dict[str, Any]) -> Any:
@@ -79,8 +98,7 @@ class ThreadedGlue(Glue):
 
     def send_packet(self, sid: str, packet: Any) -> None:
         """Stand in for `_send_packet`."""
-        if self._lets_out(sid, packet):
-            self._original["_send_packet"](sid, packet)
+        self._send(sid, packet)
 
     def send_eio_packet(self, sid: str, packet: Any) -> None:
         """Stand in for `_send_eio_packet`."""
@@ -88,7 +106,7 @@ class ThreadedGlue(Glue):
 
     def trigger_event(self, event: str, namespace: str, *args: Any) -> Any:
         """Stand in for `_trigger_event`."""
-        current_event.set(event)
+        self._serving(event, args)
         return self._original["_trigger_event"](event, namespace, *args)
 
     def disconnect(self, sid: str, namespace: str | None = None, ignore_queue: bool = False) -> None:
@@ -102,6 +120,11 @@ class ThreadedGlue(Glue):
         running, self._threads = self._threads, _threads()  # python-engineio may still end a connection or two.
         running.shutdown()
         self._original["shutdown"]()
+
+
+async def _cut(websocket: Any) -> None:
+    with contextlib.suppress(OSError):
+        websocket.ws.sock.shutdown(sockets.SHUT_RDWR)  # A close frame wakes no thread before the client answers it.
 
 
 def _threads() -> ThreadPoolExecutor:

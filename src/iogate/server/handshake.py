@@ -51,7 +51,7 @@ class Handshake:
         auth: Any = None,
     ) -> None:
         # Lower-case names, values decoded as Latin-1 (RFC 9110, section 5.5).
-        self.headers: Mapping[str, str] = _joined(
+        self.headers: Mapping[str, str] = _fields(
             [(_KNOWN.get(name) or name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
         )
         self.query: Mapping[str, str] = query or {}
@@ -97,9 +97,9 @@ class Handshake:
     @property
     def cookies(self) -> Mapping[str, str]:
         """The cookies of the request (RFC 6265, section 4.2)."""
-        header = self.headers.get("cookie", "").replace(", ", "; ")
-        pairs = (pair.partition("=") for pair in header.split(";"))
-        return _joined((name.strip(), value.strip().strip('"')) for name, equals, value in pairs if equals)
+        pairs = (pair.partition("=") for pair in self.headers.get("cookie", "").split(";"))
+        # Spaces and tabs alone: a browser takes all else for a part of the name, and a prefix is then none.
+        return _joined((name.strip(" \t"), value.strip(" \t").strip('"')) for name, equals, value in pairs if equals)
 
     def __repr__(self) -> str:
         # Headers, parameters and payload may hold credentials.
@@ -130,4 +130,13 @@ def _joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     result: dict[str, str] = {}
     for name, value in pairs:
         result[name] = f"{result[name]}, {value}" if name in result else value
+    return result
+
+
+def _fields(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return header fields by name. Cookies that came in several are joined as RFC 9113, section 8.2.3, has it."""
+    result: dict[str, str] = {}
+    for name, value in pairs:
+        separator = "; " if name == "cookie" else ", "
+        result[name] = f"{result[name]}{separator}{value}" if name in result else value
     return result

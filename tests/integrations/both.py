@@ -1,0 +1,59 @@
+"""Both kinds of python-socketio's servers behind the gate, with the differences between them out of the way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import socketio
+
+from iogate import JWTAuth, Limits
+from iogate.integrations import Protection, protect
+from tests.gate.houses import serve_on_threads
+from tests.gate.support import make_auth
+from tests.servers import serve
+
+
+class Both:
+    """A server of either kind, with the differences between them out of the way."""
+
+    def __init__(self, *, threaded: bool, auth: JWTAuth | None = None, **settings: Any) -> None:
+        kind = socketio.Server if threaded else socketio.AsyncServer
+        self.threaded = threaded
+        self.sio = kind(async_mode="threading" if threaded else "asgi", **settings)
+        limits = Limits(pending_per_address=3)
+        self.gate: Protection = protect(self.sio, auth or make_auth(), limits=limits, scopes={"/staff": "staff"})
+
+    def on(self, event: str, handler: Callable[..., Any], namespace: str = "/") -> None:
+        """Register a plain function, as the server wants it."""
+        if not self.threaded:
+            plain = handler
+
+            async def handler(*args: Any) -> Any:
+                answer = plain(*args)
+                return await answer if asyncio.iscoroutine(answer) else answer
+
+        self.sio.on(event, handler, namespace=namespace)
+
+    async def do(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """Call a method of the server."""
+        method = getattr(self.sio, name)
+        return await (asyncio.to_thread(method, *args, **kwargs) if self.threaded else method(*args, **kwargs))
+
+    async def revoke(self, **what: Any) -> None:
+        """Revoke tokens."""
+        await (asyncio.to_thread(lambda: self.gate.revoke(**what)) if self.threaded else self.gate.revoke(**what))
+
+    @asynccontextmanager
+    async def serve(self) -> AsyncIterator[str]:
+        """Serve, and give the URL."""
+        app = socketio.WSGIApp(self.sio) if self.threaded else socketio.ASGIApp(self.sio)
+        async with serve_on_threads(app) if self.threaded else serve(app) as url:
+            yield url
+            await self.do("shutdown")
+
+    def members(self, namespace: str = "/") -> list[str]:
+        """Return who is in a namespace."""
+        return [sid for sid, _ in self.sio.manager.get_participants(namespace, None)]
