@@ -60,11 +60,15 @@ def test_connects_end_when_each_token_has_been_shown_once(load: Load, server: Ru
     assert 37 <= result["count"] <= 40  # The last ones may be under way when the measurement ends.
 
 
-@pytest.mark.parametrize("mode", ["echo", "ack", "binary", "paced"])
+@pytest.mark.parametrize("mode", ["echo", "ack", "binary"])
 def test_twenty_events(load: Load, server: Running, tokens: Path, mode: str) -> None:
-    event = "echo" if mode == "paced" else mode
-    result = run(load, server, tokens, mode, connections=1, window=1, count=20, event=event, payload=300)
+    result = run(load, server, tokens, mode, connections=1, window=1, count=20, event=mode, payload=300)
     assert result["count"] == 20
+
+
+def test_twenty_events_at_a_fixed_rate(load: Load, server: Running, tokens: Path) -> None:
+    result = run(load, server, tokens, "paced", connections=1, window=1, count=20, event="echo", payload=300)
+    assert result["count"] >= 20  # They do not wait for each other: the last answers may come together.
 
 
 def test_a_broadcast_reaches_all_and_a_room_its_members(load: Load, server: Running, tokens: Path) -> None:

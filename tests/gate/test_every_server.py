@@ -252,6 +252,7 @@ async def test_g6_a_namespace_that_the_new_token_does_not_give_is_left(build: Bu
         await enter(client, scope="staff")
         await client.send("40/staff,")
         assert str(await within(client.receive())).startswith("40/staff,")
+        assert len(house.members("/staff")) == 1
         await client.send(authenticate())
         assert await within(client.receive()) == "41/staff,"
         assert (await hear(client))[0] == "authenticated"

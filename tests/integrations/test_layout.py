@@ -9,6 +9,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import engineio.async_socket
+import engineio.socket
 import flask
 import flask_socketio
 import httpx
@@ -75,6 +77,18 @@ def _other_mode() -> Any:
 def test_a_server_that_cannot_be_protected_is_refused(make: Any, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         protect(make(), make_auth())
+
+
+@pytest.mark.parametrize("name", ["poll", "receive", "close", "handle_get_request", "_websocket_handler"])
+@pytest.mark.parametrize("threaded", [False, True])
+def test_sockets_of_python_engineio_that_are_not_what_they_were_are_refused(
+    name: str, threaded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = engineio.socket.Socket if threaded else engineio.async_socket.AsyncSocket
+    monkeypatch.setattr(kind, name, lambda: None)
+    sio = socketio.Server(async_mode="threading") if threaded else socketio.AsyncServer(async_mode="asgi")
+    with pytest.raises(ConfigurationError, match=f"{name} of this"):
+        protect(sio, make_auth())
 
 
 @pytest.mark.parametrize("found", ["5.15.1", "5.19.0", "6.0", "5.160.1"])

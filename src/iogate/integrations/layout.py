@@ -7,6 +7,8 @@ from importlib.metadata import version
 from typing import Any
 
 import socketio
+from engineio.async_socket import AsyncSocket as AsyncEngineSocket
+from engineio.socket import Socket as EngineSocket
 
 from iogate.errors import ConfigurationError
 
@@ -26,6 +28,14 @@ SIGNATURES = {
     "shutdown": (),
 }
 """The methods of a server that are called or stood in for, and what they take."""
+OF_AN_ENGINE_SOCKET = {
+    "poll": (),
+    "receive": ("pkt",),
+    "close": ("wait", "abort"),
+    "handle_get_request": ("environ",),
+    "_websocket_handler": ("ws",),
+}
+"""The methods of python-engineio's sockets that are stood in for, and what they take, at least."""
 OF_THE_MANAGER = ("basic_enter_room", "basic_disconnect", "is_connected")
 
 
@@ -52,7 +62,14 @@ def check(sio: Any, *, flask_extension: bool) -> bool:
         raise ConfigurationError("this server is protected already")
     strange = [name for name, takes in SIGNATURES.items() if _parameters(getattr(sio, name, None)) != takes]
     strange += [name for name in OF_THE_MANAGER if not callable(getattr(sio.manager, name, None))]
-    if isinstance(sio, socketio.AsyncServer) and not callable(sio.eio._async.get("translate_request")):
+    threaded = isinstance(sio, socketio.Server)
+    engine = EngineSocket if threaded else AsyncEngineSocket
+    strange += [
+        name
+        for name, takes in OF_AN_ENGINE_SOCKET.items()
+        if (_parameters(getattr(engine, name, None)) or ())[: len(takes) + 1] != ("self", *takes)
+    ]
+    if not threaded and not callable(sio.eio._async.get("translate_request")):
         strange.append("translate_request")
     if strange:
         raise ConfigurationError(
@@ -63,7 +80,6 @@ def check(sio: Any, *, flask_extension: bool) -> bool:
         raise ConfigurationError("somebody is connected to this server already: call protect before it serves")
     if sio.packet_class is not socketio.packet.Packet:
         raise ConfigurationError("the gate reads packets in JSON: leave out serializer=, or use iogate's own server")
-    threaded = isinstance(sio, socketio.Server)
     if threaded and sio.async_mode != "threading":
         raise ConfigurationError(
             f"the gate has an event loop on a thread of its own, which {sio.async_mode} does not know of: use"
