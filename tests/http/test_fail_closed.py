@@ -245,6 +245,19 @@ def test_a_body_that_does_not_say_how_long_it_is_is_not_read(said: str) -> None:
     assert length_with_fields(handshake) == 0
 
 
+async def test_what_is_neither_a_request_nor_the_life_of_the_server_comes_to_no_application() -> None:
+    came: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        came.append(scope["type"])
+
+    guarded = JWTMiddleware(app, make_auth())
+    await guarded({"type": "lifespan"}, app, app)
+    with pytest.raises(KeyError):
+        await guarded({"type": "of another time"}, app, app)
+    assert came == ["lifespan"]
+
+
 def test_a_form_with_too_many_fields_has_none() -> None:
     form = Handshake([(b"content-type", b"application/x-www-form-urlencoded")])
     body = "&".join(f"a{number}=1" for number in range(MAX_FIELDS))

@@ -201,6 +201,17 @@ async def test_a_session_has_one_upgrade_at_a_time_which_ends_with_it(
             await until(lambda: not both.sio.eio.sockets)
 
 
+async def test_a_session_that_is_over_is_not_upgraded(threaded: bool) -> None:
+    both = Both(threaded=threaded)
+    async with both.serve() as url, polling(url) as client:
+        await enter(client)
+        await both.revoke(subject="ann")
+        with pytest.raises(InvalidStatus):
+            async with raw_websocket(url, {**WEBSOCKET, "sid": client.handshake["sid"]}):
+                pass
+        await ends(client)
+
+
 async def test_an_upgrade_that_was_given_up_leaves_polling_as_it_was(threaded: bool) -> None:
     both = Both(threaded=threaded)
     async with both.serve() as url, polling(url) as client:

@@ -87,13 +87,7 @@ class EngineTransport:
             yield
         finally:
             self._socket.upgrading = False  # python-engineio forgets it if the client has gone.
-            self._loop.call_soon_threadsafe(self._websocket_gone, websocket)
-
-    def _websocket_gone(self, websocket: Any) -> None:
-        if self._websocket is websocket:  # And not the next one already.
             self._websocket = None
-        if self._sent.is_set():
-            self._server.linger_due.stop(self)
 
     @contextmanager
     def writer(self) -> Iterator[None]:
