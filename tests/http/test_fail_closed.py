@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import httpx
 import pytest
@@ -251,10 +251,10 @@ async def test_what_is_neither_a_request_nor_the_life_of_the_server_comes_to_no_
     async def app(scope: Any, receive: Any, send: Any) -> None:
         came.append(scope["type"])
 
-    guarded = JWTMiddleware(app, make_auth())
-    await guarded({"type": "lifespan"}, app, app)
+    guarded, nobody = JWTMiddleware(app, make_auth()), cast("Any", None)
+    await guarded({"type": "lifespan"}, nobody, nobody)
     with pytest.raises(KeyError):
-        await guarded({"type": "of another time"}, app, app)
+        await guarded({"type": "of another time"}, nobody, nobody)
     assert came == ["lifespan"]
 
 
