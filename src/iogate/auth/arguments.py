@@ -52,7 +52,9 @@ def sources_of(value: object, *, asynchronous: bool = False) -> tuple[Source, ..
         asynchronous: whether such a function may be `async def`.
     """
     if isinstance(value, str) or not isinstance(value, Collection) or not value:
-        raise ConfigurationError('sources is a list of ways to give a token: write sources=[AuthPayload("token")]')
+        raise ConfigurationError(
+            'sources is a list of ways to give a token: write sources=[AuthPayload("token"), BearerHeader()]'
+        )
     sources = tuple(Function(source) if inspect.isroutine(source) else source for source in value)
     for index, source in enumerate(sources):
         if isinstance(source, Function) and source.is_async and not asynchronous:
