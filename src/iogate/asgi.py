@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from iogate.asgi_types import ASGIApp, Message, Receive, Scope, Send
 from iogate.protocol.engineio.handshake import RequestError
-from iogate.server.handshake import Handshake, redact_query
+from iogate.server.handshake import Handshake, hide
 from iogate.server.requests import JSON, Answer, Request, examine, is_for, upgrade_target
 from iogate.transports.polling import PollingTransport, TooLarge
 from iogate.transports.websocket import CLOSE_CODES, WebSocketTransport, upgrade
@@ -51,8 +51,7 @@ class SocketIOApp:
             await self._other(scope, receive, send)
         else:
             # A client that has the path wrong sends its token all the same, and the ASGI server logs that.
-            hidden = self.server.hidden_parameters
-            scope["query_string"] = redact_query(scope["query_string"], hidden.__contains__)
+            hide(scope, self.server.hidden_parameters)
             await _answer(scope, send, Answer(404, b"Not Found", [TEXT]))
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -12,6 +12,7 @@ from wsgiref.validate import validator
 import flask
 import httpx
 import pytest
+import socketio
 import websockets
 from a2wsgi import WSGIMiddleware
 from django.http import HttpRequest, HttpResponse
@@ -46,9 +47,10 @@ from iogate.http.fastapi import require
 from iogate.http.flask import require as flask_require
 from iogate.http.guard import DoubleSubmit, Guard, HTTPRequest
 from iogate.http.starlette import JWTBackend
+from iogate.integrations import protect
 from iogate.server.handshake import Handshake
 from tests import refusals
-from tests.conformance.wire import enter, websocket
+from tests.conformance.wire import WEBSOCKET, enter, raw_websocket, websocket, within
 from tests.gate.houses import serve_on_threads
 from tests.gate.support import make_auth
 from tests.http.frameworks import of_django_asgi, of_django_wsgi
@@ -303,6 +305,20 @@ async def test_flask_beside_sockets_is_one_application() -> None:
         assert (await http.get("/me", headers=ann)).text == "ann"
         await io.revoke(token_id="1")
         assert (await http.get("/me", headers=ann)).status_code == 401
+
+
+@pytest.mark.parametrize("protected", [False, True])
+async def test_a_token_in_the_url_is_found_also_behind_a_guard_that_has_hidden_it(protected: bool) -> None:
+    auth = make_auth(sources=[Query("token")])
+    sio = socketio.AsyncServer(async_mode="asgi")
+    if protected:
+        protect(sio, auth)
+    sockets = socketio.ASGIApp(sio) if protected else Server(auth=auth).asgi()
+    query = {**WEBSOCKET, "token": make_token()}
+    async with serve(asgi.JWTMiddleware(sockets, auth)) as url, raw_websocket(url, query) as peer:
+        assert str(await within(peer.recv())).startswith("0{")
+        await peer.send("40")
+        assert str(await within(peer.recv())).startswith("40{")
 
 
 # Django.

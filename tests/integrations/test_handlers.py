@@ -268,6 +268,21 @@ async def test_a_disconnect_handler_that_fails_leaves_nobody_behind(threaded: bo
         await until(lambda: sid not in both.gate._glue.sockets)
 
 
+async def test_a_disconnect_handler_that_fails_when_the_client_has_gone_leaves_nobody_behind(threaded: bool) -> None:
+    both = Both(threaded=threaded)
+
+    def fails(sid: str, reason: str) -> None:
+        raise RuntimeError("the handler's own")
+
+    both.on("disconnect", fails)
+    async with both.serve() as url:
+        async with session(url, "websocket") as client:
+            sid = await enter(client)
+        glue = both.gate._glue
+        await until(lambda: not (glue._sessions or glue.io.connections or both.members() or both.sio.environ))
+        await until(lambda: sid not in glue.sockets)
+
+
 async def test_who_is_thrown_out_and_does_not_fetch_that_is_cut_off(
     threaded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -256,5 +256,57 @@ def test_what_is_dropped_takes_its_attachments_along() -> None:
     ours = [Packet('51-/a,["x"]'), Packet(b"1")]
     others = [Packet('51-["y"]'), Packet(b"2")]
     packets = [others[0], others[1], ours[0], ping, ours[1], None, Packet('2/a,["z"]')]
-    assert kept(packets, "/a") == [*others, ping, None]
-    assert kept(packets, None) == [ping, None]
+    assert kept(packets, "/a") == ([*others, ping, None], True)
+    assert kept(packets, None) == ([ping, None], True)
+    assert kept(packets[1:], "/a", dropping=True) == ([ping, None], True)
+    assert kept(packets[1:], "/a") == ([others[1], ping, None], True)
+
+
+async def test_attachments_that_a_writer_has_not_taken_go_with_what_it_has() -> None:
+    waiting: asyncio.Queue[Any] = asyncio.Queue()
+    transport = EngineTransport(Server(auth=make_auth()), type("Socket", (), {"queue": waiting})(), _never, _never)
+    first, head, attachment = Packet('2["first"]'), Packet('51-/a,["x"]'), Packet(b"1")
+    writing = iter(transport.taken([first, head]))
+    assert next(writing) is first
+    waiting.put_nowait(attachment)
+    transport.drop("/a")
+    assert list(writing) == []
+    assert waiting.empty()
+
+
+async def test_a_websocket_that_comes_when_its_session_is_over_is_cut_off() -> None:
+    cut: list[Any] = []
+
+    async def cuts(websocket: Any) -> None:
+        cut.append(websocket)
+
+    waiting: asyncio.Queue[Any] = asyncio.Queue()
+    socket = type("Socket", (), {"queue": waiting})()
+    transport = EngineTransport(Server(auth=make_auth()), socket, _never, cuts)
+    transport.abort()
+    with transport.websocket("late"):
+        await until(lambda: cut == ["late"])
+
+
+async def test_a_poll_that_offers_another_protocol_is_a_poll() -> None:
+    socket = type("Socket", (), {"queue": asyncio.Queue(), "upgrade_protocols": ["websocket"]})()
+    transport = EngineTransport(Server(auth=make_auth()), socket, _never, _never)
+    offer = {"HTTP_CONNECTION": "Upgrade, HTTP2-Settings", "HTTP_UPGRADE": "h2c"}
+    websocket = {"HTTP_CONNECTION": "keep-alive, Upgrade", "HTTP_UPGRADE": "WebSocket"}
+    with transport.turn(offer) as first, transport.turn({}) as second, transport.turn(websocket) as third:
+        assert (first, second, third) == (True, False, True)
+
+
+async def test_what_is_dropped_while_a_thread_writes_takes_nothing_else_along() -> None:
+    waiting: queue.Queue[Any] = queue.Queue()
+    transport = EngineTransport(Server(auth=make_auth()), type("Socket", (), {"queue": waiting})(), _never, _never)
+    for _ in range(20):
+        packets = [Packet(f'2/{"ab"[number % 2]},["{number}"]') for number in range(2000)]
+        written: list[Any] = []
+        taken = transport.taken(packets)
+        writing = threading.Thread(target=lambda taken=taken, written=written: written.extend(taken))
+        writing.start()
+        while writing.is_alive():
+            transport.drop("/a")
+        writing.join()
+        assert [packet for packet in written if packet in packets[1::2]] == packets[1::2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -69,6 +70,38 @@ async def test_a_handler_of_all_events_requires_scopes_of_who_sends(threaded: bo
         await admin.send('421["delete"]')
         assert await within(admin.receive()) == '431["delete"]'
         assert ran == [sid]
+
+
+async def test_what_a_handler_does_to_another_does_not_make_it_act_for_him(threaded: bool, transport: str) -> None:
+    both = Both(threaded=threaded)
+    both.on("disconnect", lambda sid, reason: None)
+    gone: list[str] = []
+
+    @both.gate.requires("admin")
+    def admins_alone() -> str:
+        return "done"
+
+    def throws_out(sid: str, other: str) -> Any:
+        gone.append(other)
+        if threaded:
+            both.sio.disconnect(other)
+            return str(admins_alone())
+        return _throw_out(both.sio, other, admins_alone)
+
+    both.on("throw out", throws_out)
+    async with both.serve() as url, session(url, transport) as admin, session(url, transport) as client:
+        sid = await enter(admin, sub="root", scope="admin")
+        await enter(client)
+        await client.send(f'421["throw out","{sid}"]')
+        answers = [str(await within(client.receive())) for _ in range(2)]
+        assert any(answer.startswith('42["forbidden"') for answer in answers)
+        assert '431["done"]' not in answers
+    assert gone == [sid]
+
+
+async def _throw_out(sio: Any, sid: str, then: Callable[[], Any]) -> str:
+    await sio.disconnect(sid)
+    return str(then())
 
 
 async def test_a_guest_who_authenticates_is_in_the_room_of_his_own(threaded: bool, transport: str) -> None:

@@ -9,10 +9,7 @@ from iogate.errors import CredentialsBadFormat, Refused
 from iogate.http.answers import Answer, answer_to
 from iogate.http.body import MAX_BODY, fields_of
 from iogate.http.guard import WEBSOCKET, Admitted, Guard, HTTPRequest, guard_of
-from iogate.server.handshake import Handshake, parse_query, redact_query
-
-GIVEN = "iogate.query_string"
-"""Where a scope has its query string as it came, for the next guard."""
+from iogate.server.handshake import Handshake, hide, parse_query, query_string_of
 
 
 class JWTMiddleware:
@@ -76,13 +73,9 @@ def handshake_of(guard: Guard, scope: Scope) -> Handshake:
     Raises:
         CredentialsBadFormat: it has too many parameters.
     """
-    query_string = scope["query_string"]
-    shown = redact_query(query_string, guard.hidden_parameters.__contains__)
-    if shown != query_string:
-        scope["query_string"] = shown
-        scope.setdefault(GIVEN, query_string)
+    hide(scope, guard.hidden_parameters)
     try:
-        return Handshake.of_scope(scope, parse_query(scope.get(GIVEN, query_string)))
+        return Handshake.of_scope(scope, parse_query(query_string_of(scope)))
     except ValueError:
         raise CredentialsBadFormat("the URL has too many parameters") from None
 

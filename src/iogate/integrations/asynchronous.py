@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from iogate.asgi_types import Receive, Scope, Send
 from iogate.integrations.engine import EngineTransport, check_packet
 from iogate.integrations.glue import Glue
-from iogate.server.handshake import redact_query
+from iogate.server.handshake import hide
 from iogate.server.scopes import Scopes
 from iogate.server.server import Server
 
@@ -34,7 +34,7 @@ class AsyncGlue(Glue):
     async def _translate_request(self, scope: Scope, receive: Receive, send: Send) -> Any:
         """Take the token out of the URL in the scope, for whoever logs it. The server has read it then."""
         environ = await self._translate(scope, receive, send)
-        scope["query_string"] = redact_query(scope["query_string"], self.io.hidden_parameters.__contains__)
+        hide(scope, self.io.hidden_parameters)
         return environ
 
     async def _call(self, name: str, *args: Any) -> Any:
@@ -94,8 +94,11 @@ class AsyncGlue(Glue):
 
     async def engine_disconnected(self, sid: str, reason: str) -> None:
         """Take note of the end of an Engine.IO session."""
-        await self._original["_handle_eio_disconnect"](sid, reason)
-        self._close(sid)
+        try:
+            await self._original["_handle_eio_disconnect"](sid, reason)
+        finally:
+            self.sio.environ.pop(sid, None)
+            self._close(sid)
 
     async def send_packet(self, sid: str, packet: Any) -> None:
         """Stand in for `_send_packet`."""
@@ -107,8 +110,8 @@ class AsyncGlue(Glue):
 
     async def trigger_event(self, event: str, namespace: str, *args: Any) -> Any:
         """Stand in for `_trigger_event`."""
-        self._serving(event, args)
-        return await self._original["_trigger_event"](event, namespace, *args)
+        with self._serving(event, args):
+            return await self._original["_trigger_event"](event, namespace, *args)
 
     async def disconnect(self, sid: str, namespace: str | None = None, ignore_queue: bool = False) -> None:
         """Stand in for the method of that name."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from engineio.packet import CLOSE, MESSAGE, UPGRADE
 from engineio.packet import Packet as EnginePacket
 
 from iogate.protocol.engineio.packets import Encoded
-from iogate.server.handshake import Handshake, parse_query
+from iogate.server.handshake import Handshake, parse_query, query_string_of
 from iogate.server.server import Server
 
 End = Callable[[Any], Coroutine[Any, Any, None]]
@@ -68,7 +68,8 @@ class EngineTransport:
     @contextmanager
     def turn(self, environ: dict[str, Any]) -> Iterator[bool]:
         """Say whether a GET is to be served: one poll and one WebSocket at a time, or each would hold a thread."""
-        is_websocket = "HTTP_UPGRADE" in environ
+        tokens = [token.strip() for token in environ.get("HTTP_CONNECTION", "").lower().split(",")]
+        is_websocket = "upgrade" in tokens and environ.get("HTTP_UPGRADE", "").lower() in self._socket.upgrade_protocols
         with self.lock:
             free = is_websocket not in self._served and not (is_websocket and self._leaving)
             if free:
@@ -82,7 +83,11 @@ class EngineTransport:
     @contextmanager
     def websocket(self, websocket: Any) -> Iterator[None]:
         """Take note of a WebSocket, that there is something to cut off, and that an upgrade ends with it."""
-        self._websocket = websocket
+        with self.lock:
+            self._websocket = websocket
+            leaving = self._leaving
+        if leaving:  # The session has been ended while the handshake of this one was going on.
+            self._loop.call_soon_threadsafe(lambda: self._server.spawn(self._cut(websocket)))
         try:
             yield
         finally:
@@ -104,22 +109,23 @@ class EngineTransport:
         if not packets:
             self._writing = False
             return packets
-        self._taken = Taken(packets, self._written)
+        self._taken = Taken(packets, self._written, self.lock)
         return self._taken
 
     def drop(self, namespace: str | None = None) -> None:
         """Drop what has not been written yet: all of it, or what is of a namespace."""
         with self.lock:
-            if self._taken is not None:
-                self._taken.drop(namespace)
+            dropping = self._taken is not None and self._taken.drop(namespace)
             with _stopped(self._socket.queue) as waiting:
-                left = kept(list(waiting), namespace)
+                left, _ = kept(waiting, namespace, dropping=dropping)
                 waiting.clear()
                 waiting.extend(left)
 
     def _written(self) -> None:
         self._writing = False
-        if self._leaving and self._socket.queue.qsize() <= 1:  # The mark at which a writer stops stays in the queue.
+        with self.lock:  # Else between "leaving" and the close packet.
+            done = self._leaving and self._socket.queue.qsize() <= 1  # The mark at which a writer stops stays in it.
+        if done:
             self._loop.call_soon_threadsafe(self._finish)
 
     def _finish(self) -> None:
@@ -151,9 +157,10 @@ class EngineTransport:
     def abort(self) -> None:
         """Cut the connection."""
         self.drop()
-        self._leaving = True
+        with self.lock:
+            self._leaving = True
+            websocket, self._websocket = self._websocket, None
         self._socket.queue.put_nowait(None)
-        websocket, self._websocket = self._websocket, None
         if websocket is not None:
             self._server.spawn(self._cut(websocket))
         self._finish()
@@ -167,19 +174,27 @@ class EngineTransport:
 class Taken(list[Any]):
     """Packets that a writer has taken, and writes one by one."""
 
-    def __init__(self, packets: list[Any], written: Callable[[], None]) -> None:
+    def __init__(self, packets: list[Any], written: Callable[[], None], lock: threading.RLock) -> None:
         super().__init__(packets)
-        self._left: list[Any] = []
+        self._left: deque[Any] = deque()
         self._written = written
+        self._lock = lock
 
-    def drop(self, namespace: str | None) -> None:
-        """Drop those that have not been written yet."""
-        self._left = kept(self._left, namespace)
+    def drop(self, namespace: str | None) -> bool:
+        """Drop those that have not been written yet; say whether attachments that follow belong to one of them."""
+        left, dropping = kept(self._left, namespace)
+        self._left = deque(left)
+        return dropping
 
     def __iter__(self) -> Iterator[Any]:
-        self._left = list(super().__iter__())
-        while self._left:
-            yield self._left.pop(0)
+        with self._lock:
+            self._left = deque(super().__iter__())
+        while True:
+            with self._lock:
+                if not self._left:
+                    break
+                packet = self._left.popleft()
+            yield packet
         self._written()
 
 
@@ -193,9 +208,18 @@ def _stopped(queue: Any) -> Iterator[deque[Any]]:
             yield queue.queue
 
 
-def kept(packets: list[Any], namespace: str | None) -> list[Any]:
-    """Return what is not of a namespace; with None, what is of no namespace at all."""
-    left, dropping = [], False
+def kept(packets: Iterable[Any], namespace: str | None, *, dropping: bool = False) -> tuple[list[Any], bool]:
+    """Return what is not of a namespace; with None, what is of no namespace at all.
+
+    Args:
+        packets: all of them, in their order.
+        namespace: the name.
+        dropping: whether attachments at the beginning are of a packet that was dropped.
+
+    Returns:
+        What is left, and whether attachments that follow it are of a packet that was dropped.
+    """
+    left = []
     for packet in packets:
         if packet is None or packet.packet_type != MESSAGE:
             left.append(packet)
@@ -204,7 +228,7 @@ def kept(packets: list[Any], namespace: str | None) -> list[Any]:
             dropping = namespace in {None, namespace_of(packet.data)}
         if not dropping:
             left.append(packet)
-    return left
+    return left, dropping
 
 
 def namespace_of(text: str) -> str:
@@ -237,4 +261,4 @@ def handshake_of(environ: dict[str, Any]) -> Handshake:
     scope = environ.get("asgi.scope")
     if scope is None:
         return Handshake.of_environ(environ)
-    return Handshake.of_scope(scope, parse_query(environ["QUERY_STRING"].encode()))
+    return Handshake.of_scope(scope, parse_query(query_string_of(scope)))

@@ -288,9 +288,14 @@ class Glue(ABC):
                 decision.refuse()
 
     @staticmethod
-    def _serving(event: str, args: tuple[Any, ...]) -> None:
+    @contextlib.contextmanager
+    def _serving(event: str, args: tuple[Any, ...]) -> Iterator[None]:
         """Take note of whose event is handled. What its handler gets are the client's words, in part."""
-        current.set((event, str(args[0])))
+        token = current.set((event, str(args[0])))
+        try:
+            yield
+        finally:
+            current.reset(token)
 
     @contextlib.contextmanager
     def _reading(self, sid: str) -> Iterator[None]:

@@ -93,8 +93,11 @@ class ThreadedGlue(Glue):
 
     def engine_disconnected(self, sid: str, reason: str) -> None:
         """Take note of the end of an Engine.IO session."""
-        self._original["_handle_eio_disconnect"](sid, reason)
-        self.at_the_gate(self._close, sid)
+        try:
+            self._original["_handle_eio_disconnect"](sid, reason)
+        finally:
+            self.sio.environ.pop(sid, None)
+            self.at_the_gate(self._close, sid)
 
     def send_packet(self, sid: str, packet: Any) -> None:
         """Stand in for `_send_packet`."""
@@ -106,8 +109,8 @@ class ThreadedGlue(Glue):
 
     def trigger_event(self, event: str, namespace: str, *args: Any) -> Any:
         """Stand in for `_trigger_event`."""
-        self._serving(event, args)
-        return self._original["_trigger_event"](event, namespace, *args)
+        with self._serving(event, args):
+            return self._original["_trigger_event"](event, namespace, *args)
 
     def disconnect(self, sid: str, namespace: str | None = None, ignore_queue: bool = False) -> None:
         """Stand in for the method of that name."""
@@ -124,7 +127,9 @@ class ThreadedGlue(Glue):
 
 async def _cut(websocket: Any) -> None:
     with contextlib.suppress(OSError):
-        websocket.ws.sock.shutdown(sockets.SHUT_RDWR)  # A close frame wakes no thread before the client answers it.
+        # A close frame wakes no thread before the client answers it. And `SSLSocket.shutdown` would first take TLS away
+        # from a thread that writes.
+        sockets.socket.shutdown(websocket.ws.sock, sockets.SHUT_RDWR)
 
 
 def _threads() -> ThreadPoolExecutor:

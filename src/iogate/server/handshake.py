@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import parse_qsl
 
+GIVEN = "iogate.query_string"
+"""Where a scope has its query string as it came, once something was taken out of it."""
 MAX_QUERY_FIELDS = 64
 """Parameters that the URL of a handshake may have."""
 
@@ -116,8 +118,28 @@ def parse_query(query_string: bytes) -> dict[str, str]:
     return _joined(pairs)
 
 
+def query_string_of(scope: Mapping[str, Any]) -> bytes:
+    """Return the query string of an ASGI scope as it came, also where `hide` was called for it."""
+    given: bytes = scope.get(GIVEN) or scope.get("query_string") or b""
+    return given
+
+
+def hide(scope: MutableMapping[str, Any], hidden: Container[str]) -> None:
+    """Take the values of parameters out of the URL in an ASGI scope, for whoever logs it.
+
+    Args:
+        scope: of an HTTP request or a WebSocket.
+        hidden: the names of the parameters.
+    """
+    given = scope.get("query_string") or b""
+    shown = redact_query(given, hidden.__contains__)
+    if shown != given:
+        scope["query_string"] = shown
+        scope.setdefault(GIVEN, given)
+
+
 def redact_query(query_string: bytes, hidden: Callable[[str], bool]) -> bytes:
-    """Return the query string with the values of the hidden parameters taken out, for whoever logs it."""
+    """Return the query string with the values of the hidden parameters taken out."""
     parts = query_string.split(b"&")
     for index, part in enumerate(parts):
         pairs = parse_qsl(part.decode("latin-1"), keep_blank_values=True)

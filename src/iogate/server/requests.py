@@ -14,7 +14,7 @@ from iogate.auth import Auth
 from iogate.errors import AuthError
 from iogate.protocol.engineio.handshake import RequestError, check_request
 from iogate.server.attempts import CredentialRequest
-from iogate.server.handshake import Handshake, parse_query, redact_query
+from iogate.server.handshake import Handshake, hide, parse_query, query_string_of
 from iogate.server.identity import named_in
 
 if TYPE_CHECKING:
@@ -74,11 +74,10 @@ def examine(server: Server, scope: Scope) -> Request | Answer:
         scope: of an HTTP request or a WebSocket (ASGI). Credentials in its query string are taken out, for whoever
             logs it.
     """
-    query_string = scope["query_string"]
     if server.hidden_parameters:
-        scope["query_string"] = redact_query(query_string, server.hidden_parameters.__contains__)
+        hide(scope, server.hidden_parameters)
     try:
-        query = parse_query(query_string)
+        query = parse_query(query_string_of(scope))
     except ValueError:
         return Answer.to(RequestError.BAD_REQUEST)
     handshake = Handshake.of_scope(scope, query)
