@@ -159,6 +159,7 @@ def _fields(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Return header fields by name. Cookies that came in several are joined as RFC 9113, section 8.2.3, has it."""
     result: dict[str, str] = {}
     for name, value in pairs:
-        separator = "; " if name == "cookie" else ", "
-        result[name] = f"{result[name]}{separator}{value}" if name in result else value
+        if name in result:
+            value = f"{result[name]}{'; ' if name == 'cookie' else ', '}{value}"
+        result[name] = value
     return result
