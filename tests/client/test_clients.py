@@ -6,6 +6,7 @@ import asyncio
 import gc
 import importlib
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +17,7 @@ import socketio
 from iogate import Refused, Server, Socket
 from iogate.client import AsyncClient, ConnectionRefused
 from iogate.testing import advance
-from tests.client.peers import FOREVER, LIFETIME, Kind, Source, client, world
+from tests.client.peers import FOREVER, LIFETIME, WITHIN, Kind, Source, client, world
 from tests.servers import serve
 
 # python-engineio does not read the answer to a POST to its end; that is between it and aiohttp.
@@ -98,6 +99,29 @@ async def test_a_second_expired_token_is_not_replaced_at_once(kind: Kind, how: l
             await peer.do("connect", place.url, transports=how)
         assert refused.value.retry == "refresh"
         assert refused.value.data["code"] == "invalid_token"
+        assert source.reasons == ["connect", "expired"]
+
+
+async def test_a_refusal_counts_that_is_read_after_the_end_of_the_connection(how: list[str]) -> None:
+    """On threads each message is read on one of its own, and that one may be late."""
+    async with world() as place, client("threads", source := Source(place.tokens)) as peer:
+        source.by_default = {"connect": place.tokens.expired(), "expired": place.tokens.expired(by=30)}
+        over = threading.Event()
+        threads: Any = peer.client
+        told, finish = threads._handle_error, threads._finish
+
+        def tell_late(*details: Any) -> None:
+            over.wait(WITHIN)
+            over.clear()
+            told(*details)
+
+        def finished() -> None:
+            finish()
+            over.set()
+
+        threads._handle_error, threads._finish = tell_late, finished
+        with pytest.raises(ConnectionRefused, match="jwt expired"):
+            await peer.do("connect", place.url, transports=how)
         assert source.reasons == ["connect", "expired"]
 
 

@@ -153,6 +153,8 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
         except BaseException:
             self._hang_up()
             self._finish()
+            if life.over:
+                self._hear_out(life)
             self.connected = False
             raise
         finally:
@@ -188,11 +190,15 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
             self._finish()
             if leaving is not None:
                 leaving.wait()
-            if not life.refusals:
-                self._told.wait(_LAST_WORDS)
+            self._hear_out(life)
             self._follow(self._ended(life), patient=True)
         except NotConnected as error:
             logger.info("stopped: %s", error)
+
+    def _hear_out(self, life: Life) -> None:
+        """Wait a little, at the end of a connection, for the reason that the server may have given."""
+        if not life.refusals:
+            self._told.wait(_LAST_WORDS)
 
     def _is_returning(self) -> bool:
         return self._reconnect_task is not None and self._reconnect_task.is_alive()
