@@ -1,7 +1,8 @@
-"""The two clocks of iogate, behind one object, so that time can be an argument everywhere else."""
+"""The two clocks of iogate, behind one object, so that time can be an argument everywhere else; and chance."""
 
 from __future__ import annotations
 
+import random
 import time
 
 _MONOTONIC = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -27,3 +28,6 @@ class Clock:
 
 SYSTEM = Clock()
 """The clocks of the machine: the default wherever a clock can be passed."""
+
+chance = random.SystemRandom().random
+"""Returns a number from 0 to 1. Not from the state of `random`, which belongs to the application: it may be seeded."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -23,6 +22,7 @@ from iogate.client.policy import (
     refresh_again,
 )
 from iogate.client.refused import ConnectionRefused
+from iogate.clock import chance
 
 logger = logging.getLogger("iogate.client")
 
@@ -31,8 +31,6 @@ FLUSH_TIMEOUT = 1.0
 
 NUDGE = 0.02
 """Seconds between two looks at whether the old transport is at its end."""
-
-_chance = random.SystemRandom().random
 
 
 class Keeper:
@@ -83,15 +81,15 @@ class Keeper:
     def _token_failed(self, reason: Reason, error: Exception) -> Action:
         # Its text may hold anything.
         logger.warning("get_token(%r) failed: %s", reason, type(error).__name__)
-        self._standing, action = self._standing.failed(reason, _chance())
+        self._standing, action = self._standing.failed(reason, chance())
         return action
 
     def _token_given(self, reason: Reason, token: str | None) -> Action:
-        self._standing, action = self._standing.answered(reason, token, _chance())
+        self._standing, action = self._standing.answered(reason, token, chance())
         return action
 
     def _attempt_failed(self, life: Life) -> Action:
-        self._standing, action = self._standing.refused(life.refusals, _chance())
+        self._standing, action = self._standing.refused(life.refusals, chance())
         return action
 
     def _let_in(self, life: Life) -> None:
@@ -99,7 +97,7 @@ class Keeper:
         self._standing = self._standing.let_in(self.namespaces)
 
     def _ended(self, life: Life) -> Action:
-        self._standing, action = self._standing.ended(life, time.monotonic(), _chance())
+        self._standing, action = self._standing.ended(life, time.monotonic(), chance())
         return action
 
     def _stopped(self, error: Exception | None) -> Exception:
@@ -161,7 +159,7 @@ class Keeper:
         return token is not None and token != self._standing.token
 
     def _refresh_again(self, refusal: Refusal | None, failures: int) -> float | None:
-        return refresh_again(refusal, failures, self._backoff, _chance())
+        return refresh_again(refusal, failures, self._backoff, chance())
 
     def _one_of(self, namespace: str) -> str:
         return namespace if namespace in self.namespaces else next(iter(self.namespaces), namespace)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -14,7 +13,7 @@ from iogate.auth.interface import Changed
 from iogate.auth.jws import Compact
 from iogate.auth.keyset import Key, KeySet
 from iogate.auth.principal import Principal
-from iogate.clock import Clock
+from iogate.clock import Clock, chance
 from iogate.errors import AuthUnavailable, ConfigurationError, InvalidToken
 from iogate.keys.fixed import NO_KEY
 from iogate.keys.schedule import Schedule
@@ -66,7 +65,7 @@ class Refreshed(ABC):
             keep_for,
             seconds("cooldown", cooldown, 1, 3600),
             clock.monotonic(),
-            random.random,
+            chance,
         )
         self._start_within = None if start_within is None else seconds("start_within", start_within, 0.1, 600)
         self._revoke_removed = revoke_removed

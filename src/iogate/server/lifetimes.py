@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-import random
 from typing import TYPE_CHECKING
 
 from iogate.auth import Auth
+from iogate.clock import chance
 from iogate.errors import AuthError, RevokedToken, TokenExpired
 from iogate.revocation import Revocation, Revocations
 from iogate.server.deadlines import Deadlines
@@ -54,7 +54,7 @@ class Lifetimes:
         # Half of what is left at the earliest, or a client with short tokens would do nothing but refresh; spread by
         # chance, or all whose tokens end together would come for new ones together.
         ahead = min(self._auth.refresh_before, left / 2)
-        notice = now + left - ahead + random.random() * ahead / 2  # noqa: S311
+        notice = now + left - ahead + chance() * ahead / 2
         self._ends.start(connection, notice if ahead > 0 else connection.end_due)
 
     def stop(self, connection: Connection) -> None:
