@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from iogate.asgi_types import ASGIApp, Message, Receive, Scope, Send
+from iogate.asgi_types import DENIAL, ASGIApp, Message, Receive, Scope, Send
 from iogate.protocol.engineio.handshake import RequestError
 from iogate.server.handshake import Handshake, hide
 from iogate.server.requests import JSON, Answer, Request, examine, is_for, upgrade_target
@@ -161,10 +161,10 @@ async def _answer(scope: Scope, send: Send, answer: Answer) -> None:
     """Answer an HTTP request, or a WebSocket that is not accepted, in as far as the ASGI server can do that."""
     prefix = "http.response"
     if scope["type"] == "websocket":
-        if "websocket.http.response" not in scope.get("extensions", {}):
+        if DENIAL not in scope.get("extensions", {}):
             await send({"type": "websocket.close"})  # The ASGI server answers 403.
             return
-        prefix = "websocket.http.response"
+        prefix = DENIAL
     fields = [*answer.headers, (b"content-length", b"%d" % len(answer.body)), (b"cache-control", b"no-store")]
     await send({"type": f"{prefix}.start", "status": answer.status, "headers": fields})
     await send({"type": f"{prefix}.body", "body": answer.body})

@@ -20,7 +20,7 @@ from iogate.auth.keyset import KeySet
 from iogate.errors import ProtocolError
 from iogate.protocol.engineio.payload import decode_payload
 from iogate.protocol.socketio import json, msgpack
-from iogate.server import requests
+from iogate.server import handshake, requests
 
 FILES = sorted(path for path in CORPUS.glob("*/*"))
 
@@ -105,7 +105,7 @@ BEGINNINGS: dict[str, tuple[Any, str]] = {
     "engineio": (importlib.import_module("fuzz.targets.engineio"), "decode_payload"),
     "socketio_json": (json, "_namespace"),
     "socketio_msgpack": (msgpack, "_data"),
-    "handshake": (requests, "parse_query"),
+    "handshake": (handshake, "parse_query"),
     "token": (jws, "_decode"),
     "claims": (ClaimRules, "check_required"),
     "key": (keys, "_read_pem"),

@@ -283,10 +283,8 @@ async def test_a_disconnect_handler_that_fails_when_the_client_has_gone_leaves_n
         await until(lambda: sid not in glue.sockets)
 
 
-async def test_who_is_thrown_out_and_does_not_fetch_that_is_cut_off(
-    threaded: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("iogate.server.server.LINGER", 0.05)
+@pytest.mark.usefixtures("impatient")
+async def test_who_is_thrown_out_and_does_not_fetch_that_is_cut_off(threaded: bool) -> None:
     both = Both(threaded=threaded)
     async with both.serve() as url, session(url, "polling") as client:
         await enter(client)

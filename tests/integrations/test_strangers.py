@@ -215,10 +215,8 @@ async def test_a_session_has_one_poll_at_a_time(threaded: bool) -> None:
         assert (await client.get()).text == '42["more"]'
 
 
-async def test_a_session_has_one_upgrade_at_a_time_which_ends_with_it(
-    threaded: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("iogate.server.server.LINGER", 0.05)
+@pytest.mark.usefixtures("impatient")
+async def test_a_session_has_one_upgrade_at_a_time_which_ends_with_it(threaded: bool) -> None:
     both = Both(threaded=threaded)
     async with both.serve() as url, polling(url) as client:
         await enter(client)
@@ -264,10 +262,8 @@ async def test_a_websocket_that_sends_what_is_no_packet_is_over(threaded: bool) 
         await until(lambda: not both.members() and not both.sio.eio.sockets)
 
 
-async def test_who_does_not_answer_the_close_of_a_websocket_is_cut_off(
-    threaded: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("iogate.server.server.LINGER", 0.05)
+@pytest.mark.usefixtures("impatient")
+async def test_who_does_not_answer_the_close_of_a_websocket_is_cut_off(threaded: bool) -> None:
     both = Both(threaded=threaded)
     async with both.serve() as url, websocket(url) as client:
         await enter(client)

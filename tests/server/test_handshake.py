@@ -145,11 +145,11 @@ def test_a_handshake_is_made_from_the_scope_of_a_request(scheme: str | None, sec
     scope = {"headers": [(b"a", b"1")], "path": "/socket.io/", "client": ("192.0.2.1", 1234), "scheme": scheme}
     if scheme is None:
         del scope["scheme"]
-    handshake = Handshake.of_scope(scope, {"q": "1"})
+    handshake = Handshake.of_scope({**scope, "query_string": b"q=1"})
     assert handshake.secure is secure
     assert (handshake.headers, handshake.query, handshake.address) == ({"a": "1"}, {"q": "1"}, "192.0.2.1")
 
 
 def test_a_client_on_a_unix_socket_has_no_address() -> None:
-    assert Handshake.of_scope({"headers": [], "path": "/", "client": None}, {}).address is None
-    assert Handshake.of_scope({"headers": [], "path": "/"}, {}).address is None
+    assert Handshake.of_scope({"headers": [], "path": "/", "client": None}).address is None
+    assert Handshake.of_scope({"headers": [], "path": "/"}).address is None

@@ -26,6 +26,11 @@ class Revoked(Protocol):
         """Say whether the token of an identity was; `now` is Unix time in seconds."""
 
 
+def is_auth(value: object) -> bool:
+    """Say whether what an application gives as its `auth` is one."""
+    return hasattr(value, "verify_async") and isinstance(getattr(value, "sources", None), tuple)
+
+
 class Auth(Protocol):
     """Decide who may connect. `JWTAuth` is the one that iogate brings."""
 

@@ -13,6 +13,7 @@ import click
 import iogate
 from iogate.asgi import SocketIOApp
 from iogate.auth import Auth
+from iogate.auth.interface import is_auth
 from iogate.errors import ConfigurationError
 from iogate.server.server import Server
 from iogate.serving.target import NoTarget, named
@@ -67,16 +68,12 @@ def load(name: str, app_dir: str) -> Target:
             f"{module} ends the process while it is imported{place(error)}: do that under"
             ' if __name__ == "__main__", and not in the module'
         ) from None
-    if _is_auth(found):
+    if is_auth(found):
         return Target(None, found)
     server = next(_servers_in(found), None)
     if server is None:
         raise CannotLoad(f"no Server of iogate was found in {name}{_candidates(module, attribute)}")
     return Target(server, server.auth)
-
-
-def _is_auth(found: Any) -> bool:
-    return hasattr(found, "verify_async") and isinstance(getattr(found, "sources", None), tuple)
 
 
 def _servers_in(found: Any, depth: int = _DEPTH) -> Iterator[Server]:

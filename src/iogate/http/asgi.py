@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from iogate.asgi_types import ASGIApp, Message, Receive, Scope, Send
+from iogate.asgi_types import DENIAL, ASGIApp, Message, Receive, Scope, Send
 from iogate.errors import CredentialsBadFormat, Refused
 from iogate.http.answers import Answer, answer_to
 from iogate.http.body import MAX_BODY, fields_of
 from iogate.http.guard import WEBSOCKET, Admitted, Guard, HTTPRequest, guard_of
-from iogate.server.handshake import Handshake, hide, parse_query, query_string_of
+from iogate.server.handshake import Handshake, hide
 
 
 class JWTMiddleware:
@@ -75,7 +75,7 @@ def handshake_of(guard: Guard, scope: Scope) -> Handshake:
     """
     hide(scope, guard.hidden_parameters)
     try:
-        return Handshake.of_scope(scope, parse_query(query_string_of(scope)))
+        return Handshake.of_scope(scope)
     except ValueError:
         raise CredentialsBadFormat("the URL has too many parameters") from None
 
@@ -107,10 +107,10 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, answer: Answer) ->
     kind = "http.response"
     if scope["type"] == "websocket":
         await receive()  # websocket.connect
-        if "websocket.http.response" not in scope.get("extensions", {}):
+        if DENIAL not in scope.get("extensions", {}):
             await send({"type": "websocket.close"})  # The ASGI server answers 403.
             return
-        kind = "websocket.http.response"
+        kind = DENIAL
     headers = [(name.encode(), value.encode("latin-1")) for name, value in answer.headers.items()]
     headers.append((b"content-length", b"%d" % len(answer.body)))
     await send({"type": f"{kind}.start", "status": answer.status, "headers": headers})

@@ -12,6 +12,7 @@ from fastapi.openapi.models import SecurityBase as SchemeModel
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection, Request
 
+from iogate.asgi_types import DENIAL
 from iogate.auth import BearerHeader, Cookie, Header, Principal, Query, Source
 from iogate.errors import Refused
 from iogate.http.answers import answer_to
@@ -20,8 +21,6 @@ from iogate.http.body import by_name, fields_of
 from iogate.http.guard import Guard, HTTPRequest, guard_of
 from iogate.server.handshake import Handshake
 
-DENIAL = "websocket.http.response"
-"""The extension of ASGI by which a WebSocket is answered as a request is."""
 POLICY_VIOLATION = 1008
 """The code with which a WebSocket of FastAPI is closed that is refused (RFC 6455, section 7.4.1)."""
 

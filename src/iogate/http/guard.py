@@ -17,7 +17,7 @@ import msgspec
 
 from iogate.auth import Auth, Cookie, JWTAuth, Principal, Source
 from iogate.auth.arguments import seconds, sources_of
-from iogate.auth.interface import Revoked
+from iogate.auth.interface import Revoked, is_auth
 from iogate.auth.sources import AuthPayload, BodyField, Function, Query, may_read_cookies, the_one
 from iogate.errors import (
     AuthError,
@@ -44,8 +44,6 @@ WEBSOCKET = "WEBSOCKET"
 """What stands for the method of a WebSocket. It begins with a GET, but goes on to do anything, for any page."""
 HOST_ONLY = "__Host-"
 """The prefix of a cookie that no other host, a subdomain say, can set (RFC 6265bis, section 4.1.3.2)."""
-
-
 _REALM = re.compile(r"[\x20\x21\x23-\x5b\x5d-\x7e]+")
 """Text that stands between quotation marks as it is (RFC 9110, section 5.6.4)."""
 
@@ -150,7 +148,7 @@ class Guard:
     ) -> None:
         server = auth if isinstance(auth, Server) else None
         found = server.auth if server is not None else auth
-        if found is None or not hasattr(found, "verify_async"):
+        if not is_auth(found):
             raise ConfigurationError("a guard takes JWTAuth(...), or a Server that has one")
         if server is None and not isinstance(found, JWTAuth):
             raise ConfigurationError(

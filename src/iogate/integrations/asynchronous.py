@@ -17,13 +17,7 @@ T = TypeVar("T")
 
 
 class AsyncGlue(Glue):
-    """The gate in front of an `AsyncServer`.
-
-    Args:
-        sio: the server.
-        io: iogate's server, whose gate and deadlines are used.
-        scopes: those that a token must have to be let into a namespace, by its name.
-    """
+    """The gate in front of an `AsyncServer`. Its arguments are explained in `Glue`."""
 
     def __init__(self, sio: Any, io: Server, scopes: Mapping[str, Scopes]) -> None:
         super().__init__(sio, io, scopes)

@@ -14,7 +14,7 @@ from engineio.packet import CLOSE, MESSAGE, UPGRADE
 from engineio.packet import Packet as EnginePacket
 
 from iogate.protocol.engineio.packets import Encoded
-from iogate.server.handshake import Handshake, parse_query, query_string_of
+from iogate.server.handshake import Handshake
 from iogate.server.server import Server
 
 End = Callable[[Any], Coroutine[Any, Any, None]]
@@ -59,11 +59,9 @@ class EngineTransport:
 
     # The other server's side.
 
-    def put(self, packet: Any, condition: Callable[[Any], bool]) -> None:
-        """Queue a packet of the other server, if it may go out: nothing can change that in between."""
-        with self.lock:
-            if condition(packet):
-                self._socket.queue.put_nowait(packet)
+    def put(self, packet: Any) -> None:
+        """Queue a packet of the other server."""
+        self._socket.queue.put_nowait(packet)
 
     @contextmanager
     def turn(self, environ: dict[str, Any]) -> Iterator[bool]:
@@ -259,6 +257,4 @@ def handshake_of(environ: dict[str, Any]) -> Handshake:
         ValueError: it has too many parameters.
     """
     scope = environ.get("asgi.scope")
-    if scope is None:
-        return Handshake.of_environ(environ)
-    return Handshake.of_scope(scope, parse_query(query_string_of(scope)))
+    return Handshake.of_environ(environ) if scope is None else Handshake.of_scope(scope)

@@ -33,7 +33,7 @@ logger = logging.getLogger("iogate")
 
 T = TypeVar("T")
 
-current: contextvars.ContextVar[tuple[str, str]] = contextvars.ContextVar("iogate_current")
+current: contextvars.ContextVar[tuple[str, str]] = contextvars.ContextVar("iogate_current", default=("", ""))
 """The event that is being handled, and the `sid` of whose it is."""
 _ids: contextvars.ContextVar[list[str]] = contextvars.ContextVar("iogate_ids")
 """The id that the next socket of python-socketio is to have: the one that it has at the gate."""
@@ -217,7 +217,7 @@ class Glue(ABC):
         with session.transport.lock:  # Nothing may overtake it.
             decision = session.deciding.pop(name, None)
             for packet in decision.held if decision is not None else ():
-                session.transport.put(packet, session.lets_out)
+                session.put(packet)
 
     def _renewed(self, socket: Socket, *_: Any) -> None:
         """Have somebody in the room of his own, also a guest who has authenticated now."""
@@ -272,12 +272,12 @@ class Glue(ABC):
         encoded = packet.encode()
         with session.transport.lock:  # Attachments follow at once.
             for data in encoded if isinstance(encoded, list) else [encoded]:
-                session.transport.put(EnginePacket(MESSAGE, data), session.lets_out)
+                session.put(EnginePacket(MESSAGE, data))
 
     def _put(self, sid: str, packet: Any) -> None:
         session = self._sessions.get(sid)
         if session is not None:
-            session.transport.put(packet, session.lets_out)
+            session.put(packet)
 
     def _refuse_if_undecided(self, sid: str, namespace: str | None) -> None:
         """Take note that the application disconnects somebody in the connect handler."""

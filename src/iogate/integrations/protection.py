@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 from iogate.auth import Auth, Principal
+from iogate.auth.interface import is_auth
 from iogate.auth.sources import may_read_cookies
 from iogate.clock import SYSTEM, Clock
 from iogate.errors import ConfigurationError, NotAuthenticated
@@ -114,11 +115,11 @@ class Protection:
 
     def _caller(self) -> Socket | None:
         """Return who sent the event that is handled. Its arguments do not tell: a client may write another's id."""
-        _, sid = current.get(("", ""))
+        _, sid = current.get()
         return self._glue.sockets.get(sid)
 
     def _forbid(self, socket: Socket | None, needed: frozenset[str]) -> dict[str, Any] | None:
-        event, _ = current.get(("", ""))
+        event, _ = current.get()
         return None if socket is None else self._glue.at_the_gate(forbid, socket, event, needed)
 
     @property
@@ -180,7 +181,7 @@ def protect(
     flask_extension = any(base.__module__.partition(".")[0] == "flask_socketio" for base in type(server).__mro__)
     sio = server.server if flask_extension else server
     threaded = check(sio, flask_extension=flask_extension)
-    if not (hasattr(auth, "verify_async") and isinstance(auth.sources, tuple)):
+    if not is_auth(auth):
         raise ConfigurationError("auth is JWTAuth(...): a server that is open to everybody needs no protection")
     if not isinstance(scopes or {}, Mapping):
         raise ConfigurationError('scopes are those of namespaces: write scopes={"/staff": "staff"}')
@@ -195,7 +196,7 @@ def protect(
         clock=clock,
     )
     io.revocations.open()  # Who cannot read who has been thrown out does not start.
-    glue = ThreadedGlue(sio, io, scopes or {}) if threaded else AsyncGlue(sio, io, scopes or {})
+    glue: Glue = (ThreadedGlue if threaded else AsyncGlue)(sio, io, scopes or {})
     if flask_extension:
         server.init_app = functools.partial(_init_app, server)
     return Protection(glue, _of_flask if flask_extension else None)

@@ -109,7 +109,13 @@ class Session(Connection):
 
     # Out.
 
-    def lets_out(self, packet: Any) -> bool:
+    def put(self, packet: Any) -> None:
+        """Queue a packet of the other server, if it may go out: nothing can change that in between."""
+        with self.transport.lock:
+            if self._lets_out(packet):
+                self.transport.put(packet)
+
+    def _lets_out(self, packet: Any) -> bool:
         """Say whether a packet of the other server, as its Engine.IO has it, may go out now.
 
         Only who has been let in hears anything. What is meant for somebody who is being decided on is kept.

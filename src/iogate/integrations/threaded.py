@@ -23,13 +23,7 @@ MAX_THREADS = 64
 
 
 class ThreadedGlue(Glue):
-    """The gate in front of a `Server`.
-
-    Args:
-        sio: the server.
-        io: iogate's server, whose gate and deadlines are used.
-        scopes: those that a token must have to be let into a namespace, by its name.
-    """
+    """The gate in front of a `Server`. Its arguments are explained in `Glue`."""
 
     def __init__(self, sio: Any, io: Server, scopes: Mapping[str, Scopes]) -> None:
         super().__init__(sio, io, scopes)

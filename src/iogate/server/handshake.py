@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -21,6 +21,9 @@ _KNOWN = {
 }
 """Names that nearly all clients send: one string for all of them, and not one for each."""
 
+_NONE: Mapping[str, str] = {}
+_OF_HEADERS = {"cookie": "; "}
+"""What joins the values of a header that came twice, where that is no comma (RFC 9113, section 8.2.3)."""
 _OF_A_HEADER = ("HTTP_", "CONTENT_TYPE", "CONTENT_LENGTH")
 """How the names of headers begin in the environment of WSGI (RFC 3875, sections 4.1.2, 4.1.3 and 4.1.18)."""
 
@@ -53,8 +56,9 @@ class Handshake:
         auth: Any = None,
     ) -> None:
         # Lower-case names, values decoded as Latin-1 (RFC 9110, section 5.5).
-        self.headers: Mapping[str, str] = _fields(
-            [(_KNOWN.get(name) or name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+        self.headers: Mapping[str, str] = _joined(
+            [(_KNOWN.get(name) or name.decode("latin-1"), value.decode("latin-1")) for name, value in headers],
+            _OF_HEADERS,
         )
         self.query: Mapping[str, str] = query or {}
         self.path = path
@@ -63,12 +67,16 @@ class Handshake:
         self.auth = auth
 
     @classmethod
-    def of_scope(cls, scope: Mapping[str, Any], query: Mapping[str, str]) -> Handshake:
-        """Return the handshake of an ASGI connection scope (HTTP or WebSocket)."""
+    def of_scope(cls, scope: Mapping[str, Any]) -> Handshake:
+        """Return the handshake of an ASGI connection scope (HTTP or WebSocket), also where `hide` was called for it.
+
+        Raises:
+            ValueError: its URL has too many parameters.
+        """
         client = scope.get("client")
         return cls(
             scope["headers"],
-            query,
+            parse_query(scope.get(GIVEN) or scope.get("query_string") or b""),
             scope["path"],
             client[0] if client else None,
             secure=scope.get("scheme") in {"https", "wss"},
@@ -118,19 +126,15 @@ def parse_query(query_string: bytes) -> dict[str, str]:
     return _joined(pairs)
 
 
-def query_string_of(scope: Mapping[str, Any]) -> bytes:
-    """Return the query string of an ASGI scope as it came, also where `hide` was called for it."""
-    given: bytes = scope.get(GIVEN) or scope.get("query_string") or b""
-    return given
-
-
-def hide(scope: MutableMapping[str, Any], hidden: Container[str]) -> None:
+def hide(scope: MutableMapping[str, Any], hidden: Collection[str]) -> None:
     """Take the values of parameters out of the URL in an ASGI scope, for whoever logs it.
 
     Args:
         scope: of an HTTP request or a WebSocket.
         hidden: the names of the parameters.
     """
+    if not hidden:
+        return
     given = scope.get("query_string") or b""
     shown = redact_query(given, hidden.__contains__)
     if shown != given:
@@ -148,18 +152,8 @@ def redact_query(query_string: bytes, hidden: Callable[[str], bool]) -> bytes:
     return b"&".join(parts)
 
 
-def _joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+def _joined(pairs: Iterable[tuple[str, str]], separators: Mapping[str, str] = _NONE) -> dict[str, str]:
     result: dict[str, str] = {}
     for name, value in pairs:
-        result[name] = f"{result[name]}, {value}" if name in result else value
-    return result
-
-
-def _fields(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return header fields by name. Cookies that came in several are joined as RFC 9113, section 8.2.3, has it."""
-    result: dict[str, str] = {}
-    for name, value in pairs:
-        if name in result:
-            value = f"{result[name]}{'; ' if name == 'cookie' else ', '}{value}"
-        result[name] = value
+        result[name] = f"{result[name]}{separators.get(name, ', ')}{value}" if name in result else value
     return result

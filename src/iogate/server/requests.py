@@ -14,7 +14,7 @@ from iogate.auth import Auth
 from iogate.errors import AuthError
 from iogate.protocol.engineio.handshake import RequestError, check_request
 from iogate.server.attempts import CredentialRequest
-from iogate.server.handshake import Handshake, hide, parse_query, query_string_of
+from iogate.server.handshake import Handshake, hide
 from iogate.server.identity import named_in
 
 if TYPE_CHECKING:
@@ -74,20 +74,18 @@ def examine(server: Server, scope: Scope) -> Request | Answer:
         scope: of an HTTP request or a WebSocket (ASGI). Credentials in its query string are taken out, for whoever
             logs it.
     """
-    if server.hidden_parameters:
-        hide(scope, server.hidden_parameters)
+    hide(scope, server.hidden_parameters)
     try:
-        query = parse_query(query_string_of(scope))
+        handshake = Handshake.of_scope(scope)
     except ValueError:
         return Answer.to(RequestError.BAD_REQUEST)
-    handshake = Handshake.of_scope(scope, query)
     handshake.address = server.proxies.client(handshake.address, handshake.headers)
     cors = _cors(server, handshake)
     if cors is None:
         return Answer.to(RequestError.FORBIDDEN)
     if scope.get("method") == "OPTIONS":
         return Answer(204, headers=cors + _preflight(handshake))
-    error = check_request(scope.get("method", "GET"), query, websocket=scope["type"] == "websocket")
+    error = check_request(scope.get("method", "GET"), handshake.query, websocket=scope["type"] == "websocket")
     if error is not None:
         return Answer.to(error, cors)
     if _is_of_somebody_else(server, handshake):

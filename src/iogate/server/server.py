@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import msgspec
 
 from iogate.auth import Auth, JWTAuth, Query
+from iogate.auth.interface import is_auth
 from iogate.auth.sources import BodyField, may_read_cookies
 from iogate.clock import SYSTEM, Clock
 from iogate.errors import AuthTimeout, ConfigurationError
@@ -122,7 +123,7 @@ class Server(Registers, Emitter):
             path, ping_interval, ping_timeout, connect_timeout, max_payload, max_buffered, max_attachments
         )
         self.origins = Origins(cors_allowed_origins)
-        if auth is not None and not (hasattr(auth, "verify_async") and isinstance(auth.sources, tuple)):
+        if auth is not None and not is_auth(auth):
             raise ConfigurationError("auth is JWTAuth(...), or None for a server that is open to everybody")
         if auth is not None and all(isinstance(source, BodyField) for source in auth.sources):
             raise ConfigurationError(
