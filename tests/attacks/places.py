@@ -158,7 +158,7 @@ class Deaf:
 
     async def is_sent(self, room: str) -> set[int]:
         """Send numbered news to a room, and return the numbers of those that still wait in the end."""
-        connection = self._socket.connection
+        connection = self._socket._connection
         if isinstance(self._session, WebSocket):
             self._session.connection.transport.pause_reading()
         while not connection.has_output:

@@ -26,6 +26,8 @@ EXPIRED = ("invalid_token", "jwt expired")
 REVOKED = ("revoked_token", "The token has been revoked")
 SCOPE = ("insufficient_scope", "Insufficient scope")
 TIMEOUT = ("timeout", "Authentication timed out")
+SLOW = ("unavailable", "Authentication is unavailable")
+"""A deadline passes while the server is at work, and not because the client has said nothing."""
 FULL = ("too_many", "Too many connections")
 TRIED = ("too_many", "Too many attempts")
 CLOSED_TODAY = ("closed", "closed today")
@@ -70,6 +72,7 @@ class Attempt:
     known: Token | None = None  # The identity of the connection when it was asked who this is.
     identity: Token | None = None
     door: bool = False
+    queued: bool = False  # Another token of the same client is being verified.
 
 
 @dataclass
@@ -89,6 +92,7 @@ class Client:
     opened: float
     identity_due: float | None
     identity: Token | None = None
+    candidate: Token | None = None  # Verified, and not adopted yet.
     end: float | None = None
     sockets: dict[str, set[str]] = field(default_factory=dict)  # The rooms, by namespace.
     attempts: dict[str, Attempt] = field(default_factory=dict)
@@ -102,6 +106,11 @@ class Client:
     outbox: list[Said] = field(default_factory=list)
     received: list[tuple[Any, ...]] = field(default_factory=list)
     calls: list[tuple[Any, ...]] = field(default_factory=list)
+
+    @property
+    def verifies(self) -> bool:
+        """Whether a token of it is being verified, or waits to be."""
+        return any(attempt.stage == "user" or attempt.queued for attempt in self.attempts.values())
 
     @property
     def nobody(self) -> bool:
@@ -186,11 +195,13 @@ class World:
         if namespace in client.sockets:
             self._leave(client, namespace, "client namespace disconnect")
         self._withdraw(client, namespace)
-        if client.late:
+        if client.late or client.refusals >= ATTEMPTS:
             self._close(client, "forced close")
         if client.closed:
             return None
-        return self._try(client, namespace, "connect", token, None, holds)
+        attempt = self._try(client, namespace, "connect", token, None, holds)
+        self._verify_next(client)
+        return attempt
 
     def authenticate(
         self, client: Client, namespace: str, token: Token | None, ack: int | None, holds: frozenset[str]
@@ -209,6 +220,7 @@ class World:
             self._leave(client, namespace, "client namespace disconnect")
         else:
             self._withdraw(client, namespace)
+            self._verify_next(client)
 
     def goodbye(self, client: Client, namespace: str) -> None:
         """The client has read why it is turned away."""
@@ -274,8 +286,9 @@ class World:
             if not well:
                 self._refuse(attempt, INVALID)
             else:
-                attempt.identity = attempt.token
+                attempt.identity = attempt.client.candidate = attempt.token
                 self._loaded(attempt)
+            self._verify_next(attempt.client)
         elif not well:
             self._refuse(attempt, CLOSED_TODAY)
         else:
@@ -314,7 +327,8 @@ class World:
         if kind == "end":
             self._expel(client, EXPIRED, "token expired")
         elif kind == "verdict":
-            self._refuse(client.attempts[namespace], TIMEOUT)
+            self._refuse(client.attempts[namespace], SLOW)
+            self._verify_next(client)
         elif kind == "goodbye":
             self.goodbye(client, namespace)
         else:
@@ -323,7 +337,7 @@ class World:
                 client.late = True
                 for attempt in list(client.attempts.values()):
                     if client.attempts.get(attempt.namespace) is attempt:
-                        self._refuse(attempt, TIMEOUT)
+                        self._refuse(attempt, SLOW)
             for waiting in list(client.waiting):
                 self._turn_away(client, waiting, TIMEOUT)
             self._close_if_nobody(client)
@@ -358,7 +372,31 @@ class World:
                 self._say(client, ("connect", attempt.namespace))
             else:
                 self._refuse(attempt, REQUIRED)
-        elif known is not None and known.jti == token.jti:
+        elif client.verifies and not self._recognise(attempt, token):
+            attempt.queued = True
+        else:
+            self._verify(attempt, token)
+
+    def _recognise(self, attempt: Attempt, token: Token) -> bool:
+        """Take the identity of a token that the client has shown before; return False if it has not."""
+        client = attempt.client
+        known = next((one for one in (client.identity, client.candidate) if one and one.jti == token.jti), None)
+        attempt.identity = known or attempt.identity
+        return known is not None
+
+    def _verify_next(self, client: Client) -> None:
+        while not any(attempt.stage == "user" for attempt in client.attempts.values()):
+            queued = [attempt for attempt in client.attempts.values() if attempt.queued]
+            if not queued:
+                return
+            attempt = min(queued, key=lambda attempt: attempt.number)
+            attempt.queued = False
+            assert attempt.token is not None
+            self._verify(attempt, attempt.token)
+
+    def _verify(self, attempt: Attempt, token: Token) -> None:
+        client, known = attempt.client, attempt.client.identity
+        if self._recognise(attempt, token):
             self._loaded(attempt)
         elif client.refusals >= ATTEMPTS:
             self._refuse(attempt, TRIED)
@@ -373,12 +411,17 @@ class World:
         elif "user" in attempt.holds:
             attempt.stage = "user"
         else:
-            attempt.identity = token
+            attempt.identity = client.candidate = token
             self._loaded(attempt)
 
     def _loaded(self, attempt: Attempt) -> None:
+        identity = attempt.identity
         if attempt.kind == "refresh":
             self._conclude(attempt)
+        elif identity is not None and identity.exp <= self.wall:
+            self._refuse(attempt, EXPIRED)
+        elif identity is not None and self._is_revoked(identity):
+            self._refuse(attempt, REVOKED)
         elif not NEEDS[attempt.namespace] <= _scopes(attempt.identity):
             self._refuse(attempt, SCOPE)
         else:
@@ -408,8 +451,15 @@ class World:
                 return self._refuse(attempt, FULL)
         if attempt.kind != "refresh" and not NEEDS[attempt.namespace] <= _scopes(identity):
             return self._refuse(attempt, SCOPE)
+        old, before = client.identity, list(client.sockets)
         self._adopt(client, identity)
-        self._accept(attempt)
+        if attempt.kind != "refresh":
+            self._accept(attempt)
+        self._settle(client, old, before)
+        if attempt.kind == "refresh":
+            self._accept(attempt)
+        else:
+            client.calls.append(("connect", attempt.namespace))
         return None
 
     def _accept(self, attempt: Attempt) -> None:
@@ -430,7 +480,6 @@ class World:
             self._say(client, ("connect", namespace))
         else:
             self._authenticated(attempt)
-        client.calls.append(("connect", namespace))
 
     def _authenticated(self, attempt: Attempt) -> None:
         subject = attempt.client.identity.sub if attempt.client.identity is not None else None
@@ -463,28 +512,33 @@ class World:
         self._say(client, ("event", namespace, "unauthorized", *why))
 
     def _adopt(self, client: Client, identity: Token | None) -> None:
-        old = client.identity
-        if identity is None or identity is old:
+        """Take the new identity. No handler runs, and nobody's connection ends."""
+        if identity is None or identity is client.identity:
             return
-        client.identity = identity
+        client.identity, client.candidate = identity, None
         client.refusals = 0
-        client.end = self.now + (identity.exp - self.wall)
-        self._count(client, identity)
-        stays = []
-        for namespace, rooms in list(client.sockets.items()):
-            if not NEEDS[namespace] <= identity.scopes:
-                client.outbox = [said for said in client.outbox if said.packet[1] != namespace]
-                self._say(client, ("disconnect", namespace))
-                self._leave(client, namespace, "insufficient scope")
-                continue
-            stays.append(namespace)
+        for namespace, rooms in client.sockets.items():
             rooms.add(f"user:{identity.sub}")
             lost = {room for room in rooms if not ROOM_NEEDS.get(room, frozenset()) <= identity.scopes}
             rooms -= lost
             if lost:
                 client.outbox = [said for said in client.outbox if not _misses(said, namespace, rooms)]
-        for namespace in stays:
-            client.calls.append(("refresh", namespace, old.jti if old is not None else None, identity.jti))
+
+    def _settle(self, client: Client, old: Token | None, before: list[str]) -> None:
+        """Do what follows from a new identity: ends, and calls of handlers."""
+        identity = client.identity
+        if identity is None or identity is old:
+            return
+        client.end = self.now + (identity.exp - self.wall)
+        for namespace in before:
+            if not NEEDS[namespace] <= identity.scopes:
+                client.outbox = [said for said in client.outbox if said.packet[1] != namespace]
+                self._say(client, ("disconnect", namespace))
+                self._leave(client, namespace, "insufficient scope")
+        self._count(client, identity)
+        for namespace in before:
+            if namespace in client.sockets:
+                client.calls.append(("refresh", namespace, old.jti if old is not None else None, identity.jti))
 
     def _count(self, client: Client, identity: Token) -> None:
         if self.rules.per_subject is None:
@@ -506,7 +560,8 @@ class World:
     # Ends.
 
     def _withdraw(self, client: Client, namespace: str) -> None:
-        client.attempts.pop(namespace, None)
+        if client.attempts.pop(namespace, None) is not None and client.identity is None:
+            client.refusals += 1
         client.waiting.pop(namespace, None)
         if client.goodbyes.pop(namespace, None) is not None:
             self._close_if_nobody(client)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal
 
@@ -164,6 +165,18 @@ class Hook:
 HOOK: ContextVar[Hook] = ContextVar("HOOK")
 
 
+@contextmanager
+def acting(peer: Peer, hook: Hook) -> Iterator[None]:
+    """Let the hooks that run for what a client sends now behave as this one says."""
+    connection = peer.connection
+    before, connection.context = connection.context, connection.context.copy()
+    connection.context.run(HOOK.set, hook)
+    try:
+        yield
+    finally:
+        connection.context = before
+
+
 class Peer:
     """A client of the server."""
 
@@ -277,5 +290,5 @@ class Stage:
         self._call(socket, "refresh", socket.namespace.name, before, new.token_id)
 
     def _call(self, socket: Socket, *call: Any) -> None:
-        self._of[socket.connection].calls.append(call)
+        self._of[socket._connection].calls.append(call)
         self.react(socket)

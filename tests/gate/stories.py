@@ -11,7 +11,7 @@ from typing import Any
 from iogate import Socket
 from iogate.server.connection import Connection
 from tests.gate.model import ROOT, STAFF, Client, Revoked, Rules, Token, World
-from tests.gate.stage import HOOK, Hook, Peer, Stage
+from tests.gate.stage import Hook, Peer, Stage, acting
 from tests.servers import SECRET, make_token
 
 CLIENTS = 10
@@ -138,6 +138,13 @@ class Teller:
         self.tokens.append((made, text))
         return made, text
 
+    def hook(self, attempt: Any, holds: frozenset[str]) -> Hook:
+        """Return how the hooks behave for an attempt."""
+        hook = Hook(holds)
+        if attempt is not None:
+            self.hooks[attempt.number] = hook
+        return hook
+
     async def tell(self, thing: Happening) -> None:
         """Let one thing happen to both, and wait until both have done what they do about it."""
         await self.pass_time(TICK)
@@ -170,9 +177,9 @@ class Teller:
             found = self.world.open(polls), self.stage.open(polls)
         client, peer = found
         token = self.token(spec)
-        with_hook(self.hooks, self.world.connect(client, namespace, token and token[0], holds), holds)(
-            lambda: peer.send("0", namespace, {"token": token[1]} if token else {})
-        )
+        attempt = self.world.connect(client, namespace, token and token[0], holds)
+        with acting(peer, self.hook(attempt, holds)):
+            peer.send("0", namespace, {"token": token[1]} if token else {})
 
     def on_authenticate(
         self, number: int, namespace: str, spec: tuple[Any, ...] | None, holds: frozenset[str], asks: bool
@@ -185,9 +192,8 @@ class Teller:
         self._acks += 1
         ack = self._acks if asks else None
         attempt = self.world.authenticate(client, namespace, token and token[0], ack, holds)
-        with_hook(self.hooks, attempt, holds)(
-            lambda: peer.send("2", namespace, ["authenticate", {"token": token[1]} if token else {}], ack)
-        )
+        with acting(peer, self.hook(attempt, holds)):
+            peer.send("2", namespace, ["authenticate", {"token": token[1]} if token else {}], ack)
 
     def on_release(self, which: int, well: bool) -> None:
         held = [attempt for attempt in self.world.held if attempt.stage]
@@ -316,7 +322,7 @@ class Teller:
 
     def is_listed(self, connection: Connection, namespace: str) -> bool:
         members = self.stage.io.of(namespace).sockets.values()
-        return any(socket.connection is connection for socket in members)
+        return any(socket._connection is connection for socket in members)
 
     def stage_of(self, connection: Connection, namespace: str) -> str:
         attempt = self.world.clients[self.stage.peers.index(self.stage._of[connection])].attempts.get(namespace)
@@ -325,22 +331,6 @@ class Teller:
 
 def room_names(socket: Socket) -> set[str]:
     return set(socket.rooms) - {socket.id}
-
-
-def with_hook(hooks: dict[int, Hook], attempt: Any, holds: frozenset[str]) -> Callable[[Callable[[], None]], None]:
-    """Return what calls a function so that the hooks of the attempt that it causes behave as they are told to."""
-    hook = Hook(holds)
-    if attempt is not None:
-        hooks[attempt.number] = hook
-
-    def call(function: Callable[[], None]) -> None:
-        before = HOOK.set(hook)
-        try:
-            function()
-        finally:
-            HOOK.reset(before)
-
-    return call
 
 
 async def tell(rules: Rules, things: list[Happening]) -> None:

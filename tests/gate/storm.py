@@ -10,7 +10,7 @@ from typing import Any
 from iogate import Socket
 from iogate.protocol.socketio.connection import State
 from tests.gate.model import ROOM_NEEDS, ROOT, STAFF, Revoked, Rules, World
-from tests.gate.stage import HOOK, Hook, Peer, Stage
+from tests.gate.stage import Hook, Peer, Stage, acting
 from tests.gate.stories import STEPS, Happening, Teller, story
 
 
@@ -57,14 +57,11 @@ class Storm:
         index = self.teller.slots.get(number)
         return None if index is None else self.stage.peers[index]
 
-    def act(self, holds: frozenset[str], function: Callable[[], None]) -> None:
+    def act(self, peer: Peer, holds: frozenset[str], function: Callable[[], None]) -> None:
         hook = Hook(holds)
         self.hooks.append(hook)
-        before = HOOK.set(hook)
-        try:
+        with acting(peer, hook):
             function()
-        finally:
-            HOOK.reset(before)
 
     # What happens.
 
@@ -74,14 +71,14 @@ class Storm:
             self.teller.slots[number] = len(self.stage.peers)
             peer = self.stage.open(polls)
         client, token = peer, self.teller.token(spec)
-        self.act(holds, lambda: client.send("0", namespace, {"token": token[1]} if token else {}))
+        self.act(client, holds, lambda: client.send("0", namespace, {"token": token[1]} if token else {}))
 
     def on_authenticate(self, _: str, number: int, namespace: str, spec: Any, holds: frozenset[str], ask: bool) -> None:
         peer = self.peer(number)
         if peer is not None and peer.connection.socketio.state(namespace) is State.CONNECTED:
             client, token, self._ack = peer, self.teller.token(spec), self._ack + 1
             message = ["authenticate", {"token": token[1]} if token else {}]
-            self.act(holds, lambda: client.send("2", namespace, message, self._ack if ask else None))
+            self.act(client, holds, lambda: client.send("2", namespace, message, self._ack if ask else None))
 
     def on_release(self, _: str, which: int, well: bool) -> None:
         held = [hook for hook in self.hooks if hook.stage]
@@ -170,7 +167,7 @@ class Storm:
     def check(self) -> None:
         for name in (ROOT, STAFF):
             for socket in self.stage.io.of(name).sockets.values():
-                connection = socket.connection
+                connection = socket._connection
                 assert connection.open, "listed, on a connection that is closed"
                 assert connection.sockets.get(name) is socket
                 assert socket._identity is connection.identity

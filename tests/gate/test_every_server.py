@@ -135,7 +135,7 @@ async def test_g2_a_verdict_that_does_not_come_is_a_refusal(build: Build, transp
     house.shut = True
     async with house.serve() as url, session(url, transport) as client:
         await client.send(connect())
-        assert await said(client) == ["44" + compact(refusals.TIMEOUT)]
+        assert await said(client) == ["44" + compact(refusals.UNAVAILABLE)]
         house.open_the_door()
         await left_nothing(house)
     assert house.members() == []  # Also not when the handler has come to its end, for which a shutdown waits.

@@ -266,7 +266,7 @@ async def test_g6_what_was_queued_for_a_room_that_is_left_is_dropped(transport: 
             io.to("mods").emit("secret", number)
             io.to("mods", socket.id).emit("own", number)
             io.emit("public", number)
-        socket.connection.adopt(narrower)
+        socket._connection.adopt(narrower)
         io.emit("done")
         heard = [await hear(client)]
         while heard[-1][0] != "done":

@@ -23,7 +23,7 @@ from iogate.server.handshake import Handshake
 from iogate.transports.websocket import WebSocketTransport
 from tests.gate.model import ROOT, STAFF, Rules
 from tests.gate.scenes import NONE, SCENES
-from tests.gate.stage import HOOK, Hook, Peer, Stage, Wire
+from tests.gate.stage import Hook, Peer, Stage, Wire, acting
 from tests.gate.stories import RULES, Happening, failure, shortest, story, tell
 from tests.gate.storm import rage
 from tests.gate.support import compact
@@ -66,10 +66,9 @@ async def enters(stage: Stage, *namespaces: str, peer: Peer | None = None, **cla
     """Let a client in, with a token that has these claims."""
     peer = peer or stage.open(polls=False)
     token = make_token(**{"exp": stage.clock.wall() + 90, "iat": stage.clock.wall() - 9, **claims})
-    before = HOOK.set(Hook(NONE))
-    for namespace in namespaces:
-        peer.send("0", namespace, {"token": token})
-    HOOK.reset(before)
+    with acting(peer, Hook(NONE)):
+        for namespace in namespaces:
+            peer.send("0", namespace, {"token": token})
     await stage.settle()
     return peer
 
@@ -77,9 +76,8 @@ async def enters(stage: Stage, *namespaces: str, peer: Peer | None = None, **cla
 async def refreshes(stage: Stage, peer: Peer, **claims: Any) -> None:
     """Let a client show a newer token."""
     token = make_token(**{"exp": stage.clock.wall() + 90, "iat": stage.clock.wall(), **claims})
-    before = HOOK.set(Hook(NONE))
-    peer.send("2", ROOT, ["authenticate", {"token": token}])
-    HOOK.reset(before)
+    with acting(peer, Hook(NONE)):
+        peer.send("2", ROOT, ["authenticate", {"token": token}])
     await stage.settle()
 
 
@@ -87,7 +85,7 @@ async def test_a_disconnect_handler_may_end_the_connection_that_a_refresh_narrow
     """The refresh is forgotten with it: no deadline and no subject is counted for a connection that has gone."""
     stage = Stage(RULES["two of a subject"])
     peer = await enters(stage, ROOT, STAFF, scope="staff")
-    stage.react = lambda socket: socket.connection.close("server namespace disconnect")
+    stage.react = lambda socket: socket._connection.close("server namespace disconnect")
     await refreshes(stage, peer)
     assert peer.calls[-2:] == [
         ("disconnect", STAFF, "insufficient scope"),
@@ -114,7 +112,7 @@ async def test_a_disconnect_handler_may_send_away_the_other_sockets_of_its_conne
     await enters(stage, "/boss", peer=peer, scope="staff")
 
     def react(socket: Socket) -> None:
-        for other in list(socket.connection.sockets.values()):
+        for other in list(socket._connection.sockets.values()):
             other.disconnect()
 
     stage.react = react

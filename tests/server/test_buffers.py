@@ -32,7 +32,7 @@ class Slow:
 
     @property
     def connection(self) -> Connection:
-        return self.socket.connection
+        return self.socket._connection
 
     async def fill(self, size: int) -> None:
         """Emit to it until so many bytes wait in the server (what the kernel takes does not count)."""
@@ -66,7 +66,7 @@ async def test_a_consumer_that_does_not_read_is_disconnected(transport: str) -> 
         serving = asyncio.create_task(_keep_asking(made.other, enough))
         await made.fill(10**9)
         assert reasons == ["ann: slow consumer"]
-        assert list(io.connections.values()) == [io.of("/").sockets[made.other.id].connection]
+        assert list(io.connections.values()) == [io.of("/").sockets[made.other.id]._connection]
         assert not made.connection.has_output
         enough.set()
         assert await within(serving) > 0

@@ -402,7 +402,7 @@ async def test_nothing_is_handled_once_the_connection_ends(ways: Ways, short: bo
     def more(io: Server, application: Application) -> None:
         def say_more(socket: Socket, reason: str) -> None:
             application.note(reason)
-            socket.connection.receive(b'42["plain","too late"]')
+            socket._connection.receive(b'42["plain","too late"]')
 
         io.of("/other").on("disconnect", say_more)
 

@@ -36,7 +36,7 @@ class Counted(Eager):
 
     async def do(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Return the result of a coroutine, or raise what it raises, whether it has to wait or not."""
-        begun = self.begin(coroutine)
+        begun = self.begin(coroutine, self.context)
         if not isinstance(begun, Rest):
             return begun
         results: list[Any] = []
@@ -75,7 +75,7 @@ async def test_what_does_not_wait_makes_no_task_and_returns_its_result() -> None
     eager = await ready()
     before = asyncio.all_tasks()
     for number in range(100):
-        assert eager.begin(same(number)) == number
+        assert eager.begin(same(number), eager.context) == number
     assert eager.made == 0
     assert asyncio.all_tasks() == before
 
@@ -86,9 +86,9 @@ async def test_it_has_a_task_from_its_first_step_on() -> None:
     async def whose() -> Any:
         return asyncio.current_task()
 
-    task = eager.begin(whose())
+    task = eager.begin(whose(), eager.context)
     assert task not in (None, asyncio.current_task())
-    assert eager.begin(whose()) is task
+    assert eager.begin(whose(), eager.context) is task
 
 
 async def _turn() -> None:
@@ -130,7 +130,7 @@ async def test_what_waits_goes_on_in_the_task_that_it_began_in(wait: Callable[[]
             seen.append(asyncio.current_task())
         return seen
 
-    begun = eager.begin(waiting())
+    begun = eager.begin(waiting(), eager.context)
     assert isinstance(begun, Rest)
     results: list[Any] = []
     task = eager.go_on(begun, _keep(begun, results))
@@ -174,7 +174,7 @@ async def test_without_a_spare_task_it_begins_later() -> None:
     for unready in (Eager(), eager):
         if unready is eager:
             eager._spare = None
-        rest = unready.begin(noting())
+        rest = unready.begin(noting(), unready.context)
         assert isinstance(rest, Rest)
         assert begun == []
         assert await within(unready.go_on(rest)) == "done"
@@ -193,7 +193,7 @@ async def test_what_is_done_with_the_result_is_done_in_the_same_task() -> None:
     async def work(rest: Rest) -> None:
         seen.extend((await rest, asyncio.current_task()))
 
-    rest = eager.begin(waiting())
+    rest = eager.begin(waiting(), eager.context)
     task = eager.go_on(rest, work(rest))
     await within(task)
     assert seen == [task, "result", task]
@@ -244,7 +244,7 @@ async def test_a_timeout_without_a_wait_in_it_does_nothing_to_the_next_one() -> 
         async with asyncio.timeout(0):  # noqa: ASYNC100
             return "at once"
 
-    assert eager.begin(hasty()) == "at once"
+    assert eager.begin(hasty(), eager.context) == "at once"
     await _turn()
     assert await eager.do(_several()) is None
 
@@ -313,7 +313,7 @@ async def test_a_cancelled_task_ends_where_it_waits(wait: Callable[[], Coroutine
             seen.append("tidied up")
             raise
 
-    rest = eager.begin(waiting())
+    rest = eager.begin(waiting(), eager.context)
     task = eager.go_on(rest)
     if when == "later":
         for _ in range(5):
@@ -342,7 +342,7 @@ async def test_one_that_does_not_heed_its_cancellation_goes_on(
         assert await _future("come") == "come"
         return "done"
 
-    rest = eager.begin(stubborn())
+    rest = eager.begin(stubborn(), eager.context)
     results: list[Any] = []
     task = eager.go_on(rest, _keep(rest, results))
     if not itself:
@@ -359,9 +359,9 @@ async def test_one_that_ends_without_waiting_though_cancelled_does_no_harm_to_th
         _cancel_own_task()
         return "done"
 
-    assert eager.begin(cancelled()) == "done"
+    assert eager.begin(cancelled(), eager.context) == "done"
     await _turn()
-    assert eager.begin(same(1)) == 1
+    assert eager.begin(same(1), eager.context) == 1
     for _ in range(3):
         assert await eager.do(_several()) is None
 
@@ -381,7 +381,7 @@ async def test_whoever_has_begun_sees_that_it_is_cancelled() -> None:
 
     tasks = []
     for _ in range(2):
-        tasks.append(eager.go_on(eager.begin(waiting())))
+        tasks.append(eager.go_on(eager.begin(waiting(), eager.context)))
         tasks[-1].cancel()
     await within(asyncio.wait(tasks))
     assert seen.count("begun") == seen.count("cancelled") >= 1
@@ -395,7 +395,7 @@ async def test_what_it_waits_for_is_cancelled_with_it() -> None:
         inner.append(asyncio.create_task(asyncio.Event().wait()))
         await inner[0]
 
-    task = eager.go_on(eager.begin(waiting()))
+    task = eager.go_on(eager.begin(waiting(), eager.context))
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await within(task)
@@ -413,8 +413,8 @@ async def test_what_the_first_step_raises_comes_out_at_once(error: BaseException
         raise error
 
     with pytest.raises(type(error), match="inside"):
-        eager.begin(failing())
-    assert eager.begin(same(1)) == 1
+        eager.begin(failing(), eager.context)
+    assert eager.begin(same(1), eager.context) == 1
     assert eager.made == 0
 
 
@@ -463,7 +463,7 @@ async def test_one_that_fails_leaves_no_variable_behind_either() -> None:
         return VALUE.get()
 
     with suppress(ValueError):
-        eager.begin(failing())
+        eager.begin(failing(), eager.context)
     assert await eager.do(looking()) == "nothing"
 
 
@@ -474,12 +474,12 @@ async def test_a_variable_that_is_set_back_costs_no_task() -> None:
         VALUE.reset(VALUE.set("something"))
 
     for _ in range(10):
-        assert eager.begin(tidy()) is None
+        assert eager.begin(tidy(), eager.context) is None
     assert eager.made == 0
 
 
-async def test_it_sees_the_variables_of_who_begins_it() -> None:
-    """The spare task has others: it cannot begin at once."""
+async def test_it_sees_the_variables_of_the_context_it_is_given() -> None:
+    """The spare task has others: it cannot begin at once. What it sets stays out of that context."""
     eager = await ready()
     looked: list[Any] = []
 
@@ -488,10 +488,31 @@ async def test_it_sees_the_variables_of_who_begins_it() -> None:
         return looked[-1]
 
     VALUE.set("the caller's")
-    rest = eager.begin(looking())
+    rest = eager.begin(looking(), eager.context_of_caller())
     assert isinstance(rest, Rest)
     assert looked == []
     assert await within(eager.go_on(rest)) == "the caller's"
+
+
+async def test_it_sees_nothing_of_who_causes_it() -> None:
+    """One client's code may cause another's to run, for example by what it emits."""
+    eager = await ready()
+
+    async def looking() -> Any:
+        return VALUE.get()
+
+    VALUE.set("somebody else's")
+    assert eager.begin(looking(), eager.context) == "nothing"
+    eager._spare = None
+    assert await within(eager.go_on(eager.begin(looking(), eager.context))) == "nothing"
+
+
+async def test_callers_with_the_same_variables_share_a_context() -> None:
+    eager = await ready()
+    assert eager.context_of_caller() is eager.context
+    VALUE.set("other")
+    assert eager.context_of_caller() is not eager.context
+    assert eager.context_of_caller()[VALUE] == "other"
 
 
 async def test_a_variable_with_an_equal_value_is_not_the_same() -> None:
@@ -501,7 +522,6 @@ async def test_a_variable_with_an_equal_value_is_not_the_same() -> None:
     lists: tuple[list[str], list[str]] = [], []
     first.run(VALUE.set, lists[0])
     second.run(VALUE.set, lists[1])
-    first.run(eager.prepare, asyncio.get_running_loop())
     eager._spare = None
     first.run(eager.prepare, asyncio.get_running_loop())
     await _turn()
@@ -509,12 +529,12 @@ async def test_a_variable_with_an_equal_value_is_not_the_same() -> None:
     async def adding() -> None:
         VALUE.get().append("added")
 
-    rest = second.run(eager.begin, adding())
-    if isinstance(rest, Rest):
-        await within(second.run(eager.go_on, rest))
+    rest = eager.begin(adding(), second.run(eager.context_of_caller))
+    assert isinstance(rest, Rest)
+    await within(eager.go_on(rest))
     assert lists == ([], ["added"])
     lists[1].clear()
-    first.run(eager.begin, adding())
+    assert eager.begin(adding(), first.run(eager.context_of_caller)) is None
     assert lists == (["added"], [])
 
 
@@ -532,7 +552,7 @@ async def test_a_variable_that_is_set_to_an_equal_value_does_not_stay() -> None:
     async def adding() -> None:
         VALUE.get().append("added")
 
-    assert eager.begin(setting()) is None
+    assert eager.begin(setting(), eager.context) is None
     await eager.do(adding())
     assert mine == ["added"]
 
@@ -566,12 +586,12 @@ async def test_who_begins_it_is_the_current_task_again() -> None:
         raise ValueError
 
     me = asyncio.current_task()
-    eager.begin(same())
+    eager.begin(same(), eager.context)
     assert asyncio.current_task() is me
     with suppress(ValueError):
-        eager.begin(failing())
+        eager.begin(failing(), eager.context)
     assert asyncio.current_task() is me
-    rest = eager.begin(_turn())
+    rest = eager.begin(_turn(), eager.context)
     assert asyncio.current_task() is me
     await within(eager.go_on(rest))
     assert asyncio.current_task() is me
@@ -583,7 +603,7 @@ async def test_it_can_be_begun_where_there_is_no_task() -> None:
     seen = _future()
 
     def callback() -> None:
-        result = eager.begin(same("result"))
+        result = eager.begin(same("result"), eager.context)
         seen.set_result((result, asyncio.current_task()))
 
     asyncio.get_running_loop().call_soon(callback)
@@ -603,7 +623,7 @@ async def test_one_that_causes_another_is_not_taken_for_it(wait: Callable[[], Co
 
     async def outer() -> None:
         tasks["outer"] = asyncio.current_task()
-        inner_rests.append(eager.begin(inner()))
+        inner_rests.append(eager.begin(inner(), eager.context))
         assert "inner" not in tasks
         assert asyncio.current_task() is tasks["outer"]
         await wait()
@@ -646,7 +666,7 @@ async def test_somebody_may_end_all_tasks_of_the_loop(turns: int) -> None:
     assert await eager.do(waiting()) == "timed out"
     await _turn()
     made = eager.made
-    assert eager.begin(same(1)) == 1
+    assert eager.begin(same(1), eager.context) == 1
     assert eager.made == made
 
 
@@ -659,14 +679,14 @@ async def test_a_task_that_is_ended_by_a_former_user_ends_nobody_else() -> None:
         assert task is not None
         asyncio.get_running_loop().call_soon(task.cancel)
 
-    assert eager.begin(leaving_a_timer()) is None
+    assert eager.begin(leaving_a_timer(), eager.context) is None
     await _turn()
     assert await eager.do(_several()) is None
 
 
 async def test_one_whose_task_is_ended_before_it_goes_on_is_not_lost() -> None:
     eager = await ready()
-    rest = eager.begin(_turn())
+    rest = eager.begin(_turn(), eager.context)
     assert rest.spare is not None
     rest.spare.task.cancel()
     await _turn()
@@ -684,10 +704,10 @@ async def test_a_task_that_is_of_no_use_any_more_is_ended() -> None:
         VALUE.set("left behind")
         return asyncio.current_task()
 
-    spoiled = [eager.begin(setting())]
+    spoiled = [eager.begin(setting(), eager.context)]
     for _ in range(3):
         await _turn()
-        spoiled.append(eager.begin(setting()))
+        spoiled.append(eager.begin(setting(), eager.context))
     await _turn()
     await _turn()
     assert len(set(spoiled)) == 4
@@ -704,8 +724,8 @@ def test_it_serves_a_second_event_loop(in_order: bool) -> None:
     async def serve() -> None:
         eager.prepare(asyncio.get_running_loop())
         await _turn()
-        made.append(eager.begin(same("at once")))
-        await within(eager.go_on(eager.begin(_several())))
+        made.append(eager.begin(same("at once"), eager.context))
+        await within(eager.go_on(eager.begin(_several(), eager.context)))
 
     for _ in range(2):
         if in_order:
@@ -723,7 +743,7 @@ async def test_a_server_has_one_for_all_its_connections() -> None:
     for _ in range(3):
         io.open(Handshake(address="192.0.2.1"))
     assert asyncio.all_tasks() == before
-    assert io.eager.begin(same(1)) == 1
+    assert io.eager.begin(same(1), io.eager.context) == 1
     io._deadlines.stop()
 
 
@@ -741,7 +761,7 @@ def test_a_server_that_is_dropped_leaves_no_message(caplog: pytest.LogCaptureFix
         io = Server(auth=None)
         io.open(Handshake(address="192.0.2.1"))
         await _turn()
-        assert io.eager.begin(same(1)) == 1
+        assert io.eager.begin(same(1), io.eager.context) == 1
         io._deadlines.stop()
 
     _abandon(asyncio.new_event_loop(), steps)
@@ -753,7 +773,7 @@ def test_one_that_goes_on_and_is_dropped_is_a_task_that_was_forgotten(caplog: py
         eager = Eager()
         eager.prepare(asyncio.get_running_loop())
         await _turn()
-        eager.go_on(eager.begin(asyncio.Event().wait()))
+        eager.go_on(eager.begin(asyncio.Event().wait(), eager.context))
         await _turn()
 
     with caplog.at_level(logging.ERROR, "asyncio"):
@@ -769,7 +789,7 @@ async def test_one_that_is_cancelled_before_it_has_begun_is_no_warning(with_work
         eager._spare = None
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        rest = eager.begin(_turn())
+        rest = eager.begin(_turn(), eager.context)
         task = eager.go_on(rest, _keep(rest, []) if with_work else None)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -169,7 +169,7 @@ async def test_a_volatile_event_is_dropped_for_who_cannot_take_it_at_once(io: Se
         io.volatile.emit("dropped")
         assert await ann.hear() == ["kept"]
         heard = asyncio.create_task(ann.hear())
-        await until(lambda: socket.connection.transport.writable)
+        await until(lambda: socket._connection.transport.writable)
         io.volatile.emit("taken")
         assert await heard == ["taken"]
 
@@ -351,7 +351,7 @@ async def test_an_event_may_be_emitted_from_another_thread(io: Server, transport
     threads: set[int] = set()
 
     async with client(io, transport) as ann:
-        connection = io.of("/").sockets[ann.id].connection
+        connection = io.of("/").sockets[ann.id]._connection
         flush = connection.transport.flush
 
         class Watched:

@@ -11,7 +11,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 
 from iogate import Clock, ConfigurationError, Limits, Server
-from iogate.errors import TooManyAttempts, TooManyConnections
+from iogate.errors import TooManyConnections
 from iogate.server.handshake import Handshake
 from iogate.server.limits import LONGEST_BLOCK, MAX_ADDRESSES, Failures, Proxies
 from tests import refusals
@@ -36,7 +36,6 @@ from tests.server.left import until
 from tests.servers import Kind, make_server, make_token, serve
 
 FULL = {"message": "Too many connections", "code": "too_many", "type": "UnauthorizedError", "retry": "later"}
-TRIED = {"message": "Too many attempts", "code": "too_many", "type": "UnauthorizedError", "retry": "later"}
 
 
 class Standing(Clock):
@@ -73,7 +72,9 @@ def transport(request: pytest.FixtureRequest) -> str:
 # The numbers.
 
 
-@pytest.mark.parametrize("name", ["pending", "pending_per_address", "failures_per_address", "connections_per_subject"])
+@pytest.mark.parametrize(
+    "name", ["pending", "pending_per_address", "failures_per_address", "missing_per_address", "connections_per_subject"]
+)
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, "5", True, float("nan"), float("inf")], ids=repr)
 def test_a_limit_is_a_whole_number_of_at_least_one(name: str, wrong: Any) -> None:
     with pytest.raises(ConfigurationError, match=rf"Limits\({name}=\.\.\.\) is a whole number, at least 1"):
@@ -108,15 +109,11 @@ def fail(failures: Failures, times: int, address: str | None = "192.0.2.1") -> N
 
 
 def blocked(failures: Failures, address: str | None = "192.0.2.1") -> bool:
-    try:
-        failures.check(address)
-    except TooManyAttempts:
-        return True
-    return False
+    return failures.exceeded(address)
 
 
 def test_an_address_may_fail_as_often_as_it_is_allowed(clock: Standing) -> None:
-    failures = Failures(Limits(failures_per_address=3), clock)
+    failures = Failures(3, clock)
     fail(failures, 3)
     assert not blocked(failures)
     fail(failures, 1)
@@ -127,7 +124,7 @@ def test_an_address_may_fail_as_often_as_it_is_allowed(clock: Standing) -> None:
 
 def test_each_further_failure_doubles_the_time_that_it_is_turned_away(clock: Standing) -> None:
     """Somebody who tries again as soon as he may gets nowhere fast."""
-    failures = Failures(Limits(failures_per_address=3), clock)
+    failures = Failures(3, clock)
     fail(failures, 3)
     times = []
     for _ in range(8):
@@ -140,7 +137,7 @@ def test_each_further_failure_doubles_the_time_that_it_is_turned_away(clock: Sta
 
 
 def test_what_was_under_way_when_an_address_was_turned_away_counts_too(clock: Standing) -> None:
-    failures = Failures(Limits(failures_per_address=1), clock)
+    failures = Failures(1, clock)
     fail(failures, 4)
     clock.now += 7.9
     assert blocked(failures)
@@ -149,7 +146,7 @@ def test_what_was_under_way_when_an_address_was_turned_away_counts_too(clock: St
 
 
 def test_a_failure_is_forgiven_with_every_second_that_an_address_is_quiet(clock: Standing) -> None:
-    failures = Failures(Limits(failures_per_address=3), clock)
+    failures = Failures(3, clock)
     fail(failures, 3)
     clock.now += 2.0
     fail(failures, 2)
@@ -160,7 +157,7 @@ def test_a_failure_is_forgiven_with_every_second_that_an_address_is_quiet(clock:
 
 def test_the_time_that_an_address_is_turned_away_is_not_forgiven(clock: Standing) -> None:
     """Only what comes after it: five quiet seconds are five failures."""
-    failures = Failures(Limits(failures_per_address=3), clock)
+    failures = Failures(3, clock)
     fail(failures, 4)
     clock.now += 2.0 + 4.0
     fail(failures, 3)
@@ -171,7 +168,7 @@ def test_the_time_that_an_address_is_turned_away_is_not_forgiven(clock: Standing
 
 def test_an_address_that_fails_once_a_second_is_never_turned_away(clock: Standing) -> None:
     """One stale client among the users behind an address does not lock the others out."""
-    failures = Failures(Limits(failures_per_address=3), clock)
+    failures = Failures(3, clock)
     for _ in range(1000):
         fail(failures, 1)
         assert not blocked(failures)
@@ -179,7 +176,7 @@ def test_an_address_that_fails_once_a_second_is_never_turned_away(clock: Standin
 
 
 def test_no_more_addresses_are_remembered_than_there_is_room_for(clock: Standing) -> None:
-    failures = Failures(Limits(failures_per_address=1), clock)
+    failures = Failures(1, clock)
     fail(failures, 2, "192.0.2.1")
     for number in range(MAX_ADDRESSES - 1):
         failures.add(f"10.0.{number // 256}.{number % 256}")
@@ -212,7 +209,7 @@ async def test_a_network_of_64_bits_is_one_address(
 ) -> None:
     """The rest of an IPv6 address is for whoever has one to choose, a new one for every attempt."""
     limits = Limits(failures_per_address=1, pending_per_address=1)
-    failures = Failures(limits, clock)
+    failures = Failures(limits.failures_per_address, clock)
     fail(failures, 2, one)
     assert blocked(failures, other) is same
     io = Server(auth=make_auth(), limits=limits)
@@ -453,23 +450,23 @@ async def refusal(url: str, transport: str, token: str, **headers: str) -> Any:
 BAD = make_token(secret="x" * 40)
 
 
-async def test_an_address_with_too_many_bad_tokens_is_turned_away_for_a_time(transport: str) -> None:
-    """Not even its good ones are looked at then; who is in stays in, and may refresh."""
+async def test_bad_tokens_of_an_address_with_too_many_are_answered_so_for_a_time(transport: str) -> None:
+    """A good one from the same address gets in all the while; who is in stays in, and may refresh."""
     clock = Ahead()
     io = echoing(limits=Limits(failures_per_address=3), clock=clock)
     async with serve(io) as url, session(url, transport) as ann:
         await enter(ann)
         for _ in range(4):
             assert await refusal(url, transport, BAD) == refusals.INVALID
-        for token in (BAD, make_token()):
-            assert await refusal(url, transport, token) == {"message": "Too many attempts", "data": TRIED}
+        assert await refusal(url, transport, BAD) == refusals.ATTEMPTS
+        assert await refusal(url, transport, make_token()) is None
         await echoes(ann)
         await ann.send(authenticate(jti="new"))
         assert (await hear(ann))[0] == "authenticated"
-        clock.seconds += 2.5
+        clock.seconds += 4.5
         assert await refusal(url, transport, make_token()) is None
         assert await refusal(url, transport, BAD) == refusals.INVALID
-        assert await refusal(url, transport, make_token()) == {"message": "Too many attempts", "data": TRIED}
+        assert await refusal(url, transport, BAD) == refusals.ATTEMPTS
 
 
 async def test_another_address_may_go_on(transport: str) -> None:
@@ -478,10 +475,10 @@ async def test_another_address_may_go_on(transport: str) -> None:
     async with serve(io, BARE) as url:
         for _ in range(2):
             assert await refusal(url, transport, BAD, **mallory) == refusals.INVALID
-        assert await refusal(url, transport, make_token(), **mallory) == {"message": "Too many attempts", "data": TRIED}
-        assert await refusal(url, transport, make_token(), **ann) is None
+        assert await refusal(url, transport, BAD, **mallory) == refusals.ATTEMPTS
+        assert await refusal(url, transport, BAD, **ann) == refusals.INVALID
         spoofed = {"x-forwarded-for": "192.0.2.1, 203.0.113.9"}
-        assert await refusal(url, transport, make_token(), **spoofed) is not None
+        assert await refusal(url, transport, BAD, **spoofed) == refusals.ATTEMPTS
 
 
 async def test_tokens_that_have_merely_expired_do_not_count(transport: str) -> None:
@@ -493,13 +490,25 @@ async def test_tokens_that_have_merely_expired_do_not_count(transport: str) -> N
         assert await refusal(url, transport, make_token()) is None
 
 
-async def test_no_token_does_not_count(transport: str) -> None:
+async def test_no_token_does_not_count_as_a_bad_one(transport: str) -> None:
     io = echoing(limits=Limits(failures_per_address=1))
     async with serve(io) as url:
         for _ in range(5):
             async with session(url, transport) as nobody:
                 await nobody.send("40")
                 assert json.loads(str(await within(nobody.receive()))[2:]) == refusals.REQUIRED
+        assert await refusal(url, transport, make_token()) is None
+
+
+async def test_no_token_has_a_limit_of_its_own(transport: str) -> None:
+    """It changes nothing for a client with a token, be it good or bad."""
+    io = echoing(limits=Limits(missing_per_address=1))
+    async with serve(io) as url:
+        for expected in (refusals.REQUIRED, refusals.REQUIRED, refusals.ATTEMPTS):
+            async with session(url, transport) as nobody:
+                await nobody.send("40")
+                assert json.loads(str(await within(nobody.receive()))[2:]) == expected
+        assert await refusal(url, transport, BAD) == refusals.INVALID
         assert await refusal(url, transport, make_token()) is None
 
 
@@ -511,21 +520,21 @@ async def test_whatever_is_no_token_counts(transport: str, token: Any) -> None:
             async with session(url, transport) as shown:
                 await shown.send("40" + json.dumps({"token": token}))
                 assert str(await within(shown.receive())).startswith("44")
-        assert await refusal(url, transport, make_token()) == {"message": "Too many attempts", "data": TRIED}
+        assert await refusal(url, transport, BAD) == refusals.ATTEMPTS
 
 
 async def test_in_band_it_is_the_same(transport: str) -> None:
     io = echoing(auth=make_auth(authenticate_within=5), limits=Limits(failures_per_address=1))
     async with serve(io) as url:
         answers = []
-        for token in (BAD, BAD, make_token()):
+        for token in (BAD, BAD, BAD, make_token()):
             async with session(url, transport) as shown:
                 await shown.send("40")
                 await within(shown.receive())
                 await shown.send(authenticate(token))
                 packet = str(await within(shown.receive()))
-                answers.append(json.loads(packet[packet.index("[") :])[1]["message"])
-        assert answers == ["invalid token", "invalid token", "Too many attempts"]
+                answers.append(json.loads(packet[packet.index("[") :])[1].get("message", "let in"))
+        assert answers == ["invalid token", "invalid token", "Too many attempts", "let in"]
 
 
 # The connections of one subject.

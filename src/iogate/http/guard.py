@@ -237,9 +237,11 @@ class Guard:
             if self.optional:
                 return None
             raise CredentialsRequired
+        verification = proven(token, self.auth, self)
         if self._failures is not None:
-            self._failures.check(address)
-        principal = await proven(token, self.auth, self)
+            principal = await self._failures.verified(address, verification)
+        else:
+            principal = await verification
         user = await self.auth.user_for(principal)
         if not self.scopes <= principal.scopes:
             raise InsufficientScope(self.scopes)

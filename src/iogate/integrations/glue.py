@@ -312,6 +312,6 @@ class Glue(ABC):
 
 
 def _session(socket: Socket) -> Session:
-    session = socket.connection
+    session = socket._connection
     assert isinstance(session, Session)  # noqa: S101
     return session

@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from iogate.auth import Auth, AuthPayload
-from iogate.errors import BAD_CREDENTIALS, Refused
+from iogate.errors import BAD_CREDENTIALS, AuthUnavailable, Refused
 from iogate.protocol.socketio.packets import Packet, PacketType
-from iogate.server import dispatch
 from iogate.server.handshake import Handshake
 
 if TYPE_CHECKING:
@@ -77,6 +76,11 @@ class Attempt:
         if self.task is not None:
             self.task.cancel()
 
+    def time_out(self) -> None:
+        """Refuse it because its deadline has passed. The client has done its part: something here was too slow."""
+        self.cancel()
+        self.refuse(AuthUnavailable("no verdict before the deadline: a hook, or where the keys come from, is slow"))
+
     def credential(self, auth: Auth) -> str | None:
         """Return the token that was shown, or None. Raises `AuthError` for what was meant as one and is none."""
         raise NotImplementedError
@@ -124,8 +128,6 @@ class Connect(Entry):
         connection.decided(self)
         connection.enter(socket)
         connection.send(connection.socketio.accept(self.namespace, socket.id))
-        if socket.connected:
-            dispatch.connected(socket)
 
     def wait(self) -> None:
         """Answer CONNECT too, but leave the client outside until it authenticates."""
@@ -175,8 +177,6 @@ class InBand(Entry):
         connection.decided(self)
         connection.enter(socket)
         _authenticated(self, self._ack_id)
-        if socket.connected:
-            dispatch.connected(socket)
 
     def refuse(self, refusal: Refused) -> None:
         """Send `unauthorized`, and end the socket."""
@@ -198,7 +198,7 @@ class Refresh(Attempt):
     __slots__ = ("_ack_id", "_message")
 
     def __init__(self, socket: Socket, message: object, ack_id: int | None) -> None:
-        super().__init__(socket.connection, socket.namespace.name)
+        super().__init__(socket._connection, socket.namespace.name)
         self._message = message
         self._ack_id = ack_id
 

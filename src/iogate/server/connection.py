@@ -6,9 +6,13 @@ The session outlives its transport: it may begin with polling and move to a WebS
 from __future__ import annotations
 
 import asyncio
+import functools
+import hmac
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from iogate.errors import AuthTimeout, ProtocolError, Refused
@@ -19,7 +23,7 @@ from iogate.protocol.socketio import packets
 from iogate.protocol.socketio.json import JSON
 from iogate.protocol.socketio.packets import ROOT
 from iogate.server import dispatch
-from iogate.server.attempts import Attempt, Connect, InBand, Refresh, unauthorized
+from iogate.server.attempts import MAX_REFUSALS, Attempt, Connect, InBand, Refresh, unauthorized
 from iogate.server.eager import Rest
 from iogate.server.handshake import Handshake
 from iogate.server.identity import Identity
@@ -61,9 +65,13 @@ class Connection:
         "_late",
         "_outbox",
         "_running",
+        "_verifications",
+        "_verifying",
         "attempts",
         "buffered",
         "busy",
+        "candidate",
+        "context",
         "end_due",
         "goodbyes",
         "handshake",
@@ -81,8 +89,10 @@ class Connection:
         self.server = server
         self.sid = sid
         self.handshake = handshake
+        self.context: Context  # From `Server.take` on: whatever runs for this client runs in a copy of it.
         self.transport: Transport  # From `begin` on.
         self.identity: Identity | None = None
+        self.candidate: Identity | None = None  # Verified, and not adopted yet: middleware is still deciding.
         self.end_due = 0.0  # When the identity ends, on the monotonic clock, once its client has been told to refresh.
         self.sockets: dict[str, Socket] = {}
         self.attempts: dict[str, Attempt] = {}
@@ -101,6 +111,8 @@ class Connection:
         self._late = False  # The deadline has passed: nothing that is asked for now is answered.
         self._running = 0
         self._idle: asyncio.Event | None = None
+        self._verifications = 0
+        self._verifying: asyncio.Lock | None = None
 
     def begin(self, transport: Transport, upgrades: Sequence[str] = ()) -> None:
         """Tell the client about its session, on the transport that it came by.
@@ -181,14 +193,14 @@ class Connection:
                 dispatch.dispatch(socket, packet.data, packet.id)
         elif packet.type is packets.PacketType.ACK:
             if socket is not None and packet.id is not None:
-                socket.acknowledged(packet.id, packet.data)
+                socket._acknowledged(packet.id, packet.data)
             elif name in self.goodbyes:
                 self.part(name)
         elif packet.type is packets.PacketType.CONNECT:
             if socket is not None:
                 self._forget(socket, "client namespace disconnect")
             self._withdraw(name)  # A client that asks anew has given up what it asked for before.
-            if self._late:
+            if self._late or self.refusals >= MAX_REFUSALS:
                 self.close("forced close")
             elif not self._closed:
                 attempt = Connect(self, name, packet.data)
@@ -214,7 +226,7 @@ class Connection:
     def _try(self, attempt: Attempt, verdict: Coroutine[Any, Any, None]) -> None:
         self.attempts[attempt.namespace] = attempt
         try:
-            rest = self.server.eager.begin(verdict)
+            rest = self.server.eager.begin(verdict, self.context)
         except asyncio.CancelledError:
             return  # By a hook that was called for it: the gate has refused it.
         if rest is not None:
@@ -234,6 +246,10 @@ class Connection:
         if attempt is not None:
             attempt.cancel()
             self.decided(attempt)
+            if self.identity is None and not self.server.closing:
+                # It has cost what a bad token costs: a client that asks and leaves, again and again, gains nothing.
+                self.refusals += 1
+                self.server.failures.add(self.handshake.address)
         self.waiting.pop(name, None)
         if name in self.goodbyes:  # Whatever it says now, it knows that it is turned away.
             del self.goodbyes[name]
@@ -242,15 +258,13 @@ class Connection:
 
     def identity_timed_out(self) -> None:
         """End a connection that has been let in nowhere in time, whether it ever asked or not."""
-        refusal = AuthTimeout("no verdict before the deadline")
         if not self.sockets:
             self._late = True
             for attempt in list(self.attempts.values()):
                 if attempt.pending:
-                    attempt.cancel()
-                    attempt.refuse(refusal)
+                    attempt.time_out()
         for name in list(self.waiting):
-            self.turn_away(name, refusal)
+            self.turn_away(name, AuthTimeout("no token before the deadline"))
         self.close_if_empty()
 
     def turn_away(self, namespace: str, refusal: Refused) -> None:
@@ -279,30 +293,58 @@ class Connection:
 
     # Who it is.
 
+    @asynccontextmanager
+    async def verifying(self) -> AsyncIterator[None]:
+        """Wait until no other token of this connection is being verified: one at a time, in the order they came."""
+        lock = self._verifying = self._verifying or asyncio.Lock()
+        self._verifications += 1
+        try:
+            async with lock:
+                yield
+        finally:
+            self._verifications -= 1
+            if not self._verifications:
+                self._verifying = None
+
+    def verified(self, digest: bytes) -> Identity | None:
+        """Return the identity that the token with this digest has proven on this connection, if it has."""
+        for identity in (self.identity, self.candidate):
+            if identity is not None and hmac.compare_digest(identity.digest, digest):
+                return identity
+        return None
+
     def enter(self, socket: Socket) -> None:
-        """Let a socket in. Only a verdict of the gate comes here."""
+        """Let a socket in. Only a verdict of the gate comes here; no code of the application runs."""
         if not self.waiting:  # For whoever still waits in another namespace the deadline stays.
             self.server.identity_due.stop(self)
         self.server.pending.discard(self)
         self.sockets[socket.namespace.name] = socket
         self._choose_direct()
-        socket.enter(self.identity)
+        socket._enter(self.identity)
 
-    def adopt(self, identity: Identity) -> None:
-        """Take an identity, in the place of the one there was: for all sockets at once, before the next packet."""
+    def adopt(self, identity: Identity | None) -> Callable[[], None]:
+        """Take an identity, in the place of the one there was, for all sockets at once and before the next packet.
+
+        Returns:
+            What remains to be done: to end the sockets and connections that the identity leaves no room for, and to
+            call the refresh handlers. That runs code of the application, which may do anything, for example end
+            this very connection.
+        """
         old = self.identity
-        if identity is old:
-            return
-        self.identity = identity
+        if identity is None or identity is old:
+            return _nothing
+        self.identity, self.candidate = identity, None
         self.refusals = 0
         sockets = list(self.sockets.values())
         for socket in sockets:
-            if socket.renew(identity):
-                self._drop_output(socket.misses)
-        # From here on handlers are called, which may do anything: end this very connection, say.
+            if socket._set_identity(identity):
+                self._drop_output(socket._lost_access_to)
+        return functools.partial(self._adopted, old, identity, sockets)
+
+    def _adopted(self, old: Identity | None, identity: Identity, sockets: list[Socket]) -> None:
         for socket in sockets:
             if not socket.namespace.allows(identity.principal) and socket.connected:
-                self._drop_output(socket.hears)
+                self._drop_output(socket._is_in_namespace_of)
                 self.dismiss(socket, "insufficient scope")
         if not self._closed:
             self.server.identified(self)
@@ -422,7 +464,7 @@ class Connection:
         if self.sockets.pop(socket.namespace.name, None) is not socket:
             return  # The disconnect handler of another one has sent it away.
         self._choose_direct()
-        socket.exit()
+        socket._exit()
         socket.namespace.release()
         if not self.sockets and not self._closed:
             self.server.identity_due.start(self)  # In no namespace: it has as long as a new connection to find one.
@@ -456,3 +498,7 @@ class Connection:
 
     def __repr__(self) -> str:
         return f"<Connection of {self.handshake.address} in {len(self.sockets)} namespaces>"
+
+
+def _nothing() -> None:
+    """Be what remains to be done where nothing has changed."""

@@ -1,7 +1,8 @@
 """From an EVENT packet to the application's handler, and from its result to the acknowledgement.
 
-A handler begins at once, an `async def` one too; that one gets a task if it has to wait (`eager.py`). Middleware costs
-nothing where there is none.
+A handler begins at once, an `async def` one too; that one gets a task if it has to wait (`eager.py`). Each runs in a
+copy of the context of its connection, so that the context variables it sets are seen by no other client's code.
+Middleware costs nothing where there is none.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from iogate.auth import Principal
-from iogate.errors import InsufficientScope, Refused
+from iogate.errors import Disconnected, InsufficientScope, Refused
 from iogate.protocol.socketio.json import decode_event
 from iogate.protocol.socketio.packets import Packet, PacketType
 from iogate.server.eager import Rest
@@ -102,15 +103,13 @@ def _run(socket: Socket, event: str, args: tuple[Any, ...], on_failure: Callable
     if handler is None:
         return
     try:
-        result = handler.function(socket, *args)
-        if result.__class__ is CoroutineType or handler.is_async:
-            result = socket.connection.server.eager.begin(_coroutine(result))
+        result = _begin(socket, handler, [socket, *args])
     except FAILURES as error:
         _log(socket, handler, error)
         on_failure()
     else:
         if result.__class__ is Rest:
-            socket.connection.go_on(result, _awaited(socket, handler, result, on_failure))
+            socket._connection.go_on(result, _awaited(socket, handler, result, on_failure))
 
 
 async def _awaited(socket: Socket, handler: Handler, result: Awaitable[Any], on_failure: Callable[[], None]) -> None:
@@ -129,16 +128,25 @@ def _log(socket: Socket, handler: Handler, error: BaseException) -> None:
 
 def _handle(socket: Socket, handler: Handler, args: list[Any], ack_id: int | None) -> None:
     try:
-        result = handler.function(*args)
-        if result.__class__ is CoroutineType or handler.is_async:  # Some are `async` and do not look it: a lambda, say.
-            result = socket.connection.server.eager.begin(_coroutine(result))
+        result = _begin(socket, handler, args)
     except FAILURES as error:
         _failed(socket, ack_id, error)
     else:
         if result.__class__ is Rest:
-            socket.connection.go_on(result, _answered(socket, result, ack_id))
+            socket._connection.go_on(result, _answered(socket, result, ack_id))
         elif ack_id is not None:
             _acknowledge(socket, ack_id, result)
+
+
+def _begin(socket: Socket, handler: Handler, args: list[Any]) -> Any:
+    """Call a handler; return its result, or a `Rest` if it has to wait."""
+    connection = socket._connection
+    if handler.is_async:
+        return connection.server.eager.begin(_coroutine(handler.function(*args)), connection.context)
+    result = connection.context.copy().run(handler.function, *args)
+    if result.__class__ is CoroutineType:  # Some are `async` and do not look it, for example a lambda.
+        return connection.server.eager.begin(result, connection.context)
+    return result
 
 
 def _coroutine(awaitable: Awaitable[Any]) -> Coroutine[Any, Any, Any]:
@@ -185,6 +193,7 @@ class _Around:
         self._socket, self._middleware, self._inner = socket, middleware, inner
 
     def __call__(self, event: Event) -> Awaitable[Any]:
+        _ensure_connected(self._socket, event)
         return self._middleware(self._socket, event, self._inner)
 
 
@@ -197,6 +206,7 @@ class _Innermost:
         self._socket = socket
 
     async def __call__(self, event: Event) -> Any:
+        _ensure_connected(self._socket, event)
         handler, catch_all = self._socket.namespace.handlers.find(event.name)
         if handler is None:
             return None
@@ -207,6 +217,12 @@ class _Innermost:
             return BAD_ARGUMENTS
         result = handler.function(self._socket, *args)
         return await result if handler.is_async or type(result) is CoroutineType else result
+
+
+def _ensure_connected(socket: Socket, event: Event) -> None:
+    """Raise `Disconnected` if the client has gone, or its identity with it, while middleware waited."""
+    if not socket.connected:
+        raise Disconnected(f"{event.name!r} is not handled: its sender was disconnected while middleware waited")
 
 
 class _Forbidden(InsufficientScope):
@@ -220,13 +236,16 @@ class _Forbidden(InsufficientScope):
 def forbid(socket: Socket, event: str, required: frozenset[str]) -> dict[str, Any]:
     """Tell a client that its token does not allow an event, and return what the acknowledgement is to say."""
     notice = {"event": event, "code": InsufficientScope.code, "required": sorted(required)}
-    socket.connection.tell(socket.namespace.name, "forbidden", notice)
+    socket._connection.tell(socket.namespace.name, "forbidden", notice)
     return {"error": notice}
 
 
 def _failed(socket: Socket, ack_id: int | None, error: BaseException) -> None:
     if isinstance(error, _Forbidden):
         _acknowledge(socket, ack_id, forbid(socket, error.event, frozenset(error.required)))
+        return
+    if isinstance(error, Disconnected) and not socket.connected:
+        logger.info("%s", error)
         return
     if isinstance(error, Refused):
         _acknowledge(socket, ack_id, {"error": error.payload()})
@@ -244,4 +263,4 @@ def _acknowledge(socket: Socket, ack_id: int | None, result: Any) -> None:
     except Exception as error:  # It has no JSON, for one of many reasons.
         _failed(socket, ack_id, error)
     else:
-        socket.connection.send(packet)
+        socket._connection.send(packet)

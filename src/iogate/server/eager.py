@@ -23,12 +23,26 @@ _NO_VALUE: Final = object()
 
 
 class Rest:
-    """What is left of a coroutine: all of it, or what comes after its first step. It can be awaited once."""
+    """What is left of a coroutine: all of it, or what comes after its first step. It can be awaited once.
 
-    __slots__ = ("_cancelled", "_waits_for", "coroutine", "spare")
+    Args:
+        coroutine: the coroutine.
+        context: the context that it runs in a copy of.
+        spare: the task that ran its first step; None if it has not begun.
+        waits_for: what that step waits for.
+    """
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], spare: _Spare | None = None, waits_for: Any = None) -> None:
+    __slots__ = ("_cancelled", "_waits_for", "context", "coroutine", "spare")
+
+    def __init__(
+        self,
+        coroutine: Coroutine[Any, Any, Any],
+        context: Context,
+        spare: _Spare | None = None,
+        waits_for: Any = None,
+    ) -> None:
         self.coroutine = coroutine
+        self.context = context
         self._waits_for = waits_for
         self._cancelled = False
         self.spare = spare
@@ -59,9 +73,9 @@ class _Spare:
 
     __slots__ = ("_cue", "_rest", "_work", "context", "parked", "pristine", "task")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.context = copy_context()
-        self.pristine = self.context.copy()
+    def __init__(self, loop: asyncio.AbstractEventLoop, pristine: Context) -> None:
+        self.context = pristine.copy()
+        self.pristine = pristine
         self.parked = False
         self._rest: Rest | None = None
         self._work: Awaitable[None] | None = None
@@ -100,37 +114,52 @@ class _Spare:
 
 
 class Eager:
-    """Begins the coroutines of one event loop."""
+    """Begins the coroutines of one event loop.
 
-    __slots__ = ("_loop", "_spare")
+    `context` has the context variables of the server itself. Nothing runs in it, only in copies of it: what one
+    client's code sets is not seen by another's.
+    """
+
+    __slots__ = ("_loop", "_spare", "context")
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._spare: _Spare | None = None
+        self.context = Context()
 
     def prepare(self, loop: asyncio.AbstractEventLoop) -> None:
         """Have a spare task on this event loop. It can be used from the loop's next turn on."""
-        self._loop, self._spare = loop, _Spare(loop)
+        self._loop, self.context = loop, copy_context()
+        self._spare = _Spare(loop, self.context)
 
-    def begin(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    def context_of_caller(self) -> Context:
+        """Return the context variables that the caller has: `context` itself, if they have the same values there."""
+        context = copy_context()
+        return self.context if _same(context, self.context) else context
+
+    def begin(self, coroutine: Coroutine[Any, Any, Any], context: Context) -> Any:
         """Run a coroutine up to where it first waits.
+
+        Args:
+            coroutine: the coroutine.
+            context: the context that it runs in a copy of.
 
         Returns:
             Its result if it ended; otherwise a `Rest`, which `go_on` must be given. It has not begun then if there is
-            no spare task for it: in the first step of another coroutine, or where context variables have other values.
+            no spare task for it: in the first step of another coroutine, or for another context than `self.context`.
 
         Raises:
             BaseException: what it raised.
         """
         spare, loop = self._spare, self._loop
-        if spare is None or not spare.parked:
-            return Rest(coroutine)
+        if context is not self.context or spare is None or not spare.parked:
+            return Rest(coroutine, context)
         current = current_task(loop)
-        if current is spare.task or not _same(copy_context(), spare.pristine):
-            return Rest(coroutine)
+        if current is spare.task:
+            return Rest(coroutine, context)
         if spare.ended:
             self._replace(spare, used=True)
-            return Rest(coroutine)
+            return Rest(coroutine, context)
         if current is not None:
             _leave_task(loop, current)  # type: ignore[arg-type]
         _enter_task(loop, spare.task)  # type: ignore[arg-type]
@@ -146,7 +175,7 @@ class Eager:
                 _enter_task(loop, current)  # type: ignore[arg-type]
             if not (ended and spare.untouched):
                 self._replace(spare, used=not ended)
-        return Rest(coroutine, spare, waits_for)
+        return Rest(coroutine, context, spare, waits_for)
 
     def go_on(self, rest: Rest, work: Coroutine[Any, Any, None] | None = None) -> asyncio.Task[None]:
         """Return the task that goes on with what `begin` has begun.
@@ -156,10 +185,10 @@ class Eager:
             work: what the task is to do, if it is more than to await `rest`.
         """
         if rest.spare is None and work is None:
-            return asyncio.create_task(rest.coroutine)
+            return asyncio.create_task(rest.coroutine, context=rest.context.copy())
         work = _awaited(rest) if work is None else work
         if rest.spare is None or rest.spare.task.done():  # It is done if somebody has ended all tasks of the loop.
-            task = asyncio.create_task(work)
+            task = asyncio.create_task(work, context=rest.context.copy())
             # If it is cancelled before its first step, nobody has awaited the coroutine.
             task.add_done_callback(lambda _: rest.coroutine.close())
             return task
@@ -169,7 +198,7 @@ class Eager:
     def _replace(self, spare: _Spare, *, used: bool) -> None:
         if not used:
             spare.task.cancel()
-        self._spare = _Spare(self._loop)  # type: ignore[arg-type]
+        self._spare = _Spare(self._loop, self.context)  # type: ignore[arg-type]
 
 
 async def _awaited(rest: Rest) -> None:

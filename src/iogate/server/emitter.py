@@ -63,7 +63,7 @@ class Target(msgspec.Struct, frozen=True):
 
 def _deliver(namespace: Namespace, target: Target, packet: Encoded) -> None:
     for socket in namespace.members.select(target.rooms, target.excluded):
-        socket.connection.send(packet, volatile=target.volatile)
+        socket._connection.send(packet, volatile=target.volatile)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

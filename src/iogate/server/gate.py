@@ -11,7 +11,6 @@ Whatever goes wrong on the way is a refusal.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import inspect
 import logging
 from collections.abc import Iterator
@@ -35,6 +34,7 @@ from iogate.errors import (
     TooManyAttempts,
 )
 from iogate.revocation import Revocations
+from iogate.server import dispatch
 from iogate.server.attempts import MAX_REFUSALS, Attempt, Connect, Entry, Refresh
 from iogate.server.identity import Identity, digest_of
 from iogate.server.limits import Failures
@@ -57,35 +57,50 @@ class Gate:
         auth: what verifies tokens; None lets everybody through to the middleware.
         namespaces: where they may ask to be let in.
         revocations: the tokens that are good no more.
-        failures: who has shown too many bad ones.
+        failures: which addresses have shown too many bad ones.
+        missing: which addresses have shown none too often.
     """
 
-    __slots__ = ("_auth", "_failures", "_namespaces", "_revocations")
+    __slots__ = ("_auth", "_failures", "_missing", "_namespaces", "_revocations")
 
-    def __init__(self, auth: Auth | None, namespaces: Namespaces, revocations: Revocations, failures: Failures) -> None:
+    def __init__(
+        self,
+        auth: Auth | None,
+        namespaces: Namespaces,
+        revocations: Revocations,
+        failures: Failures,
+        missing: Failures,
+    ) -> None:
         self._auth = auth
         self._namespaces = namespaces
         self._revocations = revocations
         self._failures = failures
+        self._missing = missing
 
     async def admit(self, attempt: Entry) -> None:
         """Let a client into a namespace, leave it outside until it authenticates, or refuse it."""
         connection, known = attempt.connection, attempt.connection.identity
         with self._refusing(attempt):
             identity = await self._identify(attempt)
-            namespace = self._find(attempt.namespace)
+            namespace = self._find(attempt, identity)
             if identity is None and isinstance(attempt, Connect) and self._may_wait():
-                if attempt.pending:
+                if attempt.pending:  # The predicate of a namespace may have ended the connection.
                     attempt.wait()
                 return
-            socket = await self._examine(attempt, namespace, identity)
-            # Nothing is awaited from here on: what is checked now is true when the socket is let in.
-            if attempt.pending:
-                # Who came with nothing of his own has what the connection has now, be it as old as what it had.
-                self._adopt(connection, connection.identity if identity is known else identity)
-                self._check_scopes(namespace, connection.identity)
-                if attempt.pending:  # A handler that was called for the new identity may have ended the connection.
-                    attempt.accept(socket)
+            with namespace.visited():
+                socket = await self._examine(attempt, namespace, identity)
+                # Nothing is awaited from here on, and no code of the application runs: what is checked now is true
+                # when the socket is let in. A hook that does not heed its cancellation may come here late.
+                if not attempt.pending:
+                    return
+                # A CONNECT without a token uses the connection's identity, which a refresh may have replaced meanwhile.
+                identity = self._confirm(connection, connection.identity if identity is known else identity)
+                self._check_scopes(namespace, identity)
+                settle = connection.adopt(identity)
+                attempt.accept(socket)
+            settle()
+            if socket.connected:  # What `settle` has called may have ended it.
+                dispatch.connected(socket)
 
     async def refresh(self, attempt: Refresh) -> None:
         """Let a client that is in put another token in the place of the one it has, or refuse that."""
@@ -96,10 +111,12 @@ class Gate:
             if identity is None:  # On a server without `auth` nobody has an identity to refresh.
                 attempt.connection.decided(attempt)
                 return
-            self._adopt(attempt.connection, identity)
-            if attempt.connection.identity is None or attempt.connection.identity.digest != identity.digest:
+            confirmed = self._confirm(attempt.connection, identity)
+            if confirmed is None or confirmed.digest != identity.digest:
                 raise InvalidToken("an older token on a connection that has a newer one")
-            attempt.accept()
+            attempt.connection.adopt(confirmed)()
+            if attempt.pending:
+                attempt.accept()
 
     @contextmanager
     def _refusing(self, attempt: Attempt) -> Iterator[None]:
@@ -126,42 +143,64 @@ class Gate:
         # In a function of its own: where an exception is caught, a variable for it would keep its traceback, and with
         # that everything on the way to here, until the garbage collector comes.
         refusal = tellable(refused)
-        logger.info("refused: %s", refusal if isinstance(refusal, AuthError) else "by the application")
+        # `Failures` has logged the address of a flood, once.
+        level = logging.DEBUG if isinstance(refusal, TooManyAttempts) else logging.INFO
+        logger.log(level, "refused: %s", refusal if isinstance(refusal, AuthError) else "by the application")
+        address = attempt.connection.handshake.address
         if counts(refusal):
-            self._failures.add(attempt.connection.handshake.address)
+            self._failures.add(address)
+        elif isinstance(refusal, CredentialsRequired):
+            self._missing.add(address)
         if attempt.pending:
             attempt.refuse(refusal)
 
     async def _identify(self, attempt: Attempt) -> Identity | None:
         """Return the identity behind an attempt; None is nobody, where that is allowed.
 
-        A token is verified once a transport: the same token, or none, in the CONNECT to another namespace stands
-        for the identity that the connection has.
+        A token is verified once per transport: the same token, or none, in the CONNECT to another namespace stands
+        for the identity that the connection has. Different ones are verified one after another.
         """
         auth, connection = self._auth, attempt.connection
         if auth is None:
             return None
-        known = connection.identity
         token = attempt.credential(auth)
         if token is None:
+            known = connection.identity
             if isinstance(attempt, Connect) and (known is not None or auth.guests or self._may_wait()):
                 return known
+            if self._missing.exceeded(connection.handshake.address):
+                raise TooManyAttempts("no token, from an address with too many such: Limits(missing_per_address=...)")
             raise CredentialsRequired
-        if known is not None and hmac.compare_digest(known.digest, digest_of(token)):
-            return known
-        if known is None:
-            self._failures.check(connection.handshake.address)
+        digest = digest_of(token)
+        identity = connection.verified(digest)
+        if identity is None:
+            async with connection.verifying():
+                identity = connection.verified(digest) or await self._verify(attempt, token, digest)
+        return identity
+
+    async def _verify(self, attempt: Attempt, token: str, digest: bytes) -> Identity:
+        """Return the identity that a token proves, with the application's user."""
+        auth, connection = self._auth, attempt.connection
+        assert auth is not None  # noqa: S101
         if connection.refusals >= MAX_REFUSALS:
             raise TooManyAttempts("the transport has shown too many bad credentials")
-        principal = await proven(token, auth, self._revocations)
-        _check_person(known, principal)
-        return Identity(principal, await auth.user_for(principal), digest_of(token))
+        verification = proven(token, auth, self._revocations)
+        if connection.identity is None:
+            principal = await self._failures.verified(connection.handshake.address, verification)
+        else:
+            principal = await verification
+        self._ensure_current(attempt, principal)
+        _check_person(connection.identity, principal)
+        identity = Identity(principal, await auth.user_for(principal), digest)
+        connection.candidate = identity
+        return identity
 
     def _may_wait(self) -> bool:
         return self._auth is not None and self._auth.authenticate_within is not None and not self._auth.guests
 
-    def _find(self, name: str) -> Namespace:
-        namespace = self._namespaces.find(name)
+    def _find(self, attempt: Entry, identity: Identity | None) -> Namespace:
+        self._ensure_current(attempt, identity.principal if identity is not None else None)
+        namespace = self._namespaces.find(attempt.namespace)
         if namespace is None:
             raise Refused(INVALID_NAMESPACE)
         return namespace
@@ -172,30 +211,39 @@ class Gate:
         self._check_scopes(namespace, identity)
         handshake = connection.handshake.with_auth(self._redacted(attempt.payload))
         socket = Socket(attempt.socket_id, namespace, connection, handshake, identity)
-        namespace.visitors += 1
-        try:
-            for middleware in namespace.handlers.connect_middleware:
-                result = middleware(socket)
-                if inspect.isawaitable(result):
-                    await result
-        finally:
-            namespace.visitors -= 1
+        for middleware in namespace.handlers.connect_middleware:
+            self._ensure_current(attempt, identity.principal if identity is not None else None)
+            result = middleware(socket)
+            if inspect.isawaitable(result):
+                await result
         return socket
 
-    def _adopt(self, connection: Connection, identity: Identity | None) -> None:
-        """Give a connection an identity, after one more look at whether it still holds: hooks take their time.
+    def _ensure_current(self, attempt: Attempt, principal: Principal | None) -> None:
+        """Raise unless a verdict is still waited for and the identity still holds: code of the application runs next.
+
+        Raises:
+            asyncio.CancelledError: the client has left, or the deadline has passed.
+            AuthError: the identity does not hold any more.
+        """
+        if not attempt.pending:
+            raise asyncio.CancelledError
+        if self._auth is not None and principal is not None:
+            hold(principal, self._auth, self._revocations)
+
+    def _confirm(self, connection: Connection, identity: Identity | None) -> Identity | None:
+        """Return the identity that a connection is to have: hooks take their time, so all is looked at once more.
 
         A connection that has come by a newer token meanwhile keeps that.
         """
         if self._auth is None or identity is None:
-            return
+            return identity
         known = connection.identity
         _check_person(known, identity.principal)
         if known is not None and (known.digest == identity.digest or not known.is_older_than(identity.principal)):
             identity = known
         hold(identity.principal, self._auth, self._revocations)
         connection.server.subjects.check(connection, identity.principal)
-        connection.adopt(identity)
+        return identity
 
     @staticmethod
     def _check_scopes(namespace: Namespace, identity: Identity | None) -> None:

@@ -200,6 +200,7 @@ class Registers:
 
         It returns the acknowledgement, as a rule `await call_next(event)`. Raising `Refused(message, data)` answers
         the acknowledgement with `{"error": {"message", "data"}}`; the handler is not run unless `call_next` was.
+        `call_next` raises `Disconnected` if the client has left, expired or been revoked meanwhile.
 
         Raises:
             ConfigurationError: it is not `async def`.

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import logging
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Coroutine, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from iogate.auth import Principal
 from iogate.clock import Clock
-from iogate.errors import ConfigurationError, TooManyAttempts, TooManyConnections
+from iogate.errors import BAD_CREDENTIALS, ConfigurationError, TokenExpired, TooManyAttempts, TooManyConnections
 
 if TYPE_CHECKING:
     from iogate.server.connection import Connection
 
+logger = logging.getLogger("iogate")
+
 REFILL = 1.0
-"""Bad credentials a second that an address may go on giving when it has used up its allowance."""
+"""Bad credentials per second that an address may go on showing when it has used up its allowance."""
 LONGEST_BLOCK = 60.0
-"""Seconds that an address is turned away for at most."""
+"""Seconds after the last bad credential for which an address counts as one that shows too many, at most."""
+AT_A_TIME = 10
+"""Verifications that run at the same time for an address that has shown too many bad credentials."""
 MAX_ADDRESSES = 10_000
 """Addresses whose bad credentials are remembered; who has been quiet for longest is forgotten first."""
+
+
+SUBJECT = "connections_per_subject"
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,9 +40,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         pending: transports that may be open without a verdict, in all. With that many, new ones are answered 429.
         pending_per_address: the same for one address.
-        failures_per_address: bad credentials that an address may give before it is turned away for a time, which
-            doubles with each further one. Tokens that have merely expired do not count. One is forgiven with each
-            second that it is quiet. A network of 64 bits is one address in IPv6.
+        failures_per_address: bad credentials that an address may show. For a time after that, which doubles with each
+            further one up to a minute, its bad credentials are answered `too_many`, and its tokens are verified
+            at most 10 at a time; good ones are accepted. An attempt that the client abandons while it is
+            verified counts, a token that has merely expired does not. One is forgiven per quiet second. In IPv6 a
+            network of 64 bits counts as one address.
+        missing_per_address: the same for CONNECTs without a token where one is required.
         connections_per_subject: connections that one subject may have; None: any number.
         when_full: whether one more connection of a subject is refused (`"reject"`) or ends its oldest
             (`"end_oldest"`).
@@ -45,13 +57,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     pending: int = 10_000
     pending_per_address: int = 1000
     failures_per_address: int = 100
+    missing_per_address: int = 1000
     connections_per_subject: int | None = None
     when_full: Literal["reject", "end_oldest"] = "reject"
 
     def __post_init__(self) -> None:
-        for name in ("pending", "pending_per_address", "failures_per_address", "connections_per_subject"):
+        for name in ("pending", "pending_per_address", "failures_per_address", "missing_per_address", SUBJECT):
             value = getattr(self, name)
-            if value is None and name == "connections_per_subject":
+            if value is None and name == SUBJECT:
                 continue
             if type(value) is not int or value < 1:
                 raise ConfigurationError(f"Limits({name}=...) is a whole number, at least 1")
@@ -161,50 +174,110 @@ class _Record(msgspec.Struct):
     failures: float
     seen: float
     blocked_until: float = 0.0
+    unlogged: int = 0
+    turns: tuple[asyncio.AbstractEventLoop, asyncio.Semaphore] | None = None
 
 
 class Failures:
-    """The bad credentials that came from each address, and who is turned away for them.
+    """The bad credentials that came from each address, and which addresses have shown too many.
+
+    Such an address is not locked out: others may share it, behind a proxy or a NAT gateway, and a token of theirs that
+    verifies gets in. But its tokens are verified a few at a time, and each bad one is answered `too_many`.
 
     Args:
-        limits: how many an address may give.
-        clock: what their age is measured with.
+        limit: bad credentials that an address may show.
+        clock: measures their age.
+        what: their name in the log.
     """
 
-    __slots__ = ("_clock", "_limit", "_records")
+    __slots__ = ("_clock", "_limit", "_records", "_what")
 
-    def __init__(self, limits: Limits, clock: Clock) -> None:
-        self._limit = limits.failures_per_address
+    def __init__(self, limit: int, clock: Clock, what: str = "bad credentials") -> None:
+        self._limit = limit
         self._clock = clock
+        self._what = what
         self._records: OrderedDict[str | None, _Record] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._records)
 
-    def check(self, address: str | None) -> None:
-        """See whether an address may try.
+    def exceeded(self, address: str | None) -> bool:
+        """Return True if an address has shown too many of late."""
+        return self._exceeded(address) is not None
+
+    async def verified(self, address: str | None, verification: Coroutine[Any, Any, Principal]) -> Principal:
+        """Return what a verification returns.
+
+        For an address that has shown too many bad credentials it waits until fewer than `AT_A_TIME` others run, and
+        runs to its end even if the client leaves: a client that comes and goes does not cause more of them.
 
         Raises:
-            TooManyAttempts: it is turned away for now.
+            TooManyAttempts: the credential is bad, and the address has shown too many.
+            AuthError: what the verification raises, for any other address.
         """
-        record = self._records.get(_source(address))
-        if record is not None and record.blocked_until > self._clock.monotonic():
-            raise TooManyAttempts("too many bad credentials of one address: Limits(failures_per_address=...)")
+        record = self._exceeded(address)
+        if record is None:
+            return await verification
+        try:
+            turns = _turns(record)
+            await turns.acquire()
+        except BaseException:
+            verification.close()
+            raise
+
+        def ended(task: asyncio.Task[Principal]) -> None:
+            turns.release()
+            if not task.cancelled():
+                task.exception()  # Whoever waited may have gone: nobody else asks for it then.
+
+        task = asyncio.ensure_future(verification)
+        task.add_done_callback(ended)
+        try:
+            return await asyncio.shield(task)
+        except TokenExpired:
+            raise
+        except BAD_CREDENTIALS:
+            self.add(address)
+            raise TooManyAttempts(
+                f"a bad credential from an address with too many {self._what}: Limits(failures_per_address=...)"
+            ) from None
 
     def add(self, address: str | None) -> None:
-        """Take note of a bad credential."""
+        """Count a bad credential."""
         now = self._clock.monotonic()
         address = _source(address)
         record = self._records.pop(address, None) or _Record(0.0, now)
-        quiet = max(0.0, now - max(record.seen, record.blocked_until))  # To be turned away is not to be quiet.
+        # Time spent over the limit does not count as quiet time.
+        quiet = max(0.0, now - max(record.seen, record.blocked_until))
         record.failures = max(0.0, record.failures - quiet * REFILL) + 1
         record.seen = now
         over = record.failures - self._limit
         if over > 0:
+            if record.blocked_until > now:
+                record.unlogged += 1
+            else:
+                self._log(address, record)
             record.blocked_until = now + min(2.0 ** min(over, 16.0), LONGEST_BLOCK)
         self._records[address] = record
         if len(self._records) > MAX_ADDRESSES:
             self._records.popitem(last=False)
+
+    def _exceeded(self, address: str | None) -> _Record | None:
+        record = self._records.get(_source(address))
+        return record if record is not None and record.blocked_until > self._clock.monotonic() else None
+
+    def _log(self, address: str | None, record: _Record) -> None:
+        # Once for each time that the limit is passed: a flood of bad tokens must not flood the log.
+        more = f"; {record.unlogged} more since the last such line" if record.unlogged else ""
+        logger.warning("too many %s from %s: each further one is answered too_many%s", self._what, address, more)
+        record.unlogged = 0
+
+
+def _turns(record: _Record) -> asyncio.Semaphore:
+    loop = asyncio.get_running_loop()
+    if record.turns is None or record.turns[0] is not loop:  # A guard of HTTP endpoints may run on another loop.
+        record.turns = loop, asyncio.Semaphore(AT_A_TIME)
+    return record.turns[1]
 
 
 class Proxies:

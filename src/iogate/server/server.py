@@ -15,7 +15,7 @@ from iogate.auth import Auth, JWTAuth, Query
 from iogate.auth.interface import is_auth
 from iogate.auth.sources import BodyField, may_read_cookies
 from iogate.clock import SYSTEM, Clock
-from iogate.errors import AuthTimeout, ConfigurationError
+from iogate.errors import ConfigurationError
 from iogate.protocol.socketio.json import JSON
 from iogate.protocol.socketio.msgpack import MSGPACK
 from iogate.protocol.socketio.packets import MAX_ATTACHMENTS, ROOT, Parser
@@ -159,12 +159,13 @@ class Server(Registers, Emitter):
         self.proxies = Proxies(trusted_proxies)
         limits = limits or Limits()
         self.pending = Pending(limits)
-        self.failures = Failures(limits, clock)
+        self.failures = Failures(limits.failures_per_address, clock)
+        self._missing = Failures(limits.missing_per_address, clock, "CONNECTs without a token")
         self.subjects = Subjects(limits)
         self.revocations = revocations if revocations is not None else MemoryRevocations()
         if isinstance(auth, JWTAuth):  # For HTTP endpoints, which know the auth alone.
             auth.revocations.append(self.revocations)
-        self.gate = Gate(auth, self._namespaces, self.revocations, self.failures)
+        self.gate = Gate(auth, self._namespaces, self.revocations, self.failures, self._missing)
         self._deadlines = deadlines = Deadlines(clock)
         self._lifetimes = Lifetimes(auth, deadlines)
         in_band = auth.authenticate_within if auth is not None else None
@@ -326,6 +327,7 @@ class Server(Registers, Emitter):
                 part.prepare(loop)
             if self.auth is not None:
                 self.auth.start(self._keys_changed)
+        connection.context = self.eager.context_of_caller()
         self.connections[connection.sid] = connection
         self.identity_due.start(connection)
         self.pending.add(connection)
@@ -412,8 +414,7 @@ def _attachments_timed_out(connection: Connection) -> None:
 
 
 def _verdict_timed_out(attempt: Attempt) -> None:
-    attempt.cancel()
-    attempt.refuse(AuthTimeout("no verdict before the deadline"))
+    attempt.time_out()
 
 
 def _part(turned_away: tuple[Connection, str]) -> None:

@@ -29,13 +29,13 @@ class Socket:
 
     __slots__ = (
         "_acks",
+        "_connection",
         "_data",
         "_identity",
         "_last_ack",
         "_rooms",
         "_scoped",
         "connected",
-        "connection",
         "handshake",
         "id",
         "namespace",
@@ -51,7 +51,7 @@ class Socket:
     ) -> None:
         self.id = id
         self.namespace = namespace
-        self.connection = connection
+        self._connection = connection
         self.handshake = handshake
         self.connected = False
         self._identity = identity
@@ -149,7 +149,7 @@ class Socket:
         """
         data = event_data(event, args)
         if self.connected:
-            self.connection.send(self.namespace.encode(Packet(PacketType.EVENT, self.namespace.name, data)))
+            self._connection.send(self.namespace.encode(Packet(PacketType.EVENT, self.namespace.name, data)))
 
     def send(self, *args: Any) -> None:
         """Emit `message`."""
@@ -175,7 +175,7 @@ class Socket:
             self._acks = {}
         answer = self._acks[id_] = asyncio.get_running_loop().create_future()
         try:
-            self.connection.send(self.namespace.encode(Packet(PacketType.EVENT, self.namespace.name, data, id_)))
+            self._connection.send(self.namespace.encode(Packet(PacketType.EVENT, self.namespace.name, data, id_)))
             async with asyncio.timeout(timeout):
                 return await answer
         except TimeoutError:
@@ -214,20 +214,20 @@ class Socket:
         Args:
             close: end the whole connection, with its sockets in other namespaces.
         """
-        self.connection.disconnect(self, close=close)
+        self._connection.disconnect(self, close=close)
 
-    # For the connection and the gate.
+    # For the connection and the gate. Middleware has this object before the verdict: nothing here is public.
 
-    def enter(self, identity: Identity | None) -> None:
+    def _enter(self, identity: Identity | None) -> None:
         """Be let in, with the identity that the connection has now: appear in the namespace and in the rooms."""
         self.connected = True
         self.namespace.members.add(self)
         self.namespace.members.join(self, self._rooms)
         self._rooms = ()
         if identity is not None:  # It may be a newer one than middleware has seen, and give less.
-            self.renew(identity)
+            self._set_identity(identity)
 
-    def renew(self, identity: Identity) -> bool:
+    def _set_identity(self, identity: Identity) -> bool:
         """Take another identity, and leave the rooms that it does not give; say whether there were any."""
         self._identity = identity
         self.namespace.members.join(self, self._own_rooms())
@@ -235,11 +235,13 @@ class Socket:
         self.leave(*lost)
         return bool(lost)
 
-    def misses(self, packet: Encoded) -> bool:
+    def _lost_access_to(self, packet: Encoded) -> bool:
         """Say whether a packet was meant for rooms of which it is in none any more."""
-        return packet.audience is not None and self.hears(packet) and self.rooms.isdisjoint(packet.audience)
+        return (
+            packet.audience is not None and self._is_in_namespace_of(packet) and self.rooms.isdisjoint(packet.audience)
+        )
 
-    def hears(self, packet: Encoded) -> bool:
+    def _is_in_namespace_of(self, packet: Encoded) -> bool:
         """Say whether a packet is for its namespace."""
         return packet.namespace == self.namespace.name
 
@@ -247,7 +249,7 @@ class Socket:
         subject = self._identity.principal.subject if self._identity is not None else ""
         return (f"user:{subject}",) if subject else ()
 
-    def exit(self) -> None:
+    def _exit(self) -> None:
         """Be gone: from the namespace, the rooms, and for whoever waits for an answer."""
         self.connected = False
         self.namespace.members.remove(self)
@@ -255,7 +257,7 @@ class Socket:
             if not answer.done():
                 answer.set_exception(Disconnected("the client went before it answered"))
 
-    def acknowledged(self, id_: int, args: list[Any]) -> None:
+    def _acknowledged(self, id_: int, args: list[Any]) -> None:
         """Take the client's answer to a `call`. One that nobody waits for is dropped."""
         answer = self._acks.get(id_) if self._acks else None
         if answer is not None and not answer.done():
