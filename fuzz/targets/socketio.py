@@ -49,6 +49,7 @@ def _answer(connection: Connection, packet: Packet) -> None:
     """Let it in, or out: most of what a client may say it may say only then."""
     if packet.type is PacketType.CONNECT:
         connection.accept(packet.namespace, "sid")
+        connection.admitted = True
         assert connection.state(packet.namespace) is State.CONNECTED
     elif packet.type is PacketType.EVENT and packet.data[0] == "leave":
         connection.disconnect(packet.namespace)

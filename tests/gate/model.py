@@ -72,7 +72,8 @@ class Attempt:
     known: Token | None = None  # The identity of the connection when it was asked who this is.
     identity: Token | None = None
     door: bool = False
-    queued: bool = False  # Another token of the same client is being verified.
+    queued: bool = False  # Another token of the same client is being verified, and has the turn.
+    turn: bool = False
 
 
 @dataclass
@@ -110,7 +111,7 @@ class Client:
     @property
     def verifies(self) -> bool:
         """Whether a token of it is being verified, or waits to be."""
-        return any(attempt.stage == "user" or attempt.queued for attempt in self.attempts.values())
+        return any((attempt.turn and attempt.stage == "user") or attempt.queued for attempt in self.attempts.values())
 
     @property
     def nobody(self) -> bool:
@@ -372,9 +373,10 @@ class World:
                 self._say(client, ("connect", attempt.namespace))
             else:
                 self._refuse(attempt, REQUIRED)
-        elif client.verifies and not self._recognise(attempt, token):
+        elif known is None and client.verifies and not self._recognise(attempt, token):
             attempt.queued = True
         else:
+            attempt.turn = known is None
             self._verify(attempt, token)
 
     def _recognise(self, attempt: Attempt, token: Token) -> bool:
@@ -385,12 +387,12 @@ class World:
         return known is not None
 
     def _verify_next(self, client: Client) -> None:
-        while not any(attempt.stage == "user" for attempt in client.attempts.values()):
+        while not any(attempt.turn and attempt.stage == "user" for attempt in client.attempts.values()):
             queued = [attempt for attempt in client.attempts.values() if attempt.queued]
             if not queued:
                 return
             attempt = min(queued, key=lambda attempt: attempt.number)
-            attempt.queued = False
+            attempt.queued, attempt.turn = False, True
             assert attempt.token is not None
             self._verify(attempt, attempt.token)
 

@@ -16,7 +16,7 @@ from websockets.frames import Opcode
 
 from iogate import Server, Socket
 from iogate.protocol.engineio.packets import PING
-from iogate.server.connection import VOLATILE_BUFFERED, Connection
+from iogate.server.connection import BURST, VOLATILE_BUFFERED, Connection
 from iogate.server.handshake import Handshake
 from iogate.testing.time import settle
 from iogate.transports.fastwebsocket import MAX_PENDING, FastTransport
@@ -496,13 +496,14 @@ async def test_volatile_events_that_wait_are_bounded_before_it_is_known_whether_
     assert ann.connection.buffered <= 2 * VOLATILE_BUFFERED
 
 
-async def test_a_burst_in_one_turn_ends_nobody(io: Server) -> None:
-    """However much it is, a client that reads had no chance to until the turn is over."""
+async def test_a_burst_in_one_turn_may_be_larger_than_what_may_wait(io: Server) -> None:
+    """A client that reads had no chance to until the turn is over."""
     ann = await _entered(io)
     ann.room = 65_536
-    for number in range(200):
+    burst = BURST * MAX_BUFFERED // len(LARGE)
+    for number in range(burst):
         socket_of(ann).emit("large", number, LARGE)
-    assert ann.connection.buffered > 10 * MAX_BUFFERED
+    assert ann.connection.buffered > (BURST - 1) * MAX_BUFFERED
     for _ in range(20):
         assert ann.connection.open
         ann.read(room=65_536)
@@ -510,9 +511,24 @@ async def test_a_burst_in_one_turn_ends_nobody(io: Server) -> None:
         await turn()
     ann.read()
     assert [packet for packet in ann.heard() if "large" in packet] == [
-        f'42["large",{number},"{LARGE}"]' for number in range(200)
+        f'42["large",{number},"{LARGE}"]' for number in range(burst)
     ]
     assert ann.connection.open
+
+
+async def test_a_burst_in_one_turn_has_a_limit(io: Server) -> None:
+    """What a handler emits at once takes no more memory than a few times what may wait, and ends the client then."""
+    ann = await _entered(io)
+    ann.room = 65_536
+    for _ in range(1000):
+        socket = ann.connection.sockets.get("/")
+        if socket is None:
+            break
+        socket.emit("large", LARGE)
+        held = ann.connection.buffered + sum(map(len, ann.transport._pending))
+        assert held <= BURST * MAX_BUFFERED + 2 * len(LARGE)
+    assert not ann.connection.open
+    assert ann.cut
 
 
 async def test_a_consumer_that_does_not_read_is_ended(io: Server) -> None:
@@ -520,12 +536,12 @@ async def test_a_consumer_that_does_not_read_is_ended(io: Server) -> None:
     io.on("disconnect", lambda socket, reason: reasons.append(reason))
     ann = await _entered(io)
     ann.room = 65_536
-    for _ in range(5):
+    for _ in range(4):
         socket_of(ann).emit("large", LARGE)
     await turn()
     await turn()
     assert ann.connection.open
-    assert ann.connection.buffered <= MAX_BUFFERED
+    assert ann.connection.buffered <= MAX_BUFFERED + 100
     written = len(ann.writes)
     while ann.connection.open:
         socket_of(ann).emit("large", LARGE)

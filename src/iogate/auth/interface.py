@@ -67,6 +67,10 @@ class Auth(Protocol):
         """Seconds that an identity lasts at most: for as long a revocation has to be remembered."""
 
     @property
+    def max_token_bytes(self) -> int:
+        """Bytes that a token may have: what a client may send before it is let in is a few times as much."""
+
+    @property
     def uses_cookies(self) -> bool:
         """Whether one of the sources is a cookie: the server then insists on a list of allowed origins."""
 

@@ -188,6 +188,11 @@ class JWTAuth:
         return f"JWTAuth({algorithms=}, keys={self.keys!r}, sources={self.sources}, guests={self.guests})"
 
     @property
+    def max_token_bytes(self) -> int:
+        """The size in bytes above which a token is not even looked at."""
+        return self.policy.max_token_bytes
+
+    @property
     def uses_cookies(self) -> bool:
         """Whether one of the sources is a cookie: the server then insists on a list of allowed origins."""
         return any(isinstance(source, Cookie) for source in self.sources)

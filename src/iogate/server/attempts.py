@@ -10,6 +10,8 @@ import secrets
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from iogate.auth import Auth, AuthPayload
 from iogate.errors import BAD_CREDENTIALS, AuthUnavailable, Refused
 from iogate.protocol.socketio.packets import Packet, PacketType
@@ -98,11 +100,12 @@ class Entry(Attempt):
         socket_id: the id that the socket will have.
     """
 
-    __slots__ = ("payload", "socket_id")
+    __slots__ = ("payload", "size", "socket_id")
 
     def __init__(self, connection: Connection, namespace: str, payload: Any, socket_id: str) -> None:
         super().__init__(connection, namespace)
         self.payload = payload
+        self.size = payload_size(payload)
         self.socket_id = socket_id
 
     def accept(self, socket: Socket) -> None:
@@ -219,6 +222,11 @@ class Refresh(Attempt):
         if self.namespace in self.connection.sockets:
             self.connection.tell(self.namespace, "unauthorized", unauthorized(refusal))
             _acknowledge(self, self._ack_id, {"error": refusal.data})
+
+
+def payload_size(payload: Any) -> int:
+    """Return how many bytes the payload of a CONNECT has, written as JSON."""
+    return len(msgspec.json.encode(payload)) if payload else 0
 
 
 def unauthorized(refusal: Refused) -> dict[str, Any]:

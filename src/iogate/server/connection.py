@@ -23,7 +23,7 @@ from iogate.protocol.socketio import packets
 from iogate.protocol.socketio.json import JSON
 from iogate.protocol.socketio.packets import ROOT
 from iogate.server import dispatch
-from iogate.server.attempts import MAX_REFUSALS, Attempt, Connect, InBand, Refresh, unauthorized
+from iogate.server.attempts import MAX_REFUSALS, Attempt, Connect, Entry, InBand, Refresh, payload_size, unauthorized
 from iogate.server.eager import Rest
 from iogate.server.handshake import Handshake
 from iogate.server.identity import Identity
@@ -37,10 +37,18 @@ logger = logging.getLogger("iogate")
 
 MAX_RUNNING = 1000
 """Handlers of one connection that may run at a time; with that many, nothing more is read from it."""
+BURST = 4
+"""Times `max_buffered` that may wait for a client within one turn of the event loop, in which it cannot read."""
 VOLATILE_BUFFERED = 65_536
 """Bytes that may wait for a client before volatile packets for it are dropped."""
 GOODBYE = 1
 """The id of the acknowledgement by which a client says that it has read why it is turned away."""
+
+UNVERIFIED_FRAMES = 2
+"""Frames of the largest size that may come in one polling payload before the client has been let in. It is also how
+much of the payloads of CONNECT packets is kept for one connection."""
+TOO_LARGE = "payload too large"
+"""What a transport is told when its client has sent too much at once."""
 
 AUTHENTICATE = "authenticate"
 DIRECT = b"42"
@@ -102,7 +110,10 @@ class Connection:
         self.buffered = 0
         self.busy = False  # So many of its handlers are running that nothing more may be read from the client for now.
         self.socketio = socketio.Connection(
-            engineio.Role.SERVER, parser=server.parser, max_attachments=server.settings.max_attachments
+            engineio.Role.SERVER,
+            parser=server.parser,
+            max_attachments=server.settings.max_attachments,
+            max_connect=server.max_unverified,
         )
         self._engine = engineio.Connection(engineio.Role.SERVER)
         self._outbox: deque[Encoded] | None = None  # Made when it is needed: most connections never need it.
@@ -137,6 +148,16 @@ class Connection:
         """Whether the session goes on."""
         return not self._closed
 
+    @property
+    def max_frame(self) -> int:
+        """Bytes that a frame of the client may have: few until it has been let in."""
+        return self.server.settings.max_payload if self.socketio.admitted else self.server.max_unverified
+
+    @property
+    def max_body(self) -> int:
+        """Bytes that a polling payload may have: a few frames of a client that has not been let in."""
+        return min(self.server.settings.max_payload, UNVERIFIED_FRAMES * self.max_frame)
+
     # In.
 
     def receive(self, frame: bytes, *, binary: bool = False) -> None:
@@ -144,6 +165,10 @@ class Connection:
         if self._direct is not None and frame[:2] == DIRECT and not binary and dispatch.direct(self._direct, frame):
             return
         if self._closed:
+            return
+        if len(frame) > self.max_frame:
+            logger.info("closed: a frame of %d bytes, and %d are allowed", len(frame), self.max_frame)
+            self.close("parse error", told=TOO_LARGE)
             return
         try:
             if binary:
@@ -203,12 +228,23 @@ class Connection:
             if self._late or self.refusals >= MAX_REFUSALS:
                 self.close("forced close")
             elif not self._closed:
-                attempt = Connect(self, name, packet.data)
+                attempt = Connect(self, name, self._bounded(packet.data))
                 self._try(attempt, self.server.gate.admit(attempt))
         elif socket is not None:
             self._forget(socket, "client namespace disconnect")
         else:
             self._withdraw(name)
+
+    def _bounded(self, payload: Any) -> Any:
+        """Return the payload of a CONNECT, unless too much is kept already for the namespaces of this connection."""
+        most = UNVERIFIED_FRAMES * self.server.max_unverified
+        waiting = [
+            attempt for attempt in (*self.attempts.values(), *self.waiting.values()) if isinstance(attempt, Entry)
+        ]
+        kept = sum(attempt.size for attempt in waiting) + sum(socket._payload_size for socket in self.sockets.values())
+        if kept + payload_size(payload) > most:
+            return packets.Oversized(f"the payloads of the connection's CONNECTs have more than {most} bytes")
+        return payload
 
     # At the gate.
 
@@ -318,6 +354,7 @@ class Connection:
         if not self.waiting:  # For whoever still waits in another namespace the deadline stays.
             self.server.identity_due.stop(self)
         self.server.pending.discard(self)
+        self.socketio.admitted = True
         self.sockets[socket.namespace.name] = socket
         self._choose_direct()
         socket._enter(self.identity)
@@ -366,8 +403,10 @@ class Connection:
         writable = self.transport.writable
         if volatile and not (writable and self.buffered < VOLATILE_BUFFERED):
             return
-        # What counts is what the client has had a chance to read: one large packet, or many at once, end nobody.
-        if self.buffered > self.server.settings.max_buffered and not writable:
+        # What counts is what the client has had a chance to read, so one large packet ends nobody. But what one turn of
+        # the event loop may leave for it, before it has had that chance, is bounded too.
+        most = self.server.settings.max_buffered
+        if self.buffered > most and (not writable or self.buffered > BURST * most):
             self.close("slow consumer", abort=True)
             return
         self.buffered += packet.size
@@ -434,12 +473,13 @@ class Connection:
             self.send(self.socketio.disconnect(name))
         self.close(reason, abort=self.transport.congested)
 
-    def close(self, reason: str, *, abort: bool = False) -> None:
+    def close(self, reason: str, *, abort: bool = False, told: str | None = None) -> None:
         """End the session: its sockets, the verdicts that are pending, its transport, its deadlines.
 
         Args:
             reason: what the disconnect handlers read.
             abort: do not wait for what is still to be sent: the transport has gone, or does not take it.
+            told: what the transport is told instead of the reason.
         """
         if self._closed:
             return
@@ -456,7 +496,7 @@ class Connection:
             self._outbox = None
             self.transport.abort()
         else:
-            self.transport.close(reason)
+            self.transport.close(told or reason)
         for socket in list(self.sockets.values()):
             self._forget(socket, reason)
 

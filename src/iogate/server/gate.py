@@ -25,6 +25,7 @@ from iogate.errors import (
     BAD_CREDENTIALS,
     AuthError,
     AuthUnavailable,
+    CredentialsBadFormat,
     CredentialsRequired,
     InsufficientScope,
     InvalidToken,
@@ -33,9 +34,10 @@ from iogate.errors import (
     TokenExpired,
     TooManyAttempts,
 )
+from iogate.protocol.socketio.packets import Oversized
 from iogate.revocation import Revocations
 from iogate.server import dispatch
-from iogate.server.attempts import MAX_REFUSALS, Attempt, Connect, Entry, Refresh
+from iogate.server.attempts import MAX_REFUSALS, Attempt, Connect, Entry, Refresh, payload_size
 from iogate.server.identity import Identity, digest_of
 from iogate.server.limits import Failures
 from iogate.server.socket import Socket
@@ -158,9 +160,11 @@ class Gate:
         """Return the identity behind an attempt; None is nobody, where that is allowed.
 
         A token is verified once per transport: the same token, or none, in the CONNECT to another namespace stands
-        for the identity that the connection has. Different ones are verified one after another.
+        for the identity that the connection has. As long as it has none, different tokens are verified one by one.
         """
         auth, connection = self._auth, attempt.connection
+        if isinstance(attempt, Entry) and isinstance(attempt.payload, Oversized):
+            raise CredentialsBadFormat(attempt.payload.reason)
         if auth is None:
             return None
         token = attempt.credential(auth)
@@ -173,10 +177,10 @@ class Gate:
             raise CredentialsRequired
         digest = digest_of(token)
         identity = connection.verified(digest)
-        if identity is None:
+        if identity is None and connection.identity is None:
             async with connection.verifying():
-                identity = connection.verified(digest) or await self._verify(attempt, token, digest)
-        return identity
+                return connection.verified(digest) or await self._verify(attempt, token, digest)
+        return identity or await self._verify(attempt, token, digest)
 
     async def _verify(self, attempt: Attempt, token: str, digest: bytes) -> Identity:
         """Return the identity that a token proves, with the application's user."""
@@ -209,8 +213,10 @@ class Gate:
         """Return a socket that may be let in, or raise."""
         connection = attempt.connection
         self._check_scopes(namespace, identity)
-        handshake = connection.handshake.with_auth(self._redacted(attempt.payload))
+        payload = self._redacted(attempt.payload)
+        handshake = connection.handshake.with_auth(payload)
         socket = Socket(attempt.socket_id, namespace, connection, handshake, identity)
+        socket._payload_size = payload_size(payload)
         for middleware in namespace.handlers.connect_middleware:
             self._ensure_current(attempt, identity.principal if identity is not None else None)
             result = middleware(socket)

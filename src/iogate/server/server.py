@@ -13,6 +13,7 @@ import msgspec
 
 from iogate.auth import Auth, JWTAuth, Query
 from iogate.auth.interface import is_auth
+from iogate.auth.policy import MAX_TOKEN_BYTES
 from iogate.auth.sources import BodyField, may_read_cookies
 from iogate.clock import SYSTEM, Clock
 from iogate.errors import ConfigurationError
@@ -44,6 +45,8 @@ logger = logging.getLogger("iogate")
 
 PARSERS: dict[str, Parser] = {"json": JSON, "msgpack": MSGPACK}
 
+UNVERIFIED_TOKENS = 4
+"""A client that has not been let in may send frames as large as so many tokens of the largest size."""
 GOODBYE_TIMEOUT = 1.0
 """Seconds that a client has to say that it has read why it is turned away; it is a figure of the wire contract."""
 LINGER = 5.0
@@ -89,8 +92,10 @@ class Server(Registers, Emitter):
         ping_timeout: seconds in which the pong must come.
         connect_timeout: seconds from the opening of a transport to the verdict of the gate. A transport that is let
             in nowhere by then is closed, whatever it sends.
-        max_payload: bytes that a frame or a polling payload may have.
-        max_buffered: bytes that may wait for a slow client before it is disconnected.
+        max_payload: bytes that a frame or a polling payload may have. Until a client has been let in, a frame may have
+            four times the bytes of the largest token (32 KiB by default), as a CONNECT may at any time.
+        max_buffered: bytes that may wait for a slow client before it is disconnected; up to four times as many within
+            one turn of the event loop, in which it has no chance to read.
         max_attachments: binary attachments that one packet may announce.
         limits: how much is borne of clients that have no identity yet, and of one subject.
         revocations: where revoked tokens are remembered; in memory unless said otherwise.
@@ -142,6 +147,9 @@ class Server(Registers, Emitter):
         self.hidden_parameters = frozenset(
             source.name for source in (auth.sources if auth is not None else ()) if isinstance(source, Query)
         )
+        tokens = auth.max_token_bytes if auth is not None else MAX_TOKEN_BYTES
+        self.max_unverified = min(max_payload, UNVERIFIED_TOKENS * tokens)
+        """Bytes of a frame of a client that has not been let in, and of every CONNECT."""
         self.connections: dict[str, Connection] = {}
         self.closing = False
         self.lingering: dict[str, Connection] = {}  # Closed, but with something that its client may still fetch.

@@ -33,6 +33,7 @@ class Socket:
         "_data",
         "_identity",
         "_last_ack",
+        "_payload_size",
         "_rooms",
         "_scoped",
         "connected",
@@ -60,6 +61,7 @@ class Socket:
         self._data: dict[str, Any] | None = None
         self._acks: dict[int, asyncio.Future[Any]] | None = None
         self._last_ack = 0
+        self._payload_size = 0  # Bytes of what is kept of the payload of CONNECT.
 
     # Who it is.
 

@@ -11,6 +11,7 @@ import copy
 import logging
 import re
 import sys
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -21,6 +22,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string, is_ssl
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from iogate.server.connection import TOO_LARGE
 from iogate.server.requests import Answer, Headers, examine, is_for, upgrade_target
 from iogate.server.server import Server
 from iogate.transports.fastwebsocket import FastTransport
@@ -34,7 +36,11 @@ if TYPE_CHECKING:
 HANDSHAKE_TIMEOUT = 5.0
 """Seconds in which the handshake of the WebSocket itself must be done. All of it has come already."""
 READ_BUFFER = 2048
-"""Bytes that a connection reads into at first; it grows with what comes, and shrinks again."""
+"""Bytes that a connection reads into at first; it grows with what comes."""
+CUT_OFF_AFTER = 0.5
+"""Seconds that a client whose frame is too large has to read the close frame before the connection is cut."""
+UNVERIFIED_READ = 4096
+"""Bytes that are read at a time from a client that has not been let in."""
 _CONNECTION = re.compile(rb"(\r\nconnection:)[^\r\n]*", re.IGNORECASE)
 
 
@@ -125,6 +131,26 @@ class FastLane(WSProtocol):  # type: ignore[misc]
         view[: len(head)] = head
         self.buffer_updated(len(head))
 
+    def get_buffer(self, size_hint: int) -> memoryview:
+        """Return where the next bytes are read to. picows' buffer grows until a frame is whole: here only so far.
+
+        Once the client has been let in, this is picows' own method again, which costs nothing.
+        """
+        view: memoryview = super().get_buffer(size_hint)
+        decision = self._verdict.decision
+        if not isinstance(decision, FastTransport):
+            return view
+        if decision.admitted:
+            self.__class__ = _Admitted
+            self._asyncio.set_protocol(self)  # The event loop keeps the methods of the class before.
+            return view
+        if len(view) > _largest_buffer(decision.max_frame):
+            # The rest of the frame is not read, so the client's close frame will not be either.
+            decision.end(TOO_LARGE)
+            self._asyncio.pause_reading()
+            asyncio.get_running_loop().call_later(CUT_OFF_AFTER, self._asyncio.abort)
+        return view[:UNVERIFIED_READ]
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever has the connection."""
         self._state.connections.discard(self)
@@ -178,6 +204,22 @@ def _plain(headers: Headers) -> bool:
     connection = [value.lower().split(b",") for name, value in headers if name == b"connection"]
     upgrade = len(connection) == 1 and b"upgrade" in [token.strip(b" \t") for token in connection[0]]
     return upgrade and (b"sec-websocket-version", b"13") in headers
+
+
+class _Admitted(FastLane):
+    """A connection whose client has been let in."""
+
+    __slots__ = ()
+    get_buffer = WSProtocol.get_buffer
+
+
+@lru_cache
+def _largest_buffer(max_frame: int) -> int:
+    """Return how large the buffer of picows becomes for a frame of so many bytes: it doubles when it is 90 % full."""
+    size = READ_BUFFER
+    while 0.9 * size < max_frame + UNVERIFIED_READ:
+        size *= 2
+    return size
 
 
 class _Verdict:

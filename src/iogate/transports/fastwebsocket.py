@@ -11,14 +11,16 @@ from iogate.errors import ProtocolError
 from iogate.protocol.engineio.connection import Probe, Role, Upgrade
 from iogate.protocol.engineio.packets import PROBE_ANSWER, Encoded
 from iogate.protocol.websocket import frames
-from iogate.server.connection import Connection
+from iogate.server.connection import TOO_LARGE, Connection
 from iogate.server.handshake import Handshake
 from iogate.server.server import Server
 from iogate.transports.polling import PollingTransport
-from iogate.transports.websocket import CLOSE_CODES, TOO_LARGE
+from iogate.transports.websocket import CLOSE_CODES
 
 MAX_PENDING = 64
 """Packets that wait for the end of a turn of the event loop; with more, what the client does not take must show."""
+MAX_PENDING_BYTES = 65_536
+"""Bytes of them, likewise."""
 
 TEXT, BINARY, CONTINUATION = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION
 CLOSE, PING_FRAME = WSMsgType.CLOSE, WSMsgType.PING
@@ -44,6 +46,7 @@ class FastTransport(WSListener):
         "_handshake",
         "_held",
         "_pending",
+        "_pending_bytes",
         "_ping",
         "_probe",
         "_probe_timer",
@@ -72,8 +75,19 @@ class FastTransport(WSListener):
         self._closing = False
         self._write: Callable[[bytes], None] = _drop
         self._pending: list[bytes] = []  # What was written in this turn of the event loop.
+        self._pending_bytes = 0
         self._full = False  # The buffer of the socket is; what more there is, waits.
         self.congested = False  # It is still full when the client has had its chance to read.
+
+    @property
+    def admitted(self) -> bool:
+        """Whether the client has been let in, so that its frames may be as large as the server allows."""
+        return self._connection is not None and self._connection.socketio.admitted
+
+    @property
+    def max_frame(self) -> int:
+        """Bytes that a message of the client may have now."""
+        return self._connection.max_frame if self._connection is not None else self._server.max_unverified
 
     @property
     def writable(self) -> bool:
@@ -88,9 +102,10 @@ class FastTransport(WSListener):
             return False
         pending = self._pending
         pending.append(frames(packet))
+        self._pending_bytes += packet.size
         if len(pending) == 1:
             self._server.turn.add(self._write_pending)
-        elif len(pending) > MAX_PENDING:
+        if len(pending) > MAX_PENDING or self._pending_bytes > MAX_PENDING_BYTES:
             if self._ws.underlying_transport.is_closing():
                 self._write = _drop  # It broke in this turn, and asyncio would log each further attempt.
             self._write_pending()
@@ -116,6 +131,7 @@ class FastTransport(WSListener):
         """Cut the connection."""
         self._server.linger_due.stop(self)
         self._pending.clear()
+        self._pending_bytes = 0
         self._write = _drop
         self._ws.disconnect(graceful=False)
 
@@ -206,6 +222,7 @@ class FastTransport(WSListener):
         if pending:
             data = pending[0] if len(pending) == 1 else b"".join(pending)
             pending.clear()
+            self._pending_bytes = 0
             self._write(data)
 
     def _write_pong(self) -> None:
@@ -229,8 +246,8 @@ class FastTransport(WSListener):
             self._fragments = bytearray()
         # In place, and not as a list: what a fragment costs, in time and in bytes, must not be more than it is long.
         self._fragments += payload
-        if len(self._fragments) > self._server.settings.max_payload:
-            self._fail(TOO_LARGE)
+        if len(self._fragments) > self.max_frame:
+            self._fail(CLOSE_CODES[TOO_LARGE])
         elif frame.fin:
             message, self._fragments = bytes(self._fragments), None
             self._take(message, binary=self._fragmented is BINARY)

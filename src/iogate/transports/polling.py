@@ -7,13 +7,16 @@ second one has lost track, and its session is closed.
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Protocol
 
 from iogate.asgi_types import Receive
 from iogate.errors import ProtocolError
 from iogate.protocol.engineio.packets import CLOSE, NOOP, Encoded
 from iogate.protocol.engineio.payload import decode_payload, encode_payload
-from iogate.server.connection import Connection
+from iogate.server.connection import TOO_LARGE, Connection
+
+logger = logging.getLogger("iogate")
 
 
 class TooLarge(Exception):
@@ -92,7 +95,7 @@ class PollingTransport:
         For a client that broke the rules nothing is kept.
         """
         server, connection = self._connection.server, self._connection
-        self._broken = reason in {"parse error", "transport error"}
+        self._broken = reason in {"parse error", "transport error", TOO_LARGE}
         if not (self.writable or self._broken):
             server.lingering[connection.sid] = connection
             server.linger_due.start(self)
@@ -148,11 +151,12 @@ class PollingTransport:
 
     async def _post(self, receive: Receive) -> bool:
         connection = self._connection
-        self._body = asyncio.ensure_future(_read(receive, connection.server.settings.max_payload))
+        self._body = asyncio.ensure_future(_read(receive, connection.max_body))
         try:
             body = await self._body
         except TooLarge:
-            connection.close("parse error")
+            logger.info("closed: a polling payload of more than %d bytes", connection.max_body)
+            connection.close("parse error", told=TOO_LARGE)
             raise
         except HungUp:
             connection.close("transport close", abort=True)

@@ -9,12 +9,11 @@ from iogate.asgi_types import Message, Receive, Send
 from iogate.errors import ProtocolError
 from iogate.protocol.engineio.connection import Probe, Role, Upgrade
 from iogate.protocol.engineio.packets import PROBE_ANSWER, Encoded
-from iogate.server.connection import Connection
+from iogate.server.connection import TOO_LARGE, Connection
 from iogate.transports.polling import PollingTransport
 
-CLOSE_CODES = {"server shutting down": 1001, "parse error": 1002}
+CLOSE_CODES = {"server shutting down": 1001, "parse error": 1002, TOO_LARGE: 1009}
 """Close codes (RFC 6455, section 7.4.1) by the reason that a connection ends for; 1000 for all others."""
-TOO_LARGE = 1009
 
 
 class WebSocketTransport:
@@ -118,12 +117,7 @@ class WebSocketTransport:
 
     def _receive(self, message: Message) -> None:
         text = message.get("text")
-        frame: bytes = message["bytes"] if text is None else text.encode()
-        if len(frame) > self._connection.server.settings.max_payload:
-            self._close_code = TOO_LARGE
-            self._connection.close("parse error")
-        else:
-            self._connection.receive(frame, binary=text is None)
+        self._connection.receive(message["bytes"] if text is None else text.encode(), binary=text is None)
 
     async def _drain(self) -> None:
         if self._draining:

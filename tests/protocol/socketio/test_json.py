@@ -439,7 +439,7 @@ def test_brackets_that_do_not_nest_are_not_counted() -> None:
         pytest.param(b"5" + b"-" * 1_000_000, id="ends of an announcement"),
         pytest.param(b"0/" + b"a" * 1_000_000, id="a namespace"),
         pytest.param(b"0/" + b"a" * 1_000_000 + b",", id="a namespace and its end"),
-        pytest.param(b"0" + b"," * 1_000_000, id="commas"),
+        pytest.param(b"2" + b"," * 1_000_000, id="commas"),
         pytest.param(b"0" + b"/" * 1_000_000, id="slashes"),
         pytest.param(b'2["a",' + b"9" * 1_000_000 + b"]", id="digits of a number"),
         pytest.param(b"2[" + b"9" * 1_000_000 + b"]", id="digits of a name"),

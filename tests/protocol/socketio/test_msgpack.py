@@ -533,7 +533,7 @@ def test_lists_and_maps_are_within_each_other_as_deep_as_the_limit_says_and_not_
         assert arguments(opened * inside + leaf)
         assert refuse(event(opened * (inside + 1) + leaf)) == f"MessagePack nested deeper than {MAX_DEPTH}"
     for message in (b"\x91" * MAX_DEPTH, b"\x81\xa1a" * MAX_DEPTH):
-        assert refuse(frame(message + b"\x90", b"\0")) == f"MessagePack nested deeper than {MAX_DEPTH}"
+        assert refuse(frame(message + b"\x90", b"\2")) == f"MessagePack nested deeper than {MAX_DEPTH}"
 
 
 @pytest.mark.parametrize("opened", [b"\x91", b"\x81\xa1a"], ids=["lists", "maps"])

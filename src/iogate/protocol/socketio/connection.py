@@ -17,7 +17,7 @@ from iogate.errors import ProtocolError
 from iogate.protocol.engineio.connection import Role
 from iogate.protocol.engineio.packets import Encoded
 from iogate.protocol.socketio.json import JSON
-from iogate.protocol.socketio.packets import MAX_ATTACHMENTS, Packet, PacketType, Parser
+from iogate.protocol.socketio.packets import MAX_ATTACHMENTS, MAX_CONNECT_BYTES, Packet, PacketType, Parser
 
 MAX_NAMESPACES = 100
 """Namespaces that one connection may be in, or have been sent out of."""
@@ -70,14 +70,26 @@ class Connection:
         role: which side this is.
         parser: how packets are written and read.
         max_attachments: how many attachments the peer may announce for one packet.
+        max_connect: bytes that a CONNECT may have.
+
+    `admitted` is for the owner to set: as long as it is False, all that the peer sends is bounded like a CONNECT. A
+    client takes the word of the server that it chose, so it begins with True.
     """
 
-    __slots__ = ("_decoder", "_states", "encode", "role")
+    __slots__ = ("_decoder", "_states", "admitted", "encode", "role")
 
-    def __init__(self, role: Role, *, parser: Parser = JSON, max_attachments: int = MAX_ATTACHMENTS) -> None:
+    def __init__(
+        self,
+        role: Role,
+        *,
+        parser: Parser = JSON,
+        max_attachments: int = MAX_ATTACHMENTS,
+        max_connect: int = MAX_CONNECT_BYTES,
+    ) -> None:
         self.role = role
         self.encode = parser.encode
-        self._decoder = parser.decoder(max_attachments)
+        self.admitted = role is Role.CLIENT
+        self._decoder = parser.decoder(max_attachments, max_connect)
         self._states: dict[str, State] = {}
 
     @property
@@ -101,11 +113,11 @@ class Connection:
             ProtocolError: it is no packet, breaks a limit, or may not come now.
         """
         if binary:
-            packet = self._decoder.binary(frame)
+            packet = self._decoder.binary(frame, admitted=self.admitted)
             if packet is None:
                 return None
         else:
-            packet = self._decoder.text(frame, start)
+            packet = self._decoder.text(frame, start, admitted=self.admitted)
         # Asked of the head already: who is in no namespace cannot make the server wait for attachments.
         before = self._states.get(packet.namespace, _NONE)
         if before is _CONNECTED and packet.type is _EVENT:  # Nearly all there is; the table says the same.

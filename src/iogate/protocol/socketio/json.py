@@ -16,14 +16,19 @@ from iogate.errors import ProtocolError
 from iogate.protocol.engineio.packets import MESSAGE_DIGIT, Encoded
 from iogate.protocol.socketio.packets import (
     MAX_ATTACHMENTS,
+    MAX_CONNECT_BYTES,
     MAX_DEPTH,
     MAX_ID_DIGITS,
     MAX_NAMESPACE,
+    MAX_UNVERIFIED_DEPTH,
+    MAX_UNVERIFIED_VALUES,
     RESERVED_EVENTS,
     ROOT,
+    Oversized,
     Packet,
     PacketType,
     Parser,
+    TooManyValues,
     checked,
     checked_event,
 )
@@ -99,30 +104,35 @@ class Decoder:
 
     Args:
         max_attachments: how many attachments a packet may announce.
+        max_connect: bytes that a CONNECT may have.
     """
 
-    __slots__ = ("_attachments", "_expected", "_max_attachments", "_packet", "waiting")
+    __slots__ = ("_attachments", "_expected", "_max_attachments", "_max_connect", "_packet", "waiting")
 
-    def __init__(self, max_attachments: int = MAX_ATTACHMENTS) -> None:
+    def __init__(self, max_attachments: int = MAX_ATTACHMENTS, max_connect: int = MAX_CONNECT_BYTES) -> None:
         self._max_attachments = max_attachments
+        self._max_connect = max_connect
         self._packet: Packet | None = None
         self._expected = 0
         self._attachments: list[bytes] = []
         self.waiting = False  # Whether a packet has announced attachments that have not all come.
 
-    def text(self, frame: bytes, start: int = 0) -> Packet:
+    def text(self, frame: bytes, start: int = 0, *, admitted: bool = True) -> Packet:
         """Read a packet from a text frame. While `waiting` it is not complete: only its head may be looked at.
 
         Args:
             frame: the frame.
             start: where the packet begins in it.
+            admitted: whether the peer has been; if not, the data is bounded like that of a CONNECT.
 
         Raises:
             ProtocolError: it is none, breaks a limit, or comes where an attachment should.
         """
         if self._packet is not None:
             raise ProtocolError("a packet where an attachment was announced")
-        if frame.startswith(b"2[", start):  # An event in the root namespace without id: nearly all there is.
+        if admitted and frame.startswith(
+            b"2[", start
+        ):  # An event in the root namespace without id: nearly all there is.
             return Packet(_EVENT, ROOT, checked_event(_decode(frame, start + 1)))
         digit = frame[start] - 0x30 if len(frame) > start else -1
         if not 0 <= digit <= PacketType.BINARY_ACK:
@@ -135,7 +145,12 @@ class Decoder:
             type_ = _BINARY[type_]
         namespace, start = _namespace(frame, start)
         id_, start = _id(frame, start)
-        data = _decode(frame, start) if start < len(frame) else None
+        if start >= len(frame):
+            data = None
+        elif type_ is PacketType.CONNECT:
+            data = self._connect(frame, start)
+        else:
+            data = _decode(frame, start) if admitted else _decode_unverified(frame, start)
         packet = Packet(type_, namespace, checked(type_, data), id_)
         if (type_ is PacketType.ACK and id_ is None) or (id_ is not None and type_ not in _AS_BINARY):
             raise ProtocolError(f"{type_.name} and an acknowledgement id do not fit")
@@ -143,8 +158,12 @@ class Decoder:
             self._packet, self._expected, self.waiting = packet, announced, True
         return packet
 
-    def binary(self, frame: bytes) -> Packet | None:
+    def binary(self, frame: bytes, *, admitted: bool = True) -> Packet | None:
         """Take an attachment; return the packet when it was the last one.
+
+        Args:
+            frame: the attachment.
+            admitted: without meaning here: the packet that announced it has been checked.
 
         Raises:
             ProtocolError: none was announced, or the placeholders do not fit what came.
@@ -159,6 +178,14 @@ class Decoder:
         self._packet, self.waiting = None, False
         packet.data = _put_back(packet.data, dict(enumerate(attachments)))
         return packet
+
+    def _connect(self, frame: bytes, start: int) -> Any:
+        if len(frame) - start > self._max_connect:
+            return Oversized(f"the payload of CONNECT has more than {self._max_connect} bytes")
+        try:
+            return _decode_unverified(frame, start)
+        except TooManyValues as error:
+            return Oversized(f"the payload of CONNECT: {error}")
 
     def _announced(self, frame: bytes, start: int) -> tuple[int, int]:
         end = frame.find(b"-", start, start + 8)
@@ -210,6 +237,16 @@ def _decode(frame: bytes, start: int) -> Any:
         and _deeper_than(data, MAX_DEPTH)
     ):
         raise ProtocolError(f"JSON nested deeper than {MAX_DEPTH}")
+    return data
+
+
+def _decode_unverified(frame: bytes, start: int) -> Any:
+    """Decode what comes from a peer that has proven nothing: counted first, so that it costs little whatever it is."""
+    if sum(frame.count(mark, start) for mark in (b",", b"[", b"{")) > MAX_UNVERIFIED_VALUES:
+        raise TooManyValues(f"more than {MAX_UNVERIFIED_VALUES} values")
+    data = _decode(frame, start)
+    if _deeper_than(data, MAX_UNVERIFIED_DEPTH):
+        raise TooManyValues(f"JSON nested deeper than {MAX_UNVERIFIED_DEPTH}")
     return data
 
 

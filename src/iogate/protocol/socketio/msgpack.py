@@ -23,12 +23,17 @@ from iogate.errors import ProtocolError
 from iogate.protocol.engineio.packets import Encoded
 from iogate.protocol.socketio.packets import (
     MAX_ATTACHMENTS,
+    MAX_CONNECT_BYTES,
     MAX_DEPTH,
     MAX_ID_DIGITS,
     MAX_NAMESPACE,
+    MAX_UNVERIFIED_DEPTH,
+    MAX_UNVERIFIED_VALUES,
+    Oversized,
     Packet,
     PacketType,
     Parser,
+    TooManyValues,
     checked,
 )
 
@@ -40,6 +45,7 @@ _FIXEXT: Final = range(0xD4, 0xD9)
 _FIXEXT_1: Final = 0xD4
 _FIXEXT_8: Final = 0xD7
 _EXT_LENGTH: Final = {0xC7: 1, 0xC8: 2, 0xC9: 4}  # Bytes that say how long an extension is, by its header.
+_LONG: Final = {0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}  # Bytes that say how long a list or map is, by its header.
 _UNDEFINED: Final = b"\xd4\0"
 _LISTS: Final = frozenset({*range(0x90, 0xA0), 0xDC, 0xDD})
 _MAPS: Final = frozenset({*range(0x80, 0x90), 0xDE, 0xDF})
@@ -111,19 +117,20 @@ class Decoder:
 
     Args:
         max_attachments: of no meaning here: bytes stand in the packet itself, whose size has a limit.
+        max_connect: bytes that a CONNECT may have.
     """
 
-    __slots__ = ()
+    __slots__ = ("_max_connect",)
 
-    def __init__(self, max_attachments: int = MAX_ATTACHMENTS) -> None:
-        pass
+    def __init__(self, max_attachments: int = MAX_ATTACHMENTS, max_connect: int = MAX_CONNECT_BYTES) -> None:
+        self._max_connect = max_connect
 
     @property
     def waiting(self) -> bool:
         """Never: every packet is complete."""
         return False
 
-    def text(self, frame: bytes, start: int = 0) -> Packet:
+    def text(self, frame: bytes, start: int = 0, *, admitted: bool = True) -> Packet:
         """Refuse a text frame.
 
         Raises:
@@ -131,8 +138,12 @@ class Decoder:
         """
         raise ProtocolError("a text message, where packets are MessagePack: the client uses another parser")
 
-    def binary(self, frame: bytes) -> Packet:
+    def binary(self, frame: bytes, *, admitted: bool = True) -> Packet:
         """Read a packet.
+
+        Args:
+            frame: the packet.
+            admitted: whether the peer has been; if not, the data is bounded like that of a CONNECT.
 
         Raises:
             ProtocolError: it is none, or breaks a limit.
@@ -157,7 +168,19 @@ class Decoder:
             raise ProtocolError(f"an acknowledgement id that is negative or has more than {MAX_ID_DIGITS} digits")
         if (id_ is None) if type_ is PacketType.ACK else (id_ is not None and type_ is not PacketType.EVENT):
             raise ProtocolError(f"{type_.name} and an acknowledgement id do not fit")
-        return Packet(type_, namespace, checked(type_, _data(message.data)), id_)
+        if type_ is PacketType.CONNECT:
+            data = self._connect(frame, message.data)
+        else:
+            data = _data(message.data, admitted=admitted)
+        return Packet(type_, namespace, checked(type_, data), id_)
+
+    def _connect(self, frame: bytes, piece: msgspec.Raw) -> Any:
+        if len(frame) > self._max_connect:
+            return Oversized(f"the payload of CONNECT has more than {self._max_connect} bytes")
+        try:
+            return _data(piece, admitted=False)
+        except TooManyValues as error:
+            return Oversized(f"the payload of CONNECT: {error}")
 
 
 MSGPACK: Final = Parser(encode, Decoder)
@@ -168,8 +191,10 @@ def _broken(error: Exception) -> ProtocolError:
     return ProtocolError(f"broken MessagePack: {type(error).__name__}")
 
 
-def _data(piece: msgspec.Raw) -> Any:
+def _data(piece: msgspec.Raw, *, admitted: bool) -> Any:
     try:
+        if not admitted:
+            return _Pieces(MAX_UNVERIFIED_VALUES, each=True).read(piece, MAX_UNVERIFIED_DEPTH)
         return _read(piece)
     except msgspec.ValidationError:
         raise ProtocolError("a map with a key that is not a string") from None
@@ -182,7 +207,7 @@ def _read(piece: msgspec.Raw) -> Any:
         return _read_plain(piece)  # Nearly all there is.
     except msgspec.ValidationError:
         pass
-    return _Pieces().read(piece, MAX_DEPTH)
+    return _Pieces(MAX_PIECES).read(piece, MAX_DEPTH)
 
 
 class _Pieces:
@@ -190,12 +215,17 @@ class _Pieces:
 
     Every level is gone through by each of the lists and maps around it, and every piece is an object: a microsecond,
     where the other way takes some nanoseconds. Hence the limit.
+
+    Args:
+        most: the limit.
+        each: whether every value counts, those too that could be read without taking them apart.
     """
 
-    __slots__ = ("_left",)
+    __slots__ = ("_each", "_left", "_most")
 
-    def __init__(self) -> None:
-        self._left = MAX_PIECES
+    def __init__(self, most: int, *, each: bool = False) -> None:
+        self._most = self._left = most
+        self._each = each
 
     def read(self, piece: msgspec.Raw, room: int) -> Any:
         """Read a piece.
@@ -210,20 +240,18 @@ class _Pieces:
         if not is_list and head not in _MAPS:
             return _extension(view) if head in _FIXEXT or head in _EXT_LENGTH else _read_single(piece)
         if not room:
-            raise ProtocolError(f"MessagePack nested deeper than {MAX_DEPTH}")
-        try:
-            return _read_flat(piece)
-        except msgspec.ValidationError:
-            pass
+            raise TooManyValues(f"MessagePack nested deeper than {MAX_UNVERIFIED_DEPTH if self._each else MAX_DEPTH}")
+        if not self._each:
+            try:
+                return _read_flat(piece)
+            except msgspec.ValidationError:
+                pass
+        self._count(_length(view), len(view))
         if is_list:
-            items = _split_list(piece)
-            self._count(len(items), len(view))
-            return [self.read(item, room - 1) for item in items]
-        members = _split_map(piece)
-        self._count(len(members), len(view))
+            return [self.read(item, room - 1) for item in _split_list(piece)]
         return {
             key: self.read(member, room - 1)
-            for key, member in members.items()
+            for key, member in _split_map(piece).items()
             if memoryview(member)[:2].tobytes() != _UNDEFINED
         }
 
@@ -231,7 +259,15 @@ class _Pieces:
         # To pass over 512 bytes takes about as long as to read one piece.
         self._left -= pieces + size // 512
         if self._left < 0:
-            raise ProtocolError(f"more than {MAX_PIECES} values beside bytes or extensions")
+            raise TooManyValues(f"more than {self._most} values{'' if self._each else ' beside bytes or extensions'}")
+
+
+def _length(view: memoryview) -> int:
+    """Return how many items a list or members a map has, by its header."""
+    head = view[0]
+    if head in _LONG:
+        return int.from_bytes(view[1 : 1 + _LONG[head]])
+    return head & 0x0F
 
 
 def _extension(view: memoryview) -> Any:

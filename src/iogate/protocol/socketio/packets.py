@@ -25,6 +25,14 @@ MAX_NAMESPACE = 256
 """Bytes of the name of a namespace."""
 MAX_DEPTH = 100
 """Lists and objects within each other. Far below what the interpreter's stack bears."""
+MAX_CONNECT_BYTES = 32_768
+"""Bytes of a CONNECT packet, unless the owner of the connection says otherwise."""
+MAX_UNVERIFIED_VALUES = 256
+"""Values in a CONNECT packet, and in any packet of a peer that has not been admitted. Whoever sends one has proven
+nothing yet, so it must be cheap to read and small to keep. They are counted by their commas and opening brackets, those
+in strings too."""
+MAX_UNVERIFIED_DEPTH = 10
+"""Lists and objects within each other in such a packet."""
 
 
 class PacketType(enum.IntEnum):
@@ -56,6 +64,20 @@ class Packet(msgspec.Struct):
     id: int | None = None
 
 
+class Oversized(msgspec.Struct, frozen=True):
+    """What stands in for the payload of a CONNECT that breaks a limit, so that the peer can be told which.
+
+    Args:
+        reason: the limit, in words.
+    """
+
+    reason: str
+
+
+class TooManyValues(ProtocolError):
+    """The data of a peer that has not been admitted has more values or levels than it may have."""
+
+
 RESERVED_EVENTS = frozenset(
     {"connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"}
 )
@@ -79,8 +101,8 @@ def _ack(data: Any) -> list[Any]:
     raise ProtocolError("an ACK is a list")
 
 
-def _connect(data: Any) -> dict[str, Any] | None:
-    if data is None or type(data) is dict:
+def _connect(data: Any) -> dict[str, Any] | Oversized | None:
+    if data is None or type(data) is dict or type(data) is Oversized:
         return data
     raise ProtocolError("the payload of CONNECT is an object")
 
@@ -124,10 +146,10 @@ class Decoder(Protocol):
     def waiting(self) -> bool:
         """Whether a packet has begun that is not complete."""
 
-    def text(self, frame: bytes, start: int = 0) -> Packet:
+    def text(self, frame: bytes, start: int = 0, *, admitted: bool = True) -> Packet:
         """Read a packet from a text message. Raises `ProtocolError`."""
 
-    def binary(self, frame: bytes) -> Packet | None:
+    def binary(self, frame: bytes, *, admitted: bool = True) -> Packet | None:
         """Take a binary message; return the packet that it is, or completes. Raises `ProtocolError`."""
 
 
@@ -136,8 +158,9 @@ class Parser(NamedTuple):
 
     Args:
         encode: writes one.
-        decoder: returns what reads those of one peer; it is told how many attachments a packet may announce.
+        decoder: returns what reads those of one peer; it is told how many attachments a packet may announce, and how
+            many bytes a CONNECT may have.
     """
 
     encode: Encode
-    decoder: Callable[[int], Decoder]
+    decoder: Callable[[int, int], Decoder]
