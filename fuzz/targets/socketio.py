@@ -11,7 +11,15 @@ from iogate.protocol.socketio import msgpack
 from iogate.protocol.socketio.connection import MAX_NAMESPACES, Connection, State
 from iogate.protocol.socketio.json import JSON, Decoder, decode_event
 from iogate.protocol.socketio.msgpack import MSGPACK
-from iogate.protocol.socketio.packets import MAX_DEPTH, MAX_ID_DIGITS, MAX_NAMESPACE, Packet, PacketType, Parser
+from iogate.protocol.socketio.packets import (
+    MAX_CONNECT_BYTES,
+    MAX_DEPTH,
+    MAX_ID_DIGITS,
+    MAX_NAMESPACE,
+    Packet,
+    PacketType,
+    Parser,
+)
 
 SEPARATOR = b"\x1e"
 """What stands between two messages of one input, as in a payload; a binary one begins with `b`."""
@@ -92,7 +100,7 @@ def _check(packet: Packet, parser: Parser) -> None:
 
 
 def _decoded(parser: Parser, encoded: Encoded) -> Packet | None:
-    decoder = parser.decoder(MAX_ATTACHMENTS)
+    decoder = parser.decoder(MAX_ATTACHMENTS, MAX_CONNECT_BYTES)
     packet = decoder.text(encoded.text, 1) if encoded.text else None
     for attachment in encoded.attachments:
         packet = decoder.binary(attachment)
