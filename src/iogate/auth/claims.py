@@ -6,6 +6,7 @@ Each check has one claim as its subject and is a method of its own, so that `iog
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -29,7 +30,7 @@ _OTHER_USES = ("Refresh", "Offline", "Logout")
 
 _LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 
-_YEAR_10000 = 253_402_300_800
+YEAR_10000 = 253_402_300_800
 """No date is later: a bound that keeps every later sum exact, and conversion to a calendar date possible."""
 
 
@@ -43,8 +44,9 @@ class ClaimRules(msgspec.Struct, frozen=True):
         require: claims that must be there, and not null.
         leeway: seconds by which clocks may differ.
         max_age: seconds since `iat` for which a token is accepted, or None.
-        max_lifetime: seconds from now within which `exp` must lie.
+        max_lifetime: seconds within which `exp` must lie: from now, and from `iat` if the token has one.
         id_tokens: whether ID tokens are accepted.
+        bound_tokens: whether tokens that are bound to a key by `cnf` are accepted as bearer tokens.
     """
 
     issuers: frozenset[str] | None = None
@@ -54,6 +56,7 @@ class ClaimRules(msgspec.Struct, frozen=True):
     max_age: float | None = None
     max_lifetime: float = 366 * 86400
     id_tokens: bool = False
+    bound_tokens: bool = False
 
     def principal(
         self, claims: dict[str, Any], now: float, key_id: str | None = None, thumbprint: str | None = None
@@ -72,6 +75,7 @@ class ClaimRules(msgspec.Struct, frozen=True):
         """
         self.check_required(claims)
         self.check_use(claims)
+        self.check_binding(claims)
         subject = self.check_subject(claims)
         issuer = self.check_issuer(claims)
         audience = self.check_audience(claims)
@@ -102,6 +106,22 @@ class ClaimRules(msgspec.Struct, frozen=True):
             ends.append(principal.issued_at + self.max_age)
         return min(ends) + self.leeway if ends else None
 
+    def accepted_until(self, issued_by: float) -> float:
+        """Return the time after which no token that was issued by a given time is accepted; infinity if there is none.
+
+        Only `iat` says when a token was issued. A token without `iat`, and with an `exp` that is too far away now, can be
+        accepted at any later time, so there is an end only if `iat` is required, or `max_age`, which requires it.
+
+        Args:
+            issued_by: Unix time in seconds: the latest `iat`.
+        """
+        lives = []
+        if self.max_age is not None:
+            lives.append(self.max_age)
+        if "exp" in self.require and ("iat" in self.require or self.max_age is not None):
+            lives.append(self.max_lifetime)
+        return issued_by + min(lives, default=math.inf) + self.leeway
+
     def check_required(self, claims: dict[str, Any]) -> None:
         """Refuse a token that lacks a required claim."""
         for name in self.require:
@@ -118,6 +138,14 @@ class ClaimRules(msgspec.Struct, frozen=True):
         events = claims.get("events")
         if isinstance(events, dict) and _LOGOUT_EVENT in events:
             raise InvalidToken("a logout token is no access token")
+
+    def check_binding(self, claims: dict[str, Any]) -> None:
+        """Refuse a token that is bound to a key (RFC 7800, 8705, 9449): it is no proof of who shows it without that key.
+
+        Whatever `cnf` holds, the issuer asks for a proof, and none is checked here.
+        """
+        if not self.bound_tokens and "cnf" in claims:
+            raise InvalidToken("the token is bound to a key by 'cnf', and accept_bound_tokens=True is not set")
 
     def check_subject(self, claims: dict[str, Any]) -> str:
         """Return the subject; empty if there is none and none is required."""
@@ -165,8 +193,14 @@ class ClaimRules(msgspec.Struct, frozen=True):
     def check_lifetime(self, claims: dict[str, Any], now: float) -> float | None:
         """Return when the token expires, if that is not too far away."""
         expires_at = _date(claims, "exp")
-        if expires_at is not None and expires_at - now > self.max_lifetime:
+        if expires_at is None:
+            return None
+        if expires_at - now > self.max_lifetime:
             raise InvalidToken("exp is farther away than max_lifetime")
+        # Or else a token that lives longer would be refused first, and accepted at the end of its life.
+        issued_at = _date(claims, "iat")
+        if issued_at is not None and expires_at - issued_at > self.max_lifetime:
+            raise InvalidToken("exp is farther from iat than max_lifetime")
         return expires_at
 
     def check_expiry(self, expires_at: float | None, now: float) -> None:
@@ -180,7 +214,7 @@ def _date(claims: dict[str, Any], name: str) -> float | None:
     if name not in claims:
         return None
     value = claims[name]
-    if type(value) not in (int, float) or not 0 <= value < _YEAR_10000:
+    if type(value) not in (int, float) or not 0 <= value < YEAR_10000:
         raise InvalidToken(f"{name} is not a date in seconds")
     return float(value)
 

@@ -64,7 +64,7 @@ class Auth(Protocol):
 
     @property
     def max_lifetime(self) -> float:
-        """Seconds that an identity lasts at most: for as long a revocation has to be remembered."""
+        """Seconds that an identity lasts at most."""
 
     @property
     def max_token_bytes(self) -> int:
@@ -101,6 +101,18 @@ class Auth(Protocol):
 
     def end(self, principal: Principal) -> float | None:
         """Return when a socket with this identity is to be ended, Unix time in seconds; None: never."""
+
+    def revocation_end(self, now: float, issued_before: float | None, key_id: str | None) -> float:
+        """Return until when a revocation has to be remembered: as long as a token that it means can be accepted.
+
+        Args:
+            now: Unix time in seconds.
+            issued_before: the latest `iat` that the revocation means; None: it does not say.
+            key_id: the `kid` that it names, if it does.
+
+        Returns:
+            Unix time in seconds; infinity: for ever.
+        """
 
     def recheck(self, principal: Principal) -> None:
         """Look once more at what changes by itself, for an identity that was verified a while ago.

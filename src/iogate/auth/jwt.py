@@ -57,9 +57,12 @@ class JWTAuth:
         leeway: seconds by which the clocks of issuer and server may differ, at most 300.
         max_age: seconds since `iat` for which a token is accepted; `iat` is then required. A token older than that
             is an invalid one, not an expired one: the person is to sign in again.
-        max_lifetime: seconds from now within which `exp` must lie.
+        max_lifetime: seconds within which `exp` must lie: from now, and from `iat` if the token has one. Together with
+            "iat" in `require`, or with `max_age`, it says how long revocations are remembered; without, it is for ever.
         token_types: the accepted `typ` of the header; a token without `typ` is accepted. ID tokens (recognised by
             `at_hash`, `c_hash` or Keycloak's `typ` claim) are refused unless "id_token" is in it.
+        accept_bound_tokens: accept tokens that are bound to a key (`cnf`; RFC 7800, DPoP, mTLS) like any other. Whoever
+            has copied such a token can then use it: no proof of possession is checked.
         max_token_bytes: the size above which a token is not even looked at.
         sources: where a client may put its token. All of them are read; two tokens are refused.
         authenticate_within: seconds from the opening of a connection in which a client that gave no token may send
@@ -117,6 +120,7 @@ class JWTAuth:
         max_age: float | None = None,
         max_lifetime: float = 366 * 86400,
         token_types: Collection[str] = TOKEN_TYPES,
+        accept_bound_tokens: bool = False,
         max_token_bytes: int = MAX_TOKEN_BYTES,
         sources: Collection[Source] = (AuthPayload("token"), BearerHeader()),
         authenticate_within: float | None = None,
@@ -153,11 +157,13 @@ class JWTAuth:
             max_age=None if max_age is None else seconds("max_age", max_age, 1),
             max_lifetime=seconds("max_lifetime", max_lifetime, 1),
             id_tokens=ID_TOKEN in types,
+            bound_tokens=accept_bound_tokens,
         )
         if type(max_token_bytes) is not int or not 256 <= max_token_bytes <= _LARGEST_TOKEN:
             raise ConfigurationError(f"max_token_bytes is a number of bytes from 256 to {_LARGEST_TOKEN}")
-        if not isinstance(guests, bool):
-            raise ConfigurationError("guests is True or False")
+        for name, value in (("guests", guests), ("accept_bound_tokens", accept_bound_tokens)):
+            if not isinstance(value, bool):
+                raise ConfigurationError(f"{name} is True or False")
         self.policy = Policy(
             algorithms=frozenset(algorithms),
             rules=rules,
@@ -245,6 +251,13 @@ class JWTAuth:
         """Return when a socket with this identity is to be ended, Unix time in seconds; None: never."""
         end = self.policy.rules.end(principal)
         return None if end is None else end + self.policy.expiry_grace
+
+    def revocation_end(self, now: float, issued_before: float | None, key_id: str | None) -> float:
+        """Return until when a revocation has to be remembered, Unix time in seconds; infinity: for ever.
+
+        See `Policy.revocation_end`. A subclass that accepts more tokens than this class must return a later time.
+        """
+        return self.policy.revocation_end(now, issued_before, key_id)
 
     def recheck(self, principal: Principal) -> None:
         """Look once more at the time and at the keys, for an identity that was verified a while ago.

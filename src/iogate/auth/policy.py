@@ -5,18 +5,22 @@ Each check is a call of its own, so that `iogate token show` can tell them apart
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container
 
 import msgspec
 
 from iogate.auth import jws
-from iogate.auth.claims import ClaimRules
+from iogate.auth.claims import YEAR_10000, ClaimRules
 from iogate.errors import CredentialsBadFormat
 
 MAX_TOKEN_BYTES = 8192
 """Bytes of a token that are looked at, unless a configuration says otherwise."""
 TOKEN_TYPES = ("JWT", "at+jwt")
 """The accepted `typ`, unless a configuration says otherwise."""
+
+CLOCK_STEP = 3600.0
+"""Seconds by which the clock of the server may be set back after a revocation, and no revoked token is good again."""
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +67,24 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         required = self.type_required if required is None else required
         jws.check_type(compact.header, self.types if types is None else types, required=required)
         return compact, algorithm
+
+    def revocation_end(self, now: float, issued_before: float | None, key_id: str | None) -> float:
+        """Return until when a revocation has to be remembered, Unix time in seconds; infinity: for ever.
+
+        That is as long as a token that it means can be accepted, or a socket that came with one be open: any token that
+        was issued by now, or before `issued_before` where that is later. A key can sign tokens with any date at any
+        time, so the revocation of a key has no end unless it has a date.
+
+        Args:
+            now: Unix time in seconds.
+            issued_before: the latest `iat` that the revocation means; None: it does not say.
+            key_id: the `kid` that it names, if it does.
+        """
+        if key_id is not None and issued_before is None:
+            return math.inf
+        issued_by = max(now + self.rules.leeway, issued_before or 0.0)
+        end = self.rules.accepted_until(issued_by) + self.expiry_grace + CLOCK_STEP
+        return end if end < YEAR_10000 else math.inf
 
     def check_size(self, token: object) -> str:
         """Return the text of a token, if it is one, and not too large."""

@@ -33,6 +33,7 @@ _INSTEAD = {
     "type": "an access token, whose typ is one of these",
     "required": "an issuer that writes all of them; or require= without it",
     "use": "the access token, in the client",
+    "binding": "a bearer token, without cnf; or, if whoever copies a token may use it, accept_bound_tokens=True in the server",
     "iss": "issuer= as the token has it, letter by letter, a slash at its end too; if that one is to be trusted",
     "aud": "a token that the client gets for this server; or that name in audience=, if it is one of this server's",
     "expired": "a new token, which a client gets before the old one ends",
@@ -138,6 +139,14 @@ class Explanation:
         age = "" if rules.max_age is None else f"max_age: {span(rules.max_age)}"
         self._check("required", f"required: {listing(set(rules.require))}", lambda: rules.check_required(claims))
         self._check("use", "", lambda: rules.check_use(claims), good="nothing says that it is for anything but access")
+        self._check(
+            "binding",
+            "",
+            lambda: rules.check_binding(claims),
+            good="it is bound to a key (cnf), and accepted without a proof"
+            if "cnf" in claims
+            else "it is a bearer token",
+        )
         self._check("sub", f"the token says {_said(claims, 'sub')}", lambda: rules.check_subject(claims))
         for name, accepted, rule in (
             ("iss", rules.issuers, rules.check_issuer),
@@ -156,7 +165,8 @@ class Explanation:
             leeway,
             lambda: rules.check_expiry(rules.check_lifetime(claims, now), now),
             good="in the future",
-            instead=f"seconds since 1970, from now to max_lifetime= of the server ({span(rules.max_lifetime)})",
+            instead="seconds since 1970, from now to max_lifetime= of the server"
+            f" ({span(rules.max_lifetime)}), counted from now and from iat",
         )
         # All of the rules once more, as the gate asks them: none is left out that has no line of its own above.
         self._check("other", None, lambda: rules.principal(claims, now))

@@ -20,7 +20,8 @@ class Revocation(msgspec.Struct, frozen=True, kw_only=True):
     """A description of tokens that are good no more: all that is said of them holds together.
 
     Args:
-        until: Unix time in seconds after which it is forgotten: no token that it means lives longer.
+        until: Unix time in seconds after which it is forgotten: no token that it means lives longer. Infinity: it is
+            remembered for ever.
         token_id: their `jti`.
         subject: their `sub`.
         session_id: their `sid`.

@@ -269,8 +269,10 @@ class Server(Registers, Emitter):
             key_id: the `kid` of the key that signed them.
             issuer: their `iss`.
             issued_before: Unix time in seconds until which they were issued.
-            until: Unix time in seconds after which this is forgotten; when the longest-lived token that is accepted
-                now has expired, unless said otherwise.
+            until: Unix time in seconds after which this is forgotten. Left out, it is remembered for as long as a token
+                that it means can be accepted. That is for ever with `key_id` without `issued_before`, and unless tokens
+                must have `iat` and `exp` (`JWTAuth(require=["exp", "sub", "iat"])`) or `max_age` is set. With an earlier
+                time, tokens that are still accepted then are good again: it must not be before `exp` + `leeway`.
 
         Raises:
             ConfigurationError: nothing was said that tells one token from another, or the server has no `auth`.
@@ -287,7 +289,7 @@ class Server(Registers, Emitter):
             key_id=key_id,
             issuer=issuer,
             issued_before=issued_before,
-            until=now + self.auth.max_lifetime + self.auth.leeway if until is None else until,
+            until=self.auth.revocation_end(now, issued_before, key_id) if until is None else until,
         )
         connections = [*self.connections.values(), *self.lingering.values()]
         await revoke(revocation, self.revocations, connections, now)

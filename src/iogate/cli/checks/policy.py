@@ -145,6 +145,14 @@ def _use(policy: Policy) -> Iterator[Finding]:
             ),
             'token_types=["JWT", "at+jwt"], the default, and access tokens in the clients',
         )
+    if policy.rules.bound_tokens:
+        yield Finding(
+            "weak",
+            "accept_bound_tokens",
+            "a token that is bound to a key (cnf) is accepted without a proof of that key: whoever has copied it can use it"
+            " (RFC 9449, section 7)",
+            "accept_bound_tokens=False, the default, and bearer tokens for this server",
+        )
     if policy.type_required:
         yield Finding("good", "profile", "access tokens after RFC 9068, and nothing else")
 
