@@ -148,6 +148,15 @@ def test_an_expiry_too_far_away_is_refused() -> None:
     assert "max_lifetime" in refuse(exp=NOW + 100 * 365 * 86400)
 
 
+def test_a_life_that_is_too_long_is_refused_from_its_beginning_to_its_end() -> None:
+    """`max_lifetime` counts from `iat` too: what lives longer does not become good when most of its life is over."""
+    rules = ClaimRules(max_lifetime=100)
+    assert accept(rules, iat=NOW - 50, exp=NOW + 50).expires_at == NOW + 50
+    assert "max_lifetime" in refuse(rules, iat=NOW - 50, exp=NOW + 51)
+    assert "max_lifetime" in refuse(rules, iat=NOW - 1000, exp=NOW - 1)
+    accept(rules, exp=NOW + 51)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -185,6 +194,13 @@ def test_an_id_token_is_refused_unless_it_is_wanted(claims: dict[str, Any]) -> N
 def test_a_token_of_another_use_is_refused(claims: dict[str, Any]) -> None:
     refuse(**claims)
     refuse(ClaimRules(id_tokens=True), **claims)
+
+
+@pytest.mark.parametrize("cnf", [{"jkt": "x"}, {"x5t#S256": "x"}, {"kid": "x"}, {}, None, 5], ids=repr)
+def test_a_token_that_is_bound_to_a_key_is_refused_unless_that_was_said(cnf: Any) -> None:
+    """Without a proof of the key it is no bearer token, whatever the issuer wrote; the reason names the setting."""
+    assert "accept_bound_tokens=True" in refuse(cnf=cnf)
+    assert accept(ClaimRules(bound_tokens=True), cnf=cnf).claims["cnf"] == cnf
 
 
 @pytest.mark.parametrize(

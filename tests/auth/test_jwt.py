@@ -338,6 +338,14 @@ def test_the_limit_of_size_is_a_sensible_number_of_bytes(value: Any) -> None:
 @pytest.mark.parametrize("value", [None, "yes", 1])
 def test_guests_is_said_plainly(value: Any) -> None:
     assert "True or False" in misuse(guests=value)
+    assert "accept_bound_tokens is True or False" in misuse(accept_bound_tokens=value)
+
+
+def test_a_bound_token_is_taken_for_a_bearer_token_only_if_that_was_said() -> None:
+    token = with_claims(cnf={"jkt": "x"})
+    with pytest.raises(InvalidToken, match="accept_bound_tokens=True"):
+        AUTH.verify(token)
+    assert auth(accept_bound_tokens=True).verify(token).subject == "alice"
 
 
 @pytest.mark.parametrize("value", [(), [], None, "token", AuthPayload(), [AuthPayload], ["token"], [None]])

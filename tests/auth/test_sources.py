@@ -107,7 +107,9 @@ def test_the_header_gives_the_token_after_the_scheme_in_any_case(value: str) -> 
     assert BearerHeader().read(Request(headers={"authorization": value})) == "abc"
 
 
-@pytest.mark.parametrize("value", ["Basic YTpi", 'Digest username="a", realm="b"', "Token abc", "Bearertoken abc"])
+@pytest.mark.parametrize(
+    "value", ["Basic YTpi", "DPoP a.b.c", 'Digest username="a", realm="b"', "Token abc", "Bearertoken abc"]
+)
 def test_a_header_with_another_scheme_is_refused_for_it(value: str) -> None:
     with pytest.raises(CredentialsBadScheme):
         BearerHeader().read(Request(headers={"authorization": value}))

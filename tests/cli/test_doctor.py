@@ -115,6 +115,7 @@ def test_a_sound_configuration_is_good_in_every_respect() -> None:
         ({"leeway": 121}, "leeway", "weak", "leeway=30"),
         ({"token_types": ["JWT", "id_token"]}, "token_types", "weak", 'token_types=["JWT", "at+jwt"]'),
         ({"token_types": ["id_token"], "audience": None}, "token_types", "wrong", 'token_types=["JWT", "at+jwt"]'),
+        ({"accept_bound_tokens": True}, "accept_bound_tokens", "weak", "accept_bound_tokens=False"),
         ({"sources": [AuthPayload(), Query("token")]}, "sources", "weak", "leave Query out"),
         ({"sources": [Cookie("token")]}, "sources", "note", 'Cookie("__Host-token")'),
         ({"sources": [Cookie("__Secure-token")]}, "sources", "note", 'Cookie("__Host-token")'),

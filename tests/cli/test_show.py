@@ -453,7 +453,7 @@ odd: st.SearchStrategy[Any] = st.sampled_from(
 times = st.sampled_from([NOW - 5000, NOW - 10, NOW - 5, NOW - 4, NOW, NOW + 4, NOW + 6, NOW + 3000, NOW + 4000])
 names = st.sampled_from(["i", "j", "chat", "a", "b", "alice", "ID", "Refresh", ["a", "chat"]])
 claims = st.dictionaries(
-    st.sampled_from([*FITTING, "nbf", "typ", "at_hash", "sid", "scope", "events", "\x9b"]),
+    st.sampled_from([*FITTING, "nbf", "typ", "at_hash", "sid", "scope", "events", "cnf", "\x9b"]),
     odd | times | names,
     max_size=2,
 )
@@ -481,6 +481,8 @@ def altered(token: str, how: str) -> str:
 @example("STRICT", {"iss": []}, set(), {}, "", SECRET)
 @example("PROFILE", {}, set(), {"typ": "at+jwt"}, "", SECRET)
 @example("PROFILE", {}, {"typ"}, {}, "", SECRET)
+@example("STRICT", {"cnf": {}}, set(), {}, "", SECRET)
+@example("STRICT", {"iat": NOW - 500, "exp": NOW + 3200}, set(), {}, "", SECRET)
 @example("LAX", {"at_hash": "x"}, {"exp"}, {}, "", SECRET)
 def test_it_accepts_what_the_gate_accepts_for_whatever_token(
     name: str, more: dict[str, Any], less: set[str], header: dict[str, Any], how: str, secret: str

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from iogate import AuthUnavailable, ConfigurationError, InvalidToken, JWTAuth, KeySetURL, background
+from iogate import AuthUnavailable, ConfigurationError, InvalidToken, JWTAuth, KeySetURL, TokenExpired, background
 from iogate.keys import refreshed
 from iogate.keys.refreshed import Refreshed
 from tests.keys.keyserver import CONFIGURATION, KEYS, WITHIN, Answer, KeyServer, crash, document, failure, text
@@ -47,7 +47,7 @@ async def test_however_many_ask_one_task_keeps_the_keys_fresh(server: KeyServer,
     keys = source(server, issuer)
     auth = issuer.auth(keys)
     for kid in ["ES256", "invented", "another"]:
-        with contextlib.suppress(InvalidToken):
+        with contextlib.suppress(InvalidToken, AuthUnavailable):
             await auth.verify_async(issuer.token(kid=kid))
     await keys.refresh()
     keepers = [task for task in asyncio.all_tasks() if "keep_fresh" in repr(task.get_coro())]
@@ -79,18 +79,104 @@ async def test_a_new_key_is_found_by_the_first_token_it_has_signed(
 async def test_unknown_keys_cause_one_reading_a_cooldown(server: KeyServer, issuer: Issuer, source: Any) -> None:
     auth = issuer.auth(source(server, issuer, cooldown=30))
     await auth.verify_async(issuer.token())
+    with pytest.raises(InvalidToken, match="no key"):
+        await auth.verify_async(issuer.token(kid="invented"))
     for number in range(20):
-        with pytest.raises(InvalidToken, match="no key"):
+        with pytest.raises(AuthUnavailable, match="cooldown"):
             await auth.verify_async(issuer.token(kid=f"invented {number}"))
     assert server.count() == 2
     issuer.clock.advance(29.9)
-    with pytest.raises(InvalidToken):
-        await auth.verify_async(issuer.token(kid="another"))
+    another = issuer.token(kid="another")
+    with pytest.raises(AuthUnavailable):
+        await auth.verify_async(another)
     assert server.count() == 2
     issuer.clock.advance(0.2)
     with pytest.raises(InvalidToken):
-        await auth.verify_async(issuer.token(kid="another"))
+        await auth.verify_async(another)
     assert server.count() == 3
+
+
+async def test_an_unknown_key_is_a_bad_one_when_a_later_reading_has_not_got_it(
+    server: KeyServer, issuer: Issuer, source: Any
+) -> None:
+    """Whatever that reading was made for; and the same name in another token says nothing of this one."""
+    keys = source(server, issuer, cooldown=3600)
+    auth = issuer.auth(keys)
+    with pytest.raises(InvalidToken):
+        await auth.verify_async(issuer.token(kid="invented"))
+    forged, good = issuer.token(kid="ES384"), issuer.token("ES384")
+    with pytest.raises(AuthUnavailable):
+        await auth.verify_async(forged)
+    await keys.refresh()  # A regular one.
+    for _ in range(3):
+        with pytest.raises(InvalidToken, match="no key"):
+            await auth.verify_async(forged)
+    with pytest.raises(AuthUnavailable, match="cooldown"):
+        await auth.verify_async(good)
+    server.publish(jwk("ES256"), jwk("ES384"))
+    await keys.refresh()
+    assert (await auth.verify_async(good)).subject == "alice"
+
+
+async def test_a_reading_that_was_under_way_says_nothing_of_a_token_that_comes_meanwhile(
+    server: KeyServer, issuer: Issuer, source: Any
+) -> None:
+    """Its key may have been published after the reading had begun."""
+    keys = source(server, issuer, cooldown=3600)
+    auth = issuer.auth(keys)
+    with pytest.raises(InvalidToken):
+        await auth.verify_async(issuer.token(kid="invented"))
+    server.answers[KEYS] = server.stalled({"keys": [jwk("ES256")]})
+    reading = asyncio.create_task(keys.refresh())
+    await server.was_asked(server.count() + 1)
+    good = issuer.token("ES384")
+    waiting = asyncio.create_task(auth.verify_async(good))
+    await asyncio.sleep(0)
+    server.publish(jwk("ES256"), jwk("ES384"))
+    server.let_go()
+    await reading
+    with pytest.raises(AuthUnavailable, match="cooldown"):
+        await waiting
+    await keys.refresh()
+    assert (await auth.verify_async(good)).subject == "alice"
+
+
+async def test_a_token_waits_only_so_long_for_its_key(
+    server: KeyServer, issuer: Issuer, source: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reading goes on for the others, and what the client is told is not that its token is bad."""
+    monkeypatch.setattr(refreshed, "PATIENCE", 0.01)
+    keys = source(server, issuer)
+    auth = issuer.auth(keys)
+    server.answers[_first(source)] = server.held
+    with pytest.raises(AuthUnavailable, match="still being read"):
+        await auth.verify_async(issuer.token())
+    assert keys._reading is not None
+    await keys.stop(_nothing)
+
+
+async def test_an_expired_token_of_a_new_key_is_an_expired_one(server: KeyServer, issuer: Issuer, source: Any) -> None:
+    """Its client is to refresh it, and not to sign in again: that depends on its signature."""
+    auth = issuer.auth(source(server, issuer))
+    await auth.verify_async(issuer.token())
+    server.publish(jwk("ES256"), jwk("ES384"))
+    with pytest.raises(TokenExpired):
+        await auth.verify_async(issuer.token("ES384", exp=issuer.clock.wall() - 1))
+
+
+async def test_a_token_that_expires_while_its_key_is_read_is_refused(
+    server: KeyServer, issuer: Issuer, source: Any
+) -> None:
+    """G11: what was right before the wait is looked at again after it."""
+    auth = issuer.auth(source(server, issuer))
+    await auth.verify_async(issuer.token())
+    server.answers[KEYS] = server.stalled({"keys": [jwk("ES256"), jwk("ES384")]})
+    waiting = asyncio.create_task(auth.verify_async(issuer.token("ES384", exp=issuer.clock.wall() + 5)))
+    await server.was_asked(2)
+    issuer.clock.advance(5)
+    server.let_go()
+    with pytest.raises(TokenExpired):
+        await waiting
 
 
 async def test_the_first_token_of_all_may_name_a_key_that_does_not_exist(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iogate.keys.schedule import LAST_RETRY, Schedule
+from iogate.keys.schedule import LAST_RETRY, SHOWN, Schedule
 
 
 def schedule(chance: float = 0.0, **settings: float) -> Schedule:
@@ -84,6 +84,37 @@ def test_a_regular_reading_does_not_use_up_the_look() -> None:
     plan = schedule()
     plan.succeeded(10)
     assert plan.look(10)
+
+
+def test_a_reading_counts_for_a_token_if_it_began_after_the_token_was_shown() -> None:
+    plan = schedule()
+    plan.begun()
+    shown = plan.first_shown(b"a")
+    plan.succeeded(0)
+    assert not plan.read_since(shown)  # It had begun before.
+    plan.begun()
+    plan.failed(1)
+    assert not plan.read_since(shown)  # It has not told anything.
+    plan.begun()
+    assert not plan.read_since(shown)
+    plan.succeeded(2)
+    assert plan.read_since(shown)
+    assert plan.read_since(plan.first_shown(b"a"))
+    assert not plan.read_since(plan.first_shown(b"b"))
+
+
+def test_so_many_tokens_are_remembered_and_the_oldest_is_forgotten() -> None:
+    """A flood of them takes no more memory; what is forgotten is told to come later once more."""
+    plan = schedule()
+    plan.first_shown(b"first")
+    plan.begun()
+    plan.succeeded(0)
+    for number in range(SHOWN - 1):
+        plan.first_shown(b"%d" % number)
+    assert plan.read_since(plan.first_shown(b"first"))
+    plan.first_shown(b"one more")
+    assert len(plan._first_shown) == SHOWN
+    assert not plan.read_since(plan.first_shown(b"first"))
 
 
 @given(st.lists(st.tuples(st.sampled_from(["succeeded", "failed"]), st.floats(0, 1000)), max_size=50), st.floats(0, 1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Container, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from iogate.auth import jws
@@ -244,7 +244,10 @@ class JWTAuth:
         """
         with _failing_closed():
             compact, algorithm = self.policy.open(token)
-            key = self.keys.find(compact, algorithm) or await self.keys.fetch(compact, algorithm)
+            key = self.keys.find(compact, algorithm)
+            if key is None:
+                self._check_unproven(compact)
+                key = await self.keys.fetch(compact, algorithm)
             return self._principal(compact, algorithm, key)
 
     def end(self, principal: Principal) -> float | None:
@@ -336,6 +339,16 @@ class JWTAuth:
             compact, algorithm = self.policy.open(token, types, required=False)
             key = self.keys.find(compact, algorithm) or await self.keys.fetch(compact, algorithm)
             return _claims(compact, algorithm, key)
+
+    def _check_unproven(self, compact: jws.Compact) -> None:
+        """Refuse a token that no key could make a good one, before a key is fetched for it.
+
+        Its claims are NOT proven, so they only refuse. An expired token passes: whether its client is told to refresh it
+        or to sign in depends on the signature.
+        """
+        claims = jws.members(compact.payload, "claims")
+        with suppress(TokenExpired):
+            self.policy.rules.principal(claims, self.clock.wall())
 
     def _principal(self, compact: jws.Compact, algorithm: str, key: Key) -> Principal:
         claims = _claims(compact, algorithm, key)

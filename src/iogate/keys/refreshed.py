@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
@@ -22,6 +23,8 @@ logger = logging.getLogger("iogate")
 
 TIMEOUT = 5.0
 """Seconds that a reading may take, all of it: names looked up, both documents of a discovery."""
+PATIENCE = 6.0
+"""Seconds that a token waits for its key: a reading of its own, or what is left of one and a part of the next."""
 
 
 class NotRead(Exception):
@@ -38,7 +41,8 @@ class Refreshed(ABC):
         every: seconds after which it is read again, more than 0. It begins ahead of that.
         keep_for: seconds since the last good reading for which its keys serve if no later one is good.
         cooldown: seconds from 1 to an hour, between two readings that were made because a token named a key that is
-            not known: whoever invents names causes no more.
+            not known: whoever invents names causes no more. A token with an unknown key that comes meanwhile is told
+            `unavailable`, as its key may be new; it is invalid when a reading that began later does not have its key.
         start_within: seconds that the start of the server waits for the first keys; None: it does not, and who comes
             before there are any is told `unavailable`.
         revoke_removed: whether sockets whose token was signed by a key that is gone are ended.
@@ -108,8 +112,28 @@ class Refreshed(ABC):
         return self._keys.find(token.header.get("kid"), algorithm)
 
     async def fetch(self, token: Compact, algorithm: str) -> Key:
-        """Return the key that the token asks for, after a new reading if that is due or not yet used up."""
+        """Return the key that the token asks for, after a new reading if that is due or not yet used up.
+
+        Raises:
+            InvalidToken: a reading that began after the token was first shown does not have the key.
+            AuthUnavailable: there was no such reading yet: it failed, takes too long, or another token used it up.
+        """
         self._keep()
+        shown = self._schedule.first_shown(hashlib.sha256(token.signing_input + token.signature).digest())
+        try:
+            async with asyncio.timeout(PATIENCE):
+                found = await self._search(token, algorithm)
+        except TimeoutError:
+            raise AuthUnavailable(f"the keys of {self} are still being read") from None
+        if found is not None:
+            return found
+        if self._schedule.failing or not self._schedule.usable(self._clock.monotonic()):
+            raise AuthUnavailable(f"the keys of {self} cannot be read: {self._trouble}")
+        if self._schedule.read_since(shown):
+            raise InvalidToken(NO_KEY)
+        raise AuthUnavailable(f"{NO_KEY}, and the keys of {self} were read too recently to be read again (cooldown)")
+
+    async def _search(self, token: Compact, algorithm: str) -> Key | None:
         # A reading that was under way may have begun before the key was published: then one more may find it.
         for _ in range(2):
             if not self._may_read():
@@ -118,9 +142,7 @@ class Refreshed(ABC):
             found = self.find(token, algorithm)
             if found is not None:
                 return found
-        if self._schedule.failing or not self._schedule.usable(self._clock.monotonic()):
-            raise AuthUnavailable(f"the keys of {self} cannot be read: {self._trouble}")
-        raise InvalidToken(NO_KEY)
+        return None
 
     async def refresh(self) -> None:
         """Read now, or wait for the reading that is under way. What fails is logged, and changes nothing."""
@@ -213,6 +235,7 @@ class Refreshed(ABC):
         return self._schedule.look(now) if self._schedule.usable(now) else self._schedule.due <= now
 
     async def _read_once(self) -> None:
+        self._schedule.begun()
         try:
             async with asyncio.timeout(TIMEOUT):
                 keys, fresh_for = await self._read()

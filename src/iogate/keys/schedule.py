@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 
 AHEAD = 0.8
@@ -11,6 +12,8 @@ SPREAD = 0.1
 FIRST_RETRY = 1.0
 """Seconds after which a failed reading is tried again; then twice as many, up to `LAST_RETRY`."""
 LAST_RETRY = 60.0
+SHOWN = 1000
+"""Tokens with unknown keys whose first showing is remembered, at about 200 bytes each."""
 
 
 class Schedule:
@@ -26,7 +29,19 @@ class Schedule:
         chance: returns a number from 0 to 1.
     """
 
-    __slots__ = ("_chance", "_cooldown", "_every", "_failures", "_keep_for", "_looked_at", "_read_at", "due")
+    __slots__ = (
+        "_begun",
+        "_chance",
+        "_cooldown",
+        "_every",
+        "_failures",
+        "_first_shown",
+        "_good",
+        "_keep_for",
+        "_looked_at",
+        "_read_at",
+        "due",
+    )
 
     def __init__(self, every: float, keep_for: float, cooldown: float, now: float, chance: Callable[[], float]) -> None:
         self._every = every
@@ -34,6 +49,9 @@ class Schedule:
         self._cooldown = cooldown
         self._chance = chance
         self._failures = 0
+        self._begun = 0
+        self._good = 0
+        self._first_shown: OrderedDict[bytes, int] = OrderedDict()  # Used on several threads: each step is atomic.
         self._looked_at: float | None = None
         self._read_at: float | None = None
         self.due = now
@@ -43,6 +61,28 @@ class Schedule:
     def failing(self) -> bool:
         """Whether the last reading failed."""
         return self._failures > 0
+
+    def begun(self) -> None:
+        """Note that a reading begins."""
+        self._begun += 1
+
+    def first_shown(self, token: bytes) -> int:
+        """Return the number of the last reading that had begun when a token with an unknown key was shown first.
+
+        The oldest of `SHOWN` tokens is forgotten: if it is shown again, that counts as its first time.
+
+        Args:
+            token: a digest of all of the token. A `kid` is not enough: an attacker who guesses the next one could show it
+                before the issuer publishes it.
+        """
+        number = self._first_shown.setdefault(token, self._begun)
+        if len(self._first_shown) > SHOWN:
+            self._first_shown.popitem(last=False)
+        return number
+
+    def read_since(self, number: int) -> bool:
+        """Return True if the last good reading began after the reading with this number had."""
+        return self._good > number
 
     def succeeded(self, now: float, fresh_for: float | None = None) -> None:
         """Note a good reading.
@@ -54,6 +94,7 @@ class Schedule:
         """
         life = self._every if fresh_for is None else min(max(fresh_for, self._every / 2), self._every)
         self._failures = 0
+        self._good = self._begun  # One reading at a time: it is the last one that began.
         self._read_at = now
         self.due = now + life * AHEAD * (1 - SPREAD * self._chance())
 
