@@ -164,6 +164,16 @@ async def test_an_expired_token_of_a_new_key_is_an_expired_one(server: KeyServer
         await auth.verify_async(issuer.token("ES384", exp=issuer.clock.wall() - 1))
 
 
+async def test_an_expired_token_of_no_key_is_not_called_expired(server: KeyServer, issuer: Issuer, source: Any) -> None:
+    """That would promise that nothing else is wrong with it."""
+    auth = issuer.auth(source(server, issuer))
+    expired = {"exp": issuer.clock.wall() - 1}
+    for expected in (InvalidToken, AuthUnavailable):
+        with pytest.raises(expected) as error:
+            await auth.verify_async(issuer.token(kid="invented", **expired))
+        assert not isinstance(error.value, TokenExpired)
+
+
 async def test_a_token_that_expires_while_its_key_is_read_is_refused(
     server: KeyServer, issuer: Issuer, source: Any
 ) -> None:

@@ -95,9 +95,11 @@ def test_a_reading_counts_for_a_token_if_it_began_after_the_token_was_shown() ->
     plan.begun()
     plan.failed(1)
     assert not plan.read_since(shown)  # It has not told anything.
+    late = plan.first_shown(b"late")
     plan.begun()
     assert not plan.read_since(shown)
     plan.succeeded(2)
+    assert plan.read_since(late)
     assert plan.read_since(shown)
     assert plan.read_since(plan.first_shown(b"a"))
     assert not plan.read_since(plan.first_shown(b"b"))

@@ -10,8 +10,8 @@ import asyncio
 import re
 import socket
 import ssl
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import Any, Literal, get_args
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Literal, get_args
 
 import httpx
 
@@ -23,8 +23,38 @@ Network = Literal["public", "private", "loopback"]
 """Where addresses may lead: to the internet; to private networks too; to this machine and nowhere else."""
 
 _ADDRESSES_TRIED = 4
-_SHARED = ip_network("100.64.0.0/10")
-"""Addresses that providers and overlay networks use among themselves (RFC 6598)."""
+
+Address = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
+
+
+def _networks(*texts: str) -> tuple[IPNetwork, ...]:
+    return tuple(map(ip_network, texts))
+
+
+# The lists are here and not asked of `ipaddress`: what it calls global differs between versions of Python, and is what
+# IANA has no entry for, such as the deprecated ::/96 and fec0::/10.
+_PUBLIC = _networks("0.0.0.0/0", "2000::/3")
+"""Where public addresses are: of IPv6, what IANA gives out (the registry of global unicast addresses)."""
+_SPECIAL = _networks(
+    # The registry of IPv4 special-purpose addresses (RFC 6890), with 6to4 relays (RFC 7526), multicast and reserved ones.
+    *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24"),
+    *("192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16", "192.175.48.0/24"),
+    *("198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"),
+    # The registry of IPv6 special-purpose addresses, as far as it is in 2000::/3.
+    *("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20"),
+)
+_PRIVATE = _networks(
+    *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"),  # RFC 1918.
+    "100.64.0.0/10",  # What providers and overlay networks use among themselves (RFC 6598).
+    "198.18.0.0/15",  # Laboratories (RFC 2544).
+    *("fc00::/7", "fec0::/10"),  # RFC 4193, and what was there before (RFC 3879).
+)
+_LOOPBACK = _networks("127.0.0.0/8", "::1/128")
+_METADATA = _networks("168.63.129.16/32", "100.100.100.200/32", "fd00:ec2::/32", "fd20:ce::254/128")
+"""Where clouds answer with credentials, apart from link-local addresses: Azure, Alibaba, AWS, Google."""
+_NAT64 = ip_network("64:ff9b::/96")
+"""Translated to IPv4 (RFC 6052). 64:ff9b:1::/48 (RFC 8215) is each network's own affair, and never allowed."""
 
 _MAX_AGE = re.compile(r"(?:^|[,\s])max-age\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
 _NOT_KEPT = re.compile(r"(?:^|[,\s])no-(?:store|cache)(?:$|[,\s=])", re.IGNORECASE)
@@ -161,29 +191,47 @@ def _fresh_for(headers: httpx.Headers) -> float | None:
     return max(0.0, float(found[1]) - (float(age) if age.isascii() and age.isdigit() and len(age) < 10 else 0.0))
 
 
-def _literal(host: str) -> IPv4Address | IPv6Address | None:
+def _literal(host: str) -> Address | None:
     try:
         return ip_address(host)
     except ValueError:
         return None
 
 
-def _allowed(address: IPv4Address | IPv6Address, network: Network) -> bool:
-    plain = _embedded(address)
+def _allowed(address: Address, network: Network) -> bool:
+    reached = _reached(address)
     if network == "loopback":
-        return plain.is_loopback
-    if plain.is_multicast:
-        return False
-    if plain.is_global:
-        return True
-    # Never this machine, and never a link-local address: that is where clouds answer with credentials.
-    inner: Any = plain.is_loopback or plain.is_link_local or plain.is_unspecified or plain.is_reserved
-    return network == "private" and not inner and (plain.is_private or plain in _SHARED)
+        # By the kernel, and not by a translator on the way: to that one, 127.0.0.1 is itself.
+        return _is_in(_mapped(address), _LOOPBACK)
+    return all(_is_public(one) or (network == "private" and _is_in(one, _PRIVATE)) for one in reached) and not any(
+        _is_in(one, _METADATA) for one in reached
+    )
 
 
-def _embedded(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """Return the IPv4 address that an IPv6 address leads to, if it does (RFC 4291, 3056, 4380)."""
+def _is_public(address: Address) -> bool:
+    return _is_in(address, _PUBLIC) and not _is_in(address, _SPECIAL)
+
+
+def _is_in(address: Address, networks: tuple[IPNetwork, ...]) -> bool:
+    return any(address in network for network in networks)
+
+
+def _reached(address: Address) -> tuple[Address, ...]:
+    """Return the addresses that packets to this one may end at: those of IPv4 in it, if they are translated or tunnelled.
+
+    That is so for NAT64 (RFC 6052), 6to4 (RFC 3056) and Teredo (RFC 4380), which goes through a server.
+    """
+    address = _mapped(address)
     if isinstance(address, IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
-        return inner or address
-    return address
+        if address in _NAT64:
+            return (IPv4Address(int(address) & 0xFFFFFFFF),)
+        if address.sixtofour is not None:
+            return (address.sixtofour,)
+        if address.teredo is not None:
+            return address.teredo
+    return (address,)
+
+
+def _mapped(address: Address) -> Address:
+    """Return the IPv4 address that the kernel makes of an IPv6 address (RFC 4291, section 2.5.5.2), if it is one."""
+    return (address.ipv4_mapped if isinstance(address, IPv6Address) else None) or address
