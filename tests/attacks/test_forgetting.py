@@ -1,7 +1,7 @@
 """Row 50: a revocation whose memory is shorter than the life of what it means.
 
 A token can be accepted later than it can be today: its `exp`, `iat` or `nbf` may be too far away now, and near enough
-tomorrow. What is compared here is what a verifier accepts, at any time after a revocation, and what the store remembers.
+tomorrow. These tests compare what a verifier accepts, at any time after a revocation, with what the store remembers.
 """
 
 from __future__ import annotations
@@ -88,9 +88,8 @@ async def test_a_token_that_was_revoked_is_never_good_again(
 ) -> None:
     """Row 50: whatever the settings and the dates of the token, what can be accepted is revoked as long as it can be.
 
-    A token that is issued after the revocation of a `jti`, a `sid` or a person is another one: what has that `jti`, or is
-    of that session, and is dated after the revocation, is meant for as long as the revocation is remembered. One that a
-    revoked key signs is meant whenever it is issued.
+    A token that is issued after the revocation of a `jti` or a `sid`, and has the same, is refused too while the
+    revocation is remembered, but does not make that longer. One that a revoked key signs is meant whenever it is issued.
     """
     clock = FixedClock()
     auth = JWTAuth(secret=SECRET, algorithms=["HS256"], clock=clock, **policy)

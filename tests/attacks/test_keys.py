@@ -117,7 +117,7 @@ async def test_a_key_id_that_is_looked_up(server: KeyServer, issuer: Issuer, tra
 
 
 async def test_a_flood_of_unknown_keys(server: KeyServer, issuer: Issuer, transport: str) -> None:
-    """Row 19: at most one reading per cooldown, clients with a known key get in, and only the others are told to wait."""
+    """Row 19: at most one reading per cooldown, clients with a known key get in, and others are told to come later."""
     async with scene(issuer.auth(key_set_url(server, issuer, cooldown=30)), transport, issuer.token()) as stage:
         for round_ in range(3):
             tokens = [issuer.token(kid=f"{round_}-{number}") for number in range(20)]

@@ -225,7 +225,7 @@ def of_another_use() -> Iterator[Bad]:
         {"c_hash": "MTIzNDU2Nzg5MDEyMzQ1Ng"},
         *({"typ": "ID"}, {"typ": "Refresh"}, {"typ": "Offline"}, {"typ": "Logout"}),
         {"events": {logout: {}}, "jti": "1", "sid": "1"},
-        # Bound to a key (RFC 7800): by DPoP (RFC 9449), by a certificate (RFC 8705), by a key, and by what nobody knows.
+        # Bound to a key (RFC 7800): by DPoP (RFC 9449), by a certificate (RFC 8705), by a secret, by something unknown.
         {"cnf": {"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}},
         {"cnf": {"x5t#S256": "bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jdN-dg2"}},
         *({"cnf": {"jwk": {"kty": "oct", "k": "AA"}}}, {"cnf": {}}, {"cnf": None}, {"cnf": "x"}),

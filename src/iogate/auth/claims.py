@@ -109,8 +109,8 @@ class ClaimRules(msgspec.Struct, frozen=True):
     def accepted_until(self, issued_by: float) -> float:
         """Return the time after which no token that was issued by a given time is accepted; infinity if there is none.
 
-        Only `iat` says when a token was issued. A token without `iat`, and with an `exp` that is too far away now, can be
-        accepted at any later time, so there is an end only if `iat` is required, or `max_age`, which requires it.
+        Only `iat` says when a token was issued. A token without `iat` whose `exp` is too far away now can be accepted at
+        any later time, so there is an end only if `iat` is required, or `max_age` is set, which requires it.
 
         Args:
             issued_by: Unix time in seconds: the latest `iat`.
@@ -140,9 +140,9 @@ class ClaimRules(msgspec.Struct, frozen=True):
             raise InvalidToken("a logout token is no access token")
 
     def check_binding(self, claims: dict[str, Any]) -> None:
-        """Refuse a token that is bound to a key (RFC 7800, 8705, 9449): it is no proof of who shows it without that key.
+        """Refuse a token that is bound to a key (RFC 7800, 8705, 9449), whatever is in its `cnf`.
 
-        Whatever `cnf` holds, the issuer asks for a proof, and none is checked here.
+        Its issuer says that a client must prove that it has that key, and no proof is checked here.
         """
         if not self.bound_tokens and "cnf" in claims:
             raise InvalidToken("the token is bound to a key by 'cnf', and accept_bound_tokens=True is not set")

@@ -343,8 +343,8 @@ class JWTAuth:
     def _check_unproven(self, compact: jws.Compact) -> None:
         """Refuse a token that no key could make a good one, before a key is fetched for it.
 
-        Its claims are NOT proven, so they only refuse. An expired token passes: whether its client is told to refresh it
-        or to sign in depends on the signature.
+        Its claims are NOT proven, so they can only refuse it. An expired token passes: whether its client is told to
+        refresh it or to sign in depends on the signature.
         """
         claims = jws.members(compact.payload, "claims")
         with suppress(TokenExpired):

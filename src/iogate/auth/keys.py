@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from joserfc.jwk import ECKey, JWKRegistry, OctKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
+from iogate.auth.roca import has_fingerprint
 from iogate.errors import ConfigurationError
 
 Verifier = Callable[[bytes, bytes], bool]
@@ -301,12 +302,18 @@ def _read_pem(data: bytes) -> object:
 
 def _check_key(native: object) -> PublicKey:
     if isinstance(native, RSAPublicKey):
-        exponent = native.public_numbers().e
+        numbers = native.public_numbers()
+        exponent = numbers.e
         if not 2048 <= native.key_size <= 8192:
             raise ConfigurationError(f"public_key is RSA with {native.key_size} bits: use 2048 to 8192")
         # FIPS 186-5, section 5.4, asks for more than 2**16; a huge one only makes each check slow.
         if not 65537 <= exponent < 2**32 or exponent % 2 == 0:
             raise ConfigurationError("public_key is RSA with an unusual exponent: use 65537")
+        if has_fingerprint(numbers.n):
+            raise ConfigurationError(
+                "public_key is RSA of a faulty chip (ROCA, CVE-2017-15361): it can be factored, and then anybody can sign;"
+                " have the issuer make another key pair, on other hardware or in software"
+            )
         what = 'an RSA key; write algorithms=["RS256"] or ["PS256"]'
         return PublicKey(RSAKey.import_key(native), _fitting("RSA"), what)
     if isinstance(native, EllipticCurvePublicKey):

@@ -33,7 +33,7 @@ _INSTEAD = {
     "type": "an access token, whose typ is one of these",
     "required": "an issuer that writes all of them; or require= without it",
     "use": "the access token, in the client",
-    "binding": "a bearer token, without cnf; or, if whoever copies a token may use it, accept_bound_tokens=True in the server",
+    "binding": "a bearer token, without cnf; or accept_bound_tokens=True in the server, if a copied token may be used",
     "iss": "issuer= as the token has it, letter by letter, a slash at its end too; if that one is to be trusted",
     "aud": "a token that the client gets for this server; or that name in audience=, if it is one of this server's",
     "expired": "a new token, which a client gets before the old one ends",

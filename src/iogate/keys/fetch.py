@@ -37,11 +37,11 @@ def _networks(*texts: str) -> tuple[IPNetwork, ...]:
 _PUBLIC = _networks("0.0.0.0/0", "2000::/3")
 """Where public addresses are: of IPv6, what IANA gives out (the registry of global unicast addresses)."""
 _SPECIAL = _networks(
-    # The registry of IPv4 special-purpose addresses (RFC 6890), with 6to4 relays (RFC 7526), multicast and reserved ones.
+    # IANA's registry of IPv4 special-purpose addresses (RFC 6890), with 6to4 relays (RFC 7526) and multicast.
     *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24"),
     *("192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16", "192.175.48.0/24"),
     *("198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"),
-    # The registry of IPv6 special-purpose addresses, as far as it is in 2000::/3.
+    # IANA's registry of IPv6 special-purpose addresses, as far as it is in 2000::/3.
     *("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20"),
 )
 _PRIVATE = _networks(
@@ -217,9 +217,10 @@ def _is_in(address: Address, networks: tuple[IPNetwork, ...]) -> bool:
 
 
 def _reached(address: Address) -> tuple[Address, ...]:
-    """Return the addresses that packets to this one may end at: those of IPv4 in it, if they are translated or tunnelled.
+    """Return the addresses that packets to this one may end at: itself, or the IPv4 addresses in it.
 
-    That is so for NAT64 (RFC 6052), 6to4 (RFC 3056) and Teredo (RFC 4380), which goes through a server.
+    Packets are translated or tunnelled to these by NAT64 (RFC 6052), 6to4 (RFC 3056), and Teredo (RFC 4380), where they
+    go through a server.
     """
     address = _mapped(address)
     if isinstance(address, IPv6Address):

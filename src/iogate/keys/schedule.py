@@ -72,8 +72,8 @@ class Schedule:
         The oldest of `SHOWN` tokens is forgotten: if it is shown again, that counts as its first time.
 
         Args:
-            token: a digest of all of the token. A `kid` is not enough: an attacker who guesses the next one could show it
-                before the issuer publishes it.
+            token: a digest of all of the token. Its `kid` is not enough: an attacker who guesses the next one could
+                show it before the issuer publishes it.
         """
         number = self._first_shown.setdefault(token, self._begun)
         if len(self._first_shown) > SHOWN:

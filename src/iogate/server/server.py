@@ -270,9 +270,9 @@ class Server(Registers, Emitter):
             issuer: their `iss`.
             issued_before: Unix time in seconds until which they were issued.
             until: Unix time in seconds after which this is forgotten. Left out, it is remembered for as long as a token
-                that it means can be accepted. That is for ever with `key_id` without `issued_before`, and unless tokens
-                must have `iat` and `exp` (`JWTAuth(require=["exp", "sub", "iat"])`) or `max_age` is set. With an earlier
-                time, tokens that are still accepted then are good again: it must not be before `exp` + `leeway`.
+                that it means can be accepted. That is for ever if `key_id` is given without `issued_before`, and also
+                unless tokens must have `exp` and `iat` (`JWTAuth(require=["exp", "sub", "iat"])`) or `max_age` is set.
+                A token whose `exp` + `leeway` is later than the `until` that you give is accepted again after it.
 
         Raises:
             ConfigurationError: nothing was said that tells one token from another, or the server has no `auth`.
