@@ -65,8 +65,8 @@ class GoodClient:
 
     async def enter(self) -> None:
         """Come in."""
-        exp = int(self._house.clock.wall()) + 3000
-        await self._say(PacketType.CONNECT, {"token": make_token(sub=GOOD, exp=exp)}, '"sid"')
+        now = int(self._house.clock.wall())
+        await self._say(PacketType.CONNECT, {"token": make_token(sub=GOOD, iat=now, exp=now + 3000)}, '"sid"')
 
     async def echoes(self) -> None:
         """Make sure that he is served."""

@@ -89,7 +89,7 @@ async def test_a_token_that_was_revoked_is_never_good_again(
     """Row 50: whatever the settings and the dates of the token, what can be accepted is revoked as long as it can be.
 
     A token that is issued after the revocation of a `jti` or a `sid`, and has the same, is refused too while the
-    revocation is remembered, but does not make that longer. One that a revoked key signs is meant whenever it is issued.
+    revocation is remembered, but does not make that longer. What a revoked key signs is meant whenever it is issued.
     """
     clock = FixedClock()
     auth = JWTAuth(secret=SECRET, algorithms=["HS256"], clock=clock, **policy)
@@ -112,7 +112,8 @@ def _is_meant(principal: Principal, meant: dict[str, Any], issued_by: float) -> 
     issued = principal.issued_at
     if issued is None or (meant.keys() & {"key_id", "subject", "issued_before"} == {"key_id"}):
         return True
-    return issued <= meant.get("issued_before", issued_by)
+    latest: float = meant.get("issued_before", issued_by)
+    return issued <= latest
 
 
 @example(TIGHT | {"expiry_grace": 50}, {"exp": 310, "iat": 300})

@@ -220,7 +220,7 @@ def of_another_use() -> Iterator[Bad]:
     ):
         yield Bad(f"typ {typ!r}", with_header(typ=typ))
     logout = "http://schemas.openid.net/event/backchannel-logout"
-    for claims in (
+    others: tuple[dict[str, Any], ...] = (
         {"at_hash": "MTIzNDU2Nzg5MDEyMzQ1Ng", "nonce": "n"},
         {"c_hash": "MTIzNDU2Nzg5MDEyMzQ1Ng"},
         *({"typ": "ID"}, {"typ": "Refresh"}, {"typ": "Offline"}, {"typ": "Logout"}),
@@ -229,5 +229,6 @@ def of_another_use() -> Iterator[Bad]:
         {"cnf": {"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}},
         {"cnf": {"x5t#S256": "bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jdN-dg2"}},
         *({"cnf": {"jwk": {"kty": "oct", "k": "AA"}}}, {"cnf": {}}, {"cnf": None}, {"cnf": "x"}),
-    ):
+    )
+    for claims in others:
         yield Bad(f"claims {json.dumps(claims)}", with_claims(**claims))

@@ -167,10 +167,10 @@ async def test_an_expired_token_of_a_new_key_is_an_expired_one(server: KeyServer
 async def test_an_expired_token_of_no_key_is_not_called_expired(server: KeyServer, issuer: Issuer, source: Any) -> None:
     """That would promise that nothing else is wrong with it."""
     auth = issuer.auth(source(server, issuer))
-    expired = {"exp": issuer.clock.wall() - 1}
+    expires_at = issuer.clock.wall() - 1
     for expected in (InvalidToken, AuthUnavailable):
         with pytest.raises(expected) as error:
-            await auth.verify_async(issuer.token(kid="invented", **expired))
+            await auth.verify_async(issuer.token(kid="invented", exp=expires_at))
         assert not isinstance(error.value, TokenExpired)
 
 

@@ -107,9 +107,9 @@ class ClaimRules(msgspec.Struct, frozen=True):
         return min(ends) + self.leeway if ends else None
 
     def accepted_until(self, issued_by: float) -> float:
-        """Return the time after which no token that was issued by a given time is accepted; infinity if there is none.
+        """Return the time after which no token that was issued by a given time is accepted; infinity: there is none.
 
-        Only `iat` says when a token was issued. A token without `iat` whose `exp` is too far away now can be accepted at
+        Only `iat` says when a token was issued. A token without it whose `exp` is too far away now can be accepted at
         any later time, so there is an end only if `iat` is required, or `max_age` is set, which requires it.
 
         Args:
