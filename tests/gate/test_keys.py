@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from iogate import Server, Socket
+from iogate.keys import refreshed
 from tests import refusals
 from tests.conformance.conftest import echo_server
 from tests.conformance.wire import echoes, ends, said, session, within
@@ -145,6 +146,60 @@ async def test_a_key_that_is_removed_while_hooks_run_lets_nobody_in(
         await keys.refresh()
         go_on.set()
         assert await said(alice) == INVALID
+
+
+@pytest.mark.parametrize("end", ["revocation", "expiry"])
+async def test_a_token_that_ends_while_its_key_is_read_lets_nobody_in(
+    server: KeyServer, issuer: Issuer, transport: str, end: str
+) -> None:
+    """G11: what held before the key was read is looked at again after it."""
+    io = echo_server(auth=issuer.auth(key_set_url(server, issuer)))
+    async with serve(io) as url, session(url, transport) as alice:
+        server.answers[KEYS] = server.stalled({"keys": [jwk("ES256"), jwk("ES384")]})
+        await alice.send(connect(issuer.token("ES384", jti="t1", exp=issuer.clock.wall() + 5)))
+        await server.was_asked(2)
+        if end == "revocation":
+            await io.revoke(token_id="t1")
+        else:
+            issuer.clock.advance(5)
+        server.let_go()
+        assert await said(alice) == ["44" + compact(refusals.REVOKED if end == "revocation" else refusals.EXPIRED)]
+        assert await io.fetch_sockets() == []
+
+
+async def test_a_key_server_that_is_slow_tells_nobody_to_sign_in(
+    server: KeyServer, issuer: Issuer, transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Well before the deadline of the verdict its client is told to come later, and it gets in when there is the key."""
+    monkeypatch.setattr(refreshed, "PATIENCE", 0.05)
+    keys = key_set_url(server, issuer)
+    async with serve(echo_server(auth=issuer.auth(keys))) as url:
+        server.answers[KEYS] = server.stalled({"keys": [jwk("ES256"), jwk("ES384")]})
+        async with session(url, transport) as alice:
+            await alice.send(connect(issuer.token("ES384")))
+            assert await said(alice) == UNAVAILABLE
+        server.let_go()
+        await keys.refresh()
+        async with session(url, transport) as alice:
+            await enter(alice, issuer.token("ES384"))
+
+
+async def test_a_bound_token_lets_nobody_in(
+    server: KeyServer, issuer: Issuer, transport: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log says which setting would accept it; and with that it is a token like any other."""
+    caplog.set_level("INFO", "iogate")
+    bound = issuer.token(cnf={"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"})
+    async with (
+        serve(echo_server(auth=issuer.auth(key_set_url(server, issuer)))) as url,
+        session(url, transport) as mallory,
+    ):
+        await mallory.send(connect(bound))
+        assert await said(mallory) == INVALID
+    assert "accept_bound_tokens=True" in caplog.text
+    auth = issuer.auth(key_set_url(server, issuer), accept_bound_tokens=True)
+    async with serve(echo_server(auth=auth)) as url, session(url, transport) as alice:
+        await enter(alice, bound)
 
 
 async def test_rotation_refuses_nobody(server: KeyServer, issuer: Issuer, transport: str) -> None:
