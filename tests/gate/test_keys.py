@@ -170,7 +170,7 @@ async def test_a_token_that_ends_while_its_key_is_read_lets_nobody_in(
 async def test_a_key_server_that_is_slow_tells_nobody_to_sign_in(
     server: KeyServer, issuer: Issuer, transport: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Well before the deadline of the verdict its client is told to come later, and it gets in when there is the key."""
+    """Before the deadline of the verdict its client is told to come later, and it gets in when there is the key."""
     monkeypatch.setattr(refreshed, "PATIENCE", 0.05)
     keys = key_set_url(server, issuer)
     async with serve(echo_server(auth=issuer.auth(keys))) as url:

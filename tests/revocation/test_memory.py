@@ -99,6 +99,20 @@ def test_what_still_holds_outlives_what_ended_beside_it() -> None:
     assert len(store) == 1
 
 
+def test_what_ends_does_not_pile_up_beside_what_is_for_ever() -> None:
+    """What is for ever is remembered, and what ended beside it makes room."""
+    store = MemoryRevocations()
+    store.add(revocation(session_id="s1", key_id="k1", until=float("inf")), NOW)
+    for number in range(100):
+        store.add(revocation(session_id="s1", issuer=f"i{number}", until=NOW + number + 1), NOW + number)
+    assert len(store) == 2
+    who = principal(session_id="s1", key_id="k1", issuer=None)
+    assert store.revoked(who, NOW + 10**10)
+    for number in range(memory.FORGOTTEN_AT_ONCE):
+        store.add(revocation(token_id=f"t{number}"), NOW + 10**10)
+    assert store.revoked(who, NOW + 10**10)
+
+
 async def test_there_is_nothing_to_open_save_or_close() -> None:
     """It is the interface of the others all the same, and keeps what it has."""
     store = MemoryRevocations()
