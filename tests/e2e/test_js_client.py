@@ -22,6 +22,7 @@ SOURCES = PACKAGE.parents[1] / "src"
 WITHIN = 100.0  # seconds for one file of tests
 GONE_WITHIN = 10.0  # seconds
 START_WITHIN = 20.0  # seconds
+TESTS = ("connect", "refresh", "in-band", "users", "requests", "process")
 ENVIRONMENT = {**os.environ, "PYTHON": sys.executable, "PYTHONPATH": str(SOURCES)}
 
 
@@ -40,15 +41,13 @@ async def node(*arguments: str | Path) -> None:
         pytest.fail(said, pytrace=False)
 
 
-@pytest.mark.parametrize("name", ["connect", "refresh", "in-band", "process"])
+@pytest.mark.parametrize("name", TESTS)
 async def test_the_tests_of_the_package_pass_in_node(name: str) -> None:
     await node("--test", f"test/{name}.test.js")
 
 
 def test_every_test_file_of_the_package_is_run() -> None:
-    assert {file.name for file in PACKAGE.glob("test/*.test.js")} == {
-        f"{name}.test.js" for name in ("connect", "refresh", "in-band", "process")
-    }
+    assert {file.name for file in PACKAGE.glob("test/*.test.js")} == {f"{name}.test.js" for name in TESTS}
 
 
 async def test_the_types_of_the_package_hold() -> None:
@@ -169,3 +168,29 @@ async def test_a_page_is_told_when_the_person_has_to_sign_in_again(server: Serve
     await server.tell("/revoke", "dan")
     await both(page, "login_required revoked_token")
     assert await lines(page, "asked").all_inner_texts() == ["asked connect", "asked login"]
+
+
+async def test_a_page_with_a_queue_of_events_shows_nothing_of_its_first_user_for_the_second(
+    server: Served, browser: Browser
+) -> None:
+    page, _ = await tab(browser, server.url, "eve", first=300, others=300)
+    answer = await page.evaluate(
+        """async () => {
+          const { connect } = await import("iogate-client");
+          let user = "fay";
+          const getToken = async () =>
+            (await fetch("/token", { method: "POST", body: JSON.stringify({ sub: user, life: 300 }) })).json();
+          const socket = connect("/switch", { getToken, inBand: true, path: "/in-band", retries: 3, ackTimeout: 6e4 });
+          const entered = () => new Promise((resolve) => socket.once("authenticated", resolve));
+          socket.emit("unanswered");
+          const told = new Promise((resolve) => socket.emit("note", "of Fay", (error) => resolve(error.message)));
+          await entered();
+          user = "gus";
+          socket.disconnect().connect();
+          const { sub } = await entered();
+          return [sub, await told, await socket.emitWithAck("who")];
+        }"""
+    )
+    assert answer == ["gus", "socket has been disconnected", "gus"]
+    assert (await server.tell("/seen", "fay"))["connects"] == 1
+    assert (await server.tell("/seen", "gus"))["notes"] == []

@@ -1,6 +1,11 @@
-// What the sockets of one connection share, because the server knows one identity a connection: the token, the
-// question for it, and its refresh. Nothing in here reads the clock of the machine: when a token has ended is the
-// server's to say, and it does.
+// What the sockets of one connection share, because the server knows one identity per connection: the token, the request
+// for it, and its refresh. Nothing in here reads the clock of the machine: when a token has ended is the server's to say,
+// and it does.
+
+import { announce } from "./events.js";
+import { reopen } from "./internals.js";
+import { Refresh } from "./refresh.js";
+import { abandonRequest, requestToken } from "./requests.js";
 
 /** @typedef {import("socket.io-client").Socket} Socket */
 /** @typedef {import("socket.io-client").Manager} Manager */
@@ -36,19 +41,19 @@ export class Connection {
   /** @type {Set<Follower>} */
   followers = new Set();
 
+  /** What a sign-out replaces: whatever was begun under another one belongs to a user who has signed out. */
+  #user = {};
   /** @type {Reason} what the next token is needed for */
   #reason = "connect";
-  /** @type {{ promise: Promise<string | null>, cancel: (error: Error) => void } | null} the question that is open */
-  #question = null;
+  /** @type {{ reason: Reason, promise: Promise<string | null>, cancel: (error: Error) => void } | null} */
+  #request = null;
   /** @type {Supply | null} the answer, for the transport in use; without an engine, for the next one that opens */
   #supply = null;
-  /** @type {{ promise: Promise<string | null>, since: number } | null} what the person answered, until it let somebody in */
+  /** @type {{ engine: unknown, user: object, token: string | null | undefined } | null} the latest token shown on a transport */
+  #shown = null;
+  /** @type {{ promise: Promise<string | null | undefined>, since: number } | null} what the person answered, until it let somebody in */
   #answer = null;
-  /** @type {unknown} the transport whose token is being refreshed */
-  #refreshing = null;
-  /** The last notice that was followed: every namespace gets its own copy. */
-  #notice = "";
-  #wake = () => {};
+  refresh = new Refresh(this);
 
   /** @param {Manager} manager */
   constructor(manager) {
@@ -60,16 +65,19 @@ export class Connection {
   /**
    * Gives the token for the transport that is open now: all sockets on it get the same.
    *
+   * @param {() => boolean} wanted whether it is still wanted, after a sign-out.
    * @returns {Promise<{ token: string | null, reason: Reason }>}
    */
-  async token() {
-    const engine = this.manager.engine;
-    let supply = this.#supply;
-    if (supply === null || (supply.engine !== null && supply.engine !== engine)) {
-      supply = this.#supplies({ engine, reason: this.#reason, promise: this.#ask(this.#reason) });
-    }
-    supply.engine = engine;
-    return { token: await supply.promise, reason: supply.reason };
+  token(wanted) {
+    return this.#ofUser(wanted, async () => {
+      const engine = this.manager.engine;
+      let supply = this.#supply;
+      if (supply === null || (supply.engine !== null && supply.engine !== engine)) {
+        supply = this.#supplies({ engine, reason: this.#reason, promise: this.#ask(this.#reason) });
+      }
+      supply.engine = engine;
+      return { token: await supply.promise, reason: supply.reason };
+    });
   }
 
   /** @param {Supply} supply */
@@ -83,13 +91,34 @@ export class Connection {
   }
 
   /**
-   * Drops a token that the server took for expired, unless there is a newer one already.
+   * Repeats what a sign-out has overtaken, so that nothing of the one user is given to the next.
+   *
+   * @template T
+   * @param {() => boolean} wanted @param {() => Promise<T>} get
+   * @returns {Promise<T>}
+   */
+  async #ofUser(wanted, get) {
+    for (;;) {
+      const user = this.#user;
+      try {
+        const result = await get();
+        if (user === this.#user) return result;
+      } catch (error) {
+        if (user === this.#user) throw error;
+      }
+      if (!wanted()) throw new Error("disconnected");
+    }
+  }
+
+  /**
+   * Drops a token that the server has refused, unless there is a newer one already.
    *
    * @param {string | null | undefined} token
+   * @param {Reason} [reason] what the next one is needed for.
    */
-  expired(token) {
+  refused(token, reason) {
     if (this.#supply?.value === token) this.#supply = null;
-    if (this.#supply === null) this.#reason = "expired";
+    if (this.#supply === null && reason !== undefined) this.#reason = reason;
   }
 
   /** Drops a token that was fetched for a transport which did not open: it would be stale when one does. */
@@ -100,11 +129,14 @@ export class Connection {
   /**
    * Asks the person, once; whoever is refused until that answer has let somebody in gets the same one.
    *
-   * @returns {Promise<string | null>} a token, or null: the person has none to give.
+   * @returns {Promise<string | null | undefined>} a token; null: the person has none to give; undefined: there was a
+   *   sign-out meanwhile, and the answer is not for who is there now.
    */
   login() {
+    const user = this.#user;
     const answered = async () => {
       const token = await this.#ask("login").catch(() => null);
+      if (user !== this.#user) return undefined;
       if (token !== null) this.#supplies({ engine: null, reason: "login", promise: Promise.resolve(token), value: token });
       return token;
     };
@@ -122,114 +154,157 @@ export class Connection {
   }
 
   /**
-   * One question at a time: who asks while one is open gets its answer.
+   * One request at a time: who asks while one is open gets its answer.
    *
    * @param {Reason} reason
    * @returns {Promise<string | null>}
    */
-  #ask(reason) {
-    if (this.#question === null) {
-      /** @type {(error: Error) => void} */
-      let cancel = () => {};
-      const cancelled = new Promise((_, reject) => (cancel = reject));
-      // A person may take any time; a program may hang, and then it is asked again.
-      const limit = reason === "login" ? false : this.manager.timeout();
-      const timer =
-        typeof limit === "number" ? this.after(limit, () => cancel(new Error(`getToken took longer than ${limit} ms`))) : 0;
-      const question = {
-        cancel,
-        promise: Promise.race([this.#answered(reason), cancelled]).finally(() => {
-          clearTimeout(timer);
-          if (this.#question === question) this.#question = null;
-        }),
-      };
-      this.#question = question;
+  async #ask(reason) {
+    const joined = this.#request;
+    if (joined !== null && (reason !== "login" || joined.reason === "login")) return joined.promise;
+    const request = { reason, ...requestToken({ getToken: this.getToken, server: this.#server, reason, limit: this.#limit(reason) }) };
+    this.#request = request;
+    try {
+      const token = await request.promise;
+      if (this.#reason === reason) this.#reason = "reconnect";
+      return token;
+    } finally {
+      if (this.#request === request) this.#request = null;
     }
-    return this.#question.promise;
   }
 
-  /** @param {Reason} reason */
-  async #answered(reason) {
-    const token = await this.getToken({ reason });
-    if (token != null && typeof token !== "string") throw new TypeError("getToken gave something that is no string");
-    if (this.#reason === reason) this.#reason = "reconnect";
-    return token || null;
+  /** @param {Reason} reason @returns {(fail: (error: Error) => void) => (() => void)} */
+  #limit(reason) {
+    // A person may take any time; a program may hang, and then it is asked again.
+    const limit = reason === "login" ? false : this.manager.timeout();
+    if (typeof limit !== "number") return () => () => {};
+    return (fail) => {
+      const timer = this.after(limit, () => fail(new Error(`getToken took longer than ${limit} ms`)));
+      return () => clearTimeout(timer);
+    };
+  }
+
+  /** The server, for whose users there is one request at a time. */
+  get #server() {
+    const { hostname, port, path } = /** @type {any} */ (this.manager.engine)?.opts ?? {};
+    return `${hostname}:${port}${path}`;
+  }
+
+  // The user.
+
+  /**
+   * Takes note that the application has signed a user out, on one of the sockets at least: the token, the open request
+   * and the answer of the person are of no use any more. A transport on which others are still in stays as it is.
+   */
+  signOut() {
+    this.#user = {};
+    this.#reason = "connect";
+    this.#supply = this.#answer = null;
+    const asked = this.#request;
+    this.#request = null;
+    // A person who is being asked, for another socket, may go on; what they answer is not taken from here.
+    const goesOn = asked?.reason === "login" && [...this.followers].some((follower) => follower.on);
+    if (!goesOn) asked?.cancel(new Error("disconnected"));
+    abandonRequest(this.getToken, this.#server);
+  }
+
+  /** Whether the open transport was used by a user who has signed out. */
+  get outdated() {
+    const { engine } = this.manager;
+    return engine?.readyState === "open" && this.#shown?.engine === engine && this.#shown.user !== this.#user;
+  }
+
+  /**
+   * Sees to it that the transport can be used, before a socket connects on it.
+   *
+   * @param {() => boolean} wanted
+   */
+  async renew(wanted) {
+    const { token } = await this.token(wanted);
+    if (wanted()) this.claim(token);
+  }
+
+  /**
+   * Takes the open transport for a token, or opens another one: the server knows one identity per transport, and one
+   * that was used by a user who has signed out serves only the very same token.
+   *
+   * @param {string | null} token
+   * @returns {boolean} whether it may be shown on the open transport.
+   */
+  claim(token) {
+    if (this.outdated && (token === null || token !== this.#shown?.token)) {
+      if (this.#supply !== null) this.#supply.engine = null;
+      this.#reopen();
+      return false;
+    }
+    this.#shown = { engine: this.manager.engine, user: this.#user, token };
+    return true;
+  }
+
+  /** A socket has left while the server was deciding on it: what the server makes of it is unknown. */
+  doubt() {
+    if (this.#shown !== null) this.#shown.token = undefined;
+  }
+
+  #reopen() {
+    // Those that wait for the server need not hear that the transport has gone.
+    const silent = [...this.followers].filter(({ socket }) => socket.active && !socket.connected);
+    for (const follower of silent) follower.suspend();
+    reopen(this.manager);
+    for (const follower of silent) follower.resume();
   }
 
   // The refresh.
 
   /**
-   * Puts a new token in the place of one that ends soon, on the live connection. Further calls while that goes on are
-   * part of it. What fails is tried again until the connection ends: the server ends it on time, and so the attempts.
+   * Gets a newer token for the open transport.
    *
-   * @param {unknown} notice which token it is, as the server says.
+   * @param {unknown} engine
+   * @returns {Promise<{ token: string | null, user: object }>} the token, and what to show to `refreshed` with it.
    */
-  async refresh(notice) {
-    const engine = this.manager.engine;
-    const name = `${engine?.id} ${JSON.stringify(notice)}`;
-    if (this.#refreshing === engine || this.#notice === name) return;
-    this.#refreshing = engine;
-    this.#notice = name;
-    /** @type {string | null} */
-    let token = null;
-    for (let failures = 0; this.#live(engine); failures++) {
-      if (failures > 0) await this.#pause(this.delay(failures - 1));
-      if (!this.#live(engine)) break;
-      try {
-        token ??= await this.#newToken();
-        if (!this.#live(engine)) break;
-        if (token === null) throw new RefusedError({ message: "getToken gave no token", code: "no_token", retry: "login" });
-        const renewed = await this.#authenticate(token);
-        this.#supplies({ engine, reason: "expiring", promise: Promise.resolve(token), value: token });
-        for (const follower of this.followers) follower.sent = token;
-        this.#announce("token_refreshed", renewed);
-        break;
-      } catch (error) {
-        if (!this.#live(engine)) break;
-        const retry = error instanceof RefusedError ? error.data.retry : "later";
-        if (error instanceof RefusedError) token = null;
-        this.#announce("token_refresh_failed", error);
-        if (retry !== "refresh" && retry !== "later") break;
-      }
-    }
-    if (this.#refreshing === engine) this.#refreshing = null;
-    // Lost on the way: the new token is for the next transport.
-    if (token !== null && !this.#live(engine) && this.#supply?.engine === engine && this.#supply.value !== token) {
-      this.#supplies({ engine: null, reason: "expiring", promise: Promise.resolve(token), value: token });
-    }
+  newToken(engine) {
+    return this.#ofUser(
+      () => this.live(engine),
+      async () => {
+        const user = this.#user;
+        const token = await this.#ask("expiring");
+        if (token !== null && token === this.#shown?.token) throw new Error("getToken gave the token that is about to end");
+        return { token, user };
+      },
+    );
   }
 
-  async #newToken() {
-    const token = await this.#ask("expiring");
-    if (token !== null && token === this.#supply?.value) throw new Error("getToken gave the token that is about to end");
-    return token;
-  }
-
-  /** @param {string} token */
-  async #authenticate(token) {
-    const socket = /** @type {Socket} */ (this.#connected()[0]);
-    const limit = this.manager.timeout();
-    const answer = await (typeof limit === "number" ? socket.timeout(limit) : socket).emitWithAck("authenticate", { token });
-    if (answer?.error) {
-      // The server says it by `unauthorized` too; that is not the end of the socket.
-      for (const follower of this.followers) follower.forgive();
-      throw new RefusedError(answer.error);
+  /**
+   * Takes note of a new token, which the server has accepted for a transport; or which could not be shown, as the
+   * transport was lost: then it is for the next one. If its user has signed out meanwhile, it is not for the next user.
+   *
+   * @param {unknown} engine @param {{ token: string, user: object }} renewed @param {boolean} accepted
+   */
+  refreshed(engine, { token, user }, accepted) {
+    if (accepted) {
+      if (this.#shown !== null && this.#shown.engine === engine) this.#shown.token = token;
+      for (const follower of this.followers) follower.sent = token;
+    } else if (this.#supply === null || this.#supply.engine !== engine || this.#supply.value === token) {
+      return;
     }
-    return answer ?? {};
+    if (user !== this.#user) return;
+    this.#supplies({ engine: accepted ? engine : null, reason: "expiring", promise: Promise.resolve(token), value: token });
   }
 
   /** @param {unknown} engine */
-  #live(engine) {
-    return this.manager.engine === engine && this.#connected().length > 0;
+  live(engine) {
+    return this.manager.engine === engine && this.connected.length > 0;
   }
 
-  #connected() {
-    return [...this.followers].map((follower) => follower.socket).filter((socket) => socket.connected);
+  /** The sockets that are connected; first those that are let in. */
+  get connected() {
+    const followers = [...this.followers].filter(({ socket }) => socket.connected);
+    return followers.sort((one, other) => Number(other.in) - Number(one.in)).map(({ socket }) => socket);
   }
 
   /** @param {string} event @param {unknown} detail */
-  #announce(event, detail) {
-    for (const socket of this.#connected()) announce(socket, event, detail);
+  announce(event, detail) {
+    for (const socket of this.connected) announce(socket, event, detail);
   }
 
   // Time.
@@ -251,14 +326,6 @@ export class Connection {
     return timer;
   }
 
-  /** @param {number} delay milliseconds @returns {Promise<void>} */
-  #pause(delay) {
-    return new Promise((resolve) => {
-      const timer = this.after(delay, resolve);
-      this.#wake = () => (clearTimeout(timer), resolve());
-    });
-  }
-
   /**
    * Calls back when a new attempt will not be made on a transport that the server is about to close.
    *
@@ -273,7 +340,7 @@ export class Connection {
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     let timer;
     const stop = () => (clearTimeout(timer), void manager.off("close", call));
-    if (manager.engine?.readyState !== "open" || (!ended && this.#connected().length > 0)) {
+    if (manager.engine?.readyState !== "open" || (!ended && this.connected.length > 0)) {
       call();
     } else {
       manager.on("close", call);
@@ -284,37 +351,7 @@ export class Connection {
 
   /** A socket has gone: nothing is left waiting for those that are not there. */
   left() {
-    if (this.#connected().length === 0) this.#wake();
-    if ([...this.followers].some((follower) => follower.on)) return;
-    this.#question?.cancel(new Error("disconnected"));
-    this.#question = this.#supply = this.#answer = this.#refreshing = null;
-    this.#reason = "connect";
-  }
-}
-
-/** An error as `connect_error` has it: the refusal is its `data`. */
-export class RefusedError extends Error {
-  /** @param {Refusal} data @param {ErrorOptions} [options] */
-  constructor(data, options) {
-    super(data?.message, options);
-    this.data = data;
-  }
-}
-
-/**
- * Calls the listeners of an event. It stays on this side: `emit` would send it to the server.
- *
- * @param {Socket} socket @param {string} event @param {unknown} detail
- */
-export function announce(socket, event, detail) {
-  for (const listener of [...socket.listeners(event)]) {
-    try {
-      listener.call(socket, detail);
-    } catch (error) {
-      // The application's own mistake, reported as any of a listener; what goes on here is not disturbed by it.
-      queueMicrotask(() => {
-        throw error;
-      });
-    }
+    this.refresh.left();
+    if (![...this.followers].some((follower) => follower.on)) this.signOut();
   }
 }

@@ -2,7 +2,7 @@ import type { ManagerOptions, Socket, SocketOptions } from "socket.io-client";
 
 /** Why a token is needed. */
 export type Reason =
-  /** The application connects for the first time, or again after it disconnected. */
+  /** The application connects for the first time, or again after `disconnect()`, which is a sign-out. */
   | "connect"
   /** The connection was lost, or the server was busy. A token that is at hand will do, while it lasts. */
   | "reconnect"
@@ -18,6 +18,8 @@ export type Reason =
  *
  * `null` or `undefined` is "there is none": a guest, or, when a newer one was asked for, somebody to be asked to sign in.
  * An error is "not now": it is asked again later. For the reason `login` both mean that the person has given up.
+ *
+ * There is one call at a time per function and server: connections that were given the same function share it.
  */
 export type GetToken = (request: { reason: Reason }) => Token | Promise<Token>;
 export type Token = string | null | undefined;
@@ -88,7 +90,9 @@ export type AnySocket = Socket<any, any>;
 /**
  * Open a socket as the official `io()` does, and keep its token fresh for as long as it lives.
  *
- * @throws {TypeError} there is no `getToken`.
+ * `socket.disconnect()` signs the user out: nothing of them is sent or used after it, and `connect()` calls `getToken` again.
+ *
+ * @throws {TypeError} there is no `getToken`, or this version of socket.io-client is not one that the package knows.
  */
 export function connect<ListenEvents extends EventsMap = DefaultEvents, EmitEvents extends EventsMap = EventsMap>(
   url: string,

@@ -59,6 +59,18 @@ for (const [when, script] of Object.entries({
   "getToken was pending": `
     const socket = open(() => new Promise(() => {}), { timeout: 60_000 });
     socket.io.on("open", () => setTimeout(() => socket.disconnect(), 50));`,
+  "two connections waited for one getToken": `
+    const getToken = () => new Promise(() => {});
+    const sockets = [1, 2].map(() => open(getToken, { timeout: 60_000 }));
+    const opens = sockets.map(({ io }) => new Promise((resolve) => io.on("open", resolve)));
+    Promise.all(opens).then(() => setTimeout(() => sockets.forEach((socket) => socket.disconnect()), 50));`,
+  "an answer to a refresh was awaited": `
+    const socket = open(({ reason }) => token(reason === "connect" ? 2 : 300), { timeout: 60_000 });
+    socket.on("token_expiring", () => {
+      const { engine } = socket.io;
+      engine.write = () => {}; // The server never gets it.
+      setTimeout(() => socket.disconnect(), 200);
+    });`,
   "the person was being asked": `
     const socket = open(({ reason }) => {
       if (reason === "login") setTimeout(() => socket.disconnect(), 50);

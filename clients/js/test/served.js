@@ -55,6 +55,9 @@ export class Person {
   revoke = () => this.#tell("/revoke");
   kick = () => this.#tell("/kick");
   cut = () => this.#tell("/cut");
+  /** From now on, until `release`, the server decides on none of their tokens. */
+  hold = () => this.#tell("/hold");
+  release = () => this.#tell("/release");
   seen = () => this.#tell("/seen");
 
   /** Waits until the server has seen this. */
@@ -77,6 +80,21 @@ export function asked(...answers) {
     return typeof answer === "function" ? answer(reason) : answer;
   };
   getToken.reasons = [];
+  return getToken;
+}
+
+/** A `getToken` whose answers the test gives, one per call, when it wants: `calls[0].resolve(token)`. */
+export function deferred() {
+  const getToken = ({ reason }) => new Promise((resolve, reject) => getToken.calls.push({ reason, resolve, reject }));
+  getToken.calls = [];
+  /** Waits until it has been called so many times. */
+  getToken.called = async (times) => {
+    const end = performance.now() + WITHIN;
+    while (getToken.calls.length < times) {
+      assert.ok(performance.now() < end, `not called ${times} times within ${WITHIN} ms`);
+      await passed(5);
+    }
+  };
   return getToken;
 }
 

@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +43,27 @@ class Record:
         self.gone: list[str] = []
         self.payload: Any = None
         self.refusal: Any = None
+        self.notes: list[Any] = []
+        self.free = asyncio.Event()  # While it is clear, the server decides on none of this subject's tokens.
+        self.free.set()
         self.sockets: set[Socket] = set()
 
 
 records: defaultdict[str, Record] = defaultdict(Record)
 
 
+async def decide(claims: Mapping[str, Any]) -> str:
+    """Wait until a test wants this subject's tokens to be decided on."""
+    subject: str = claims["sub"]
+    await records[subject].free.wait()
+    return subject
+
+
 def protect(**settings: Any) -> Server:
     """Return a server with the handlers that the tests know."""
     path = settings.pop("path")
     auth = JWTAuth(secret=SECRET, algorithms=["HS256"], **settings)
+    auth.load_user(decide)
     io = Server(auth=auth, path=path, cors_allowed_origins=["*"], ping_interval=0.5, ping_timeout=0.5)
     for namespace in (io, io.of(re.compile(r"/[\w-]+"))):
 
@@ -59,6 +71,7 @@ def protect(**settings: Any) -> Server:
         async def refuse(socket: Socket) -> None:
             record = records[socket.principal.subject]
             record.attempts.append(time.monotonic())
+            await record.free.wait()
             if record.refusal is not None:
                 raise Refused("refused by the test", data=record.refusal)
 
@@ -83,6 +96,18 @@ def protect(**settings: Any) -> Server:
         async def echo(socket: Socket, *args: Any) -> Any:
             return args
 
+        @namespace.on("who")
+        async def who(socket: Socket) -> Any:
+            return socket.principal.subject
+
+        @namespace.on("note")
+        async def take_down(socket: Socket, text: Any) -> None:
+            records[socket.principal.subject].notes.append(text)
+
+        @namespace.on("unanswered")
+        async def never(socket: Socket) -> None:
+            await asyncio.Event().wait()
+
     return io
 
 
@@ -100,6 +125,10 @@ async def control(path: str, body: dict[str, Any]) -> Any:
         return jwt.encode({"alg": "HS256", "typ": "JWT"}, claims, key)
     if path == "/refuse":
         record.refusal = body["data"]
+    elif path == "/hold":
+        record.free.clear()
+    elif path == "/release":
+        record.free.set()
     elif path == "/revoke":
         for io in (plain, in_band):
             await io.revoke(subject=body["sub"])
@@ -116,6 +145,8 @@ async def control(path: str, body: dict[str, Any]) -> Any:
         "refreshes": record.refreshes,
         "gone": record.gone,
         "payload": record.payload,
+        "notes": record.notes,
+        "inside": len(record.sockets),
     }
 
 
