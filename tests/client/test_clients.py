@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import importlib
 import sys
 import threading
-import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,18 +16,6 @@ from iogate.client import AsyncClient, ConnectionRefused
 from iogate.testing import advance
 from tests.client.peers import FOREVER, LIFETIME, WITHIN, Kind, Source, client, world
 from tests.servers import serve
-
-# python-engineio does not read the answer to a POST to its end; that is between it and aiohttp.
-pytestmark = pytest.mark.filterwarnings("ignore:Unclosed connection:ResourceWarning")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _collected() -> Iterator[None]:
-    """What the filter above is for is found here, and not in the tests of another module."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        gc.collect()
 
 
 @pytest.fixture(params=["asyncio", "threads"])
@@ -108,7 +93,7 @@ async def test_a_refusal_counts_that_is_read_after_the_end_of_the_connection(how
         source.by_default = {"connect": place.tokens.expired(), "expired": place.tokens.expired(by=30)}
         over = threading.Event()
         threads: Any = peer.client
-        told, finish = threads._handle_error, threads._finish
+        told, finish = threads._handle_error, threads.eio.finish
 
         def tell_late(*details: Any) -> None:
             over.wait(WITHIN)
@@ -119,7 +104,7 @@ async def test_a_refusal_counts_that_is_read_after_the_end_of_the_connection(how
             finish()
             over.set()
 
-        threads._handle_error, threads._finish = tell_late, finished
+        threads._handle_error, threads.eio.finish = tell_late, finished
         with pytest.raises(ConnectionRefused, match="jwt expired"):
             await peer.do("connect", place.url, transports=how)
         assert source.reasons == ["connect", "expired"]

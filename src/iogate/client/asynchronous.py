@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import inspect
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Coroutine, Sequence
+from typing import Any, NamedTuple
 
 import socketio
 from socketio import packet
 from socketio.exceptions import BadNamespaceError
 from socketio.exceptions import ConnectionError as NotConnected
 
-from iogate.client.keeper import FLUSH_TIMEOUT, NUDGE, Keeper, accepted, checked, logger
+from iogate.client.calls import call, ignore_result
+from iogate.client.engines import AsyncEngine
+from iogate.client.keeper import Keeper, accepted, checked
 from iogate.client.policy import Action, Ask, Life, Reason, Stop
 from iogate.client.refused import ConnectionRefused
+from iogate.client.run import Run, logger
 
 
 class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
@@ -28,22 +29,25 @@ class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
     Args:
         get_token: gives a token, or None: there is none; plain or `async def`. It is told why it is asked:
             "connect", "reconnect", "expiring" (the connection lives, its token ends soon), "expired" (the server
-            refused the token for that), "login" (the server wants the person to sign in). One question at a time.
+            refused the token for that), "login" (the server wants the person to sign in). There is one request at a
+            time; whoever needs a token while one is open gets its answer. A plain function blocks the event loop.
         in_band: connect without a token and send it by `authenticate`. `connect` handlers run when that is accepted.
         reconnection: whether to come back when the connection has ended.
         reconnection_attempts: failures in a row after which to stop; 0: never.
         reconnection_delay: seconds to wait after the first failure; every further one doubles it.
         reconnection_delay_max: seconds that are never exceeded.
+        token_timeout: seconds that `get_token` may take. Then it is cancelled, what it returns later is ignored, and
+            the client asks again after a delay. A person may take any time: "login" has no limit. The same seconds
+            limit functions that give the URL, the headers or `auth`.
         options: those of python-socketio.
     """
 
     def _set_up(self) -> None:
         self._answers: set[asyncio.Future[Any]] = set()
-        self._asking = asyncio.Lock()
-        self._stopping = asyncio.Event()
-        self._attempting = False
+        self._connect_task: asyncio.Task[None] | None = None
         self._reconnect_task: asyncio.Task[None] | None = None
         self._refreshes: set[asyncio.Task[None]] = set()
+        self._handlers: set[asyncio.Task[None]] = set()
 
     async def connect(
         self,
@@ -73,10 +77,9 @@ class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
             socketio.exceptions.ConnectionError: it could not be reached, or did not decide in time. What `get_token`
                 raises is raised too. Nothing of both with `retry`, as long as there is hope.
         """
-        if self.connected or self._attempting or self._reconnect_task:
+        if self.connected or self._run.following:
             raise NotConnected("Already connected")
-        self._stopping.clear()
-        action = self._started(
+        run = self._started(
             url=url,
             headers=headers or {},
             auth=auth,
@@ -85,168 +88,206 @@ class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
             socketio_path=socketio_path,
             wait_timeout=wait_timeout,
         )
-        await self._follow(action, patient=retry)
+        # A task of its own, so that `disconnect` can end it wherever it waits.
+        task = self._connect_task = asyncio.create_task(self._follow(run, Ask("connect"), patient=retry))
+        task.add_done_callback(ignore_result)
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            await self._cancel(task)
+            raise
+        finally:
+            if self._connect_task is task:
+                self._connect_task = None
+        if task.cancelled():
+            raise NotConnected("Disconnected")
+        task.result()
 
     async def disconnect(self) -> None:
-        """Disconnect, and stop whatever is going on: attempts, a refresh, a question for a token."""
-        self._stopping.set()
-        current = asyncio.current_task()
-        tasks = {task for task in (self._reconnect_task, *self._refreshes) if task not in {None, current}}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Disconnect, and stop whatever is going on: attempts, a refresh, a request for a token.
+
+        Everything about the user is forgotten: the token, the arguments of `connect()`, and the answer of a
+        `get_token` that is still running. The next `connect()` may be for somebody else.
+        """
+        run = self._run
+        self._stop(run)
+        tasks = [self._connect_task, self._reconnect_task, *self._refreshes]
+        if run.request is not None:
+            run.request.task.cancel()  # It may refuse to end; nobody waits for that.
+        await self._cancel(*(task for task in tasks if task is not None))
         await self._hang_up()
+        self._forget(run)
 
     async def shutdown(self) -> None:
         """Disconnect."""
         await self.disconnect()
 
+    @staticmethod
+    async def _cancel(*tasks: asyncio.Task[Any]) -> None:
+        """Cancel tasks and wait for their end, except for the task that calls this."""
+        others = [task for task in tasks if task is not asyncio.current_task()]
+        for task in others:
+            task.cancel()
+        if others:
+            await asyncio.wait(others)
+
     # Coming in, and back.
 
-    async def _follow(self, action: Action, *, patient: bool) -> None:
+    async def _follow(self, run: Run, action: Action, *, patient: bool) -> None:
         """Do what the policy says until the client is let in; raise if that does not come to pass.
 
         Args:
+            run: what this is for.
             action: the first thing to do.
             patient: whether to do what is to be done later.
         """
-        error: Exception | None = None
-        while not isinstance(action, Stop):
-            if not isinstance(action, Ask):
-                life = self._life = Life()
-                try:
-                    return await self._attempt(life)
-                except NotConnected as failure:
-                    error = failure
-                self._go_on()
-                action = self._attempt_failed(life)
-            elif action.delay and not patient:
-                break
-            else:
-                await self._pause(action.delay)
-                try:
-                    token = await self._ask(action.reason)
-                except Exception as failure:
-                    self._go_on()
-                    if not patient:
-                        raise
-                    action = self._token_failed(action.reason, failure)
+        run.following = True
+        try:
+            error: Exception | None = None
+            while not isinstance(action, Stop):
+                if not isinstance(action, Ask):
+                    life = run.life = Life()
+                    try:
+                        return await self._attempt(run, life)
+                    except Exception as failure:
+                        error = failure
+                    run.go_on()
+                    self._log_attempt(error)
+                    action = run.attempt_failed(life)
+                elif action.delay and not patient:
+                    break
                 else:
-                    action = self._token_given(action.reason, token)
-        error = self._stopped(error)
+                    await asyncio.sleep(action.delay)
+                    try:
+                        token = await self._ask(run, action.reason)
+                    except Exception as failure:
+                        run.go_on()
+                        if not patient:
+                            raise
+                        action = run.token_failed(action.reason, failure)
+                    else:
+                        action = run.token_given(action.reason, token)
+        finally:
+            run.following = False  # Before the application is told: it may connect again in a handler.
+        error, self.refusal = run.failure(error)
         if self.refusal is not None and self.refusal.retry == "login":
-            await self._announce("login_required", self.refusal)
+            self._announce("login_required", self.refusal)
         raise error
 
-    async def _attempt(self, life: Life) -> None:
-        self._attempting = True
+    async def _attempt(self, run: Run, life: Life) -> None:
+        run.entering = True
         try:
-            auth = await self._get_real_value(self._where["auth"])
-            await super().connect(**self._arguments(auth))
-            await self._wait_for_entry(life)
+            await self.eio.finish()
+            where = {name: await self._value(name, value) for name, value in run.where.items()}
+            self._take_over(run, life)
+            await super().connect(**run.arguments(where, in_band=self._in_band))
+            await self._wait_for_entry(run, life)
             if self._in_band:
-                await self._log_in(life)
-            self._go_on()
+                await self._log_in(run, life)
+            run.go_on()
             if life.over:
                 raise NotConnected("the connection has ended")
-            self._let_in(life)
+            run.let_in(life, self.namespaces)
         except BaseException:
             await self._hang_up()
-            await self._finish()
+            await self.eio.finish()
             self.connected = False
             raise
         finally:
-            self._attempting = False
+            run.entering = False
         if self._in_band:
             for namespace in list(self.namespaces):
-                await super()._trigger_event("connect", namespace)
+                await self._call_handlers("connect", namespace)
 
-    async def _wait_for_entry(self, life: Life) -> None:
+    def _take_over(self, run: Run, life: Life) -> None:
+        """Have what the next transport says read as part of this life only."""
+
+        async def received(data: Any) -> None:
+            if self._is_current(run, life):
+                await self._handle_eio_message(data)
+
+        self.eio.on("message", received)
+        self.eio.read_loop_task = None
+
+    async def _value(self, name: str, value: Any) -> Any:
+        """Return an argument of `connect()`, which may be a function that gives it."""
+        if callable(value):
+            value = await call(value, what=f"the function for {name}", limit=self._token_timeout)
+        return value
+
+    async def _wait_for_entry(self, run: Run, life: Life) -> None:
         while not self._is_decided(life):
             try:
-                await asyncio.wait_for(self._connect_event.wait(), self._where["wait_timeout"])
+                await asyncio.wait_for(self._connect_event.wait(), run.where["wait_timeout"])
             except TimeoutError:
                 break
             self._connect_event.clear()
         self._check_entry()
 
-    async def _log_in(self, life: Life) -> None:
-        token = self._standing.token
+    async def _log_in(self, run: Run, life: Life) -> None:
+        token = run.standing.token
         if token is None:
             return
         for namespace in list(self.namespaces):
             try:
-                await self._authenticate(life, namespace, token)
+                await self._authenticate(run, life, namespace, token)
             except ConnectionRefused as refused:
                 life.refusals[namespace] = refused.refusal
                 raise
 
-    def _come_back(self, life: Life, leaving: asyncio.Event | None = None) -> None:
-        if life.entered and self._comes_back and not (life.followed or self._stopping.is_set()):
-            life.followed = True
-            self._reconnect_task = self.start_background_task(self._return, life, leaving)
+    def _come_back(self, run: Run, life: Life, leaving: asyncio.Event | None = None) -> None:
+        if life.entered and self._comes_back and not (life.followed or run.stopped):
+            life.followed = run.following = True
+            self._reconnect_task = asyncio.create_task(self._return(run, life, leaving))
+            self._reconnect_task.add_done_callback(self._returned)
 
-    async def _return(self, life: Life, leaving: asyncio.Event | None) -> None:
+    async def _return(self, run: Run, life: Life, leaving: asyncio.Event | None) -> None:
         try:
-            await self._finish()
+            await self.eio.finish()
             if leaving is not None:
                 await leaving.wait()
-            await self._follow(self._ended(life), patient=True)
-        except NotConnected as error:
+            await self._follow(run, run.ended(life), patient=True)
+        except Exception as error:
             logger.info("stopped: %s", error)
         except asyncio.CancelledError:
-            if not self._stopping.is_set():
+            if not run.stopped:
                 raise
         finally:
-            if self._reconnect_task is asyncio.current_task():
-                self._reconnect_task = None
+            run.following = False
 
-    async def _pause(self, delay: float) -> None:
-        if delay:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), delay)
-        self._go_on()
+    def _returned(self, task: asyncio.Task[None]) -> None:
+        if self._reconnect_task is task:
+            self._reconnect_task = None
 
     async def _hang_up(self) -> None:
         for namespace in list(self.namespaces):
             await self._send_packet(self.packet_class(packet.DISCONNECT, namespace=namespace))
-        if self.eio.state == "connected" and self.transport() == "polling":
-            # python-engineio forgets its CLOSE if a POST is on its way: then both sides would wait.
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.eio.queue.join(), FLUSH_TIMEOUT)
-        hanging_up = asyncio.create_task(self.eio.disconnect())
-        await self._nudge(hanging_up)
-        await hanging_up
-
-    async def _finish(self) -> None:
-        """Wait until the old transport has done all that it does: a new one will share its fields."""
-        if self.eio.read_loop_task is not None:
-            await self._nudge(self.eio.read_loop_task)
-
-    async def _nudge(self, until: asyncio.Task[Any]) -> None:
-        """Help python-engineio's writer to its end: after a CLOSE of the server it misses that it is to stop."""
-        while not until.done():
-            await asyncio.wait({until}, timeout=NUDGE)
-            if self.eio.state != "connected":
-                await self.eio.queue.put(None)
-        await self.eio.disconnect()  # Nothing is connected any more: this empties the queue.
-
-    def _go_on(self) -> None:
-        if self._stopping.is_set():
-            raise NotConnected("Disconnected")
+        await self.eio.hang_up()
 
     # The token.
 
-    async def _ask(self, reason: Reason) -> str | None:
-        async with self._asking:
-            self._go_on()
-            token = self._get_token(reason)
-            if inspect.isawaitable(token):
-                token = await token
-        self._go_on()
-        return checked(token)
+    async def _ask(self, run: Run, reason: Reason) -> str | None:
+        """Return a token from the application; from the open request, if there is one."""
+        while run.request is not None and not run.may_share_request(reason):
+            await asyncio.wait({run.request.task})
+        run.go_on()
+        if run.request is None:
+            run.request = _Request(reason, asyncio.create_task(self._request(run, reason)))
+            run.request.task.add_done_callback(ignore_result)
+        task = run.request.task
+        await asyncio.wait({task})
+        run.go_on()
+        token: str | None = task.result()
+        return token
 
-    async def _authenticate(self, life: Life, namespace: str, token: str) -> object:
+    async def _request(self, run: Run, reason: Reason) -> str | None:
+        limit = None if reason == "login" else self._token_timeout
+        try:
+            return checked(await call(self._get_token, reason, what="get_token", limit=limit))
+        finally:
+            run.request = None
+
+    async def _authenticate(self, run: Run, life: Life, namespace: str, token: str) -> object:
         """Send a token in band, and return what the server acknowledged.
 
         Raises:
@@ -264,37 +305,35 @@ class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
             if life.over:
                 raise NotConnected("the connection has ended")
             await self.emit("authenticate", {"token": token}, namespace=namespace, callback=acknowledged)
-            return accepted(await asyncio.wait_for(answer, self._where["wait_timeout"]))
+            return accepted(await asyncio.wait_for(answer, run.where["wait_timeout"]))
         except (TimeoutError, BadNamespaceError) as error:
             raise NotConnected("authenticate was not answered") from error
         finally:
             self._answers.discard(answer)
 
-    async def _refresh(self, life: Life, namespace: str) -> None:
-        """Put a new token in the place of the one that ends soon; try until the connection itself ends."""
+    async def _refresh(self, run: Run, life: Life, namespace: str) -> None:
+        """Put a new token in the place of the one that ends soon. It is cancelled when the connection ends."""
         token: str | None = None
         failures = 0
         try:
             while not life.over:
                 refusal = None
                 try:
-                    token = token or await self._ask("expiring")
-                    if token is not None and self._is_new(token):
-                        answer = await self._authenticate(life, self._one_of(namespace), token)
-                        self._refreshed(life, token)
-                        await self._announce("token_refreshed", answer)
+                    token = token or await self._ask(run, "expiring")
+                    if token is not None and run.is_new(token):
+                        answer = await self._authenticate(run, life, self._one_of(namespace), token)
+                        run.refreshed(life, token)
+                        self._announce("token_refreshed", answer)
                         return
                     token = None
                 except ConnectionRefused as error:
                     refusal, token = error.refusal, None
                     life.forgive()
-                except NotConnected:
-                    pass
                 except Exception as error:
-                    logger.warning("get_token('expiring') failed: %s", type(error).__name__)
+                    self._refresh_failed(error)
                 if life.over:
                     return
-                await self._announce("token_refresh_failed", refusal)
+                self._announce("token_refresh_failed", refusal)
                 delay = self._refresh_again(refusal, failures)
                 if delay is None:
                     return
@@ -305,12 +344,14 @@ class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
 
     # Between python-socketio and the application.
 
+    def _engineio_client_class(self) -> type[AsyncEngine]:
+        return AsyncEngine
+
     async def _trigger_event(self, event: str, namespace: str, *args: Any) -> Any:
-        life = self._life
+        run = self._run
+        life = run.life
         if self._heard(life, event, namespace, args):
-            refresh = self.start_background_task(self._refresh, life, namespace)
-            self._refreshes.add(refresh)
-            refresh.add_done_callback(self._refreshes.discard)
+            self._keep(self._refreshes, self._refresh(run, life, namespace))
         if self._too_early(life, event):
             return None
         return await super()._trigger_event(event, namespace, *args)
@@ -321,11 +362,12 @@ class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
         await super()._handle_eio_connect()
 
     async def _handle_disconnect(self, namespace: str) -> None:
-        life = self._life
+        run = self._run
+        life = run.life
         self._sent_out(life, namespace or "/")
         leaving = asyncio.Event()
         if life.sent_out:
-            self._come_back(life, leaving)
+            self._come_back(run, life, leaving)
         try:
             await super()._handle_disconnect(namespace)
         finally:
@@ -333,8 +375,11 @@ class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
             leaving.set()
 
     async def _handle_eio_disconnect(self, reason: str) -> None:
-        life = self._life
+        run = self._run
+        life = run.life
         life.over = True
+        for refresh in self._refreshes:
+            refresh.cancel()
         try:
             await super()._handle_eio_disconnect(reason)
         finally:
@@ -343,8 +388,28 @@ class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
                 if not answer.done():
                     answer.set_exception(NotConnected("the connection has ended"))
             if reason != self.reason.CLIENT_DISCONNECT:
-                self._come_back(life)
+                self._come_back(run, life)
 
-    async def _announce(self, event: str, detail: Any) -> None:
-        for namespace in list(self.namespaces) or self.connection_namespaces:
-            await super()._trigger_event(event, namespace, detail)
+    def _announce(self, event: str, detail: Any) -> None:
+        """Call the handlers of an event of this package. Nothing waits for them."""
+        for namespace in list(self.namespaces) or list(self.connection_namespaces):
+            self._keep(self._handlers, self._call_handlers(event, namespace, detail))
+
+    async def _call_handlers(self, event: str, namespace: str, *args: Any) -> None:
+        try:
+            await super()._trigger_event(event, namespace, *args)
+        except Exception:
+            logger.exception("the handler of %r raised", event)
+
+    @staticmethod
+    def _keep(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+
+class _Request(NamedTuple):
+    """The open request for a token."""
+
+    reason: Reason
+    task: asyncio.Task[str | None]

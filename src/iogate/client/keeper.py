@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from socketio.exceptions import ConnectionError as NotConnected
 
-from iogate.client.policy import (
-    Action,
-    Ask,
-    Backoff,
-    Life,
-    Reason,
-    Refusal,
-    Standing,
-    member,
-    read_error,
-    refresh_again,
-)
+from iogate.client.policy import Backoff, Life, Reason, Refusal, member, read_error, refresh_again
 from iogate.client.refused import ConnectionRefused
+from iogate.client.run import NotAnswered, Run, log_failure, logger
 from iogate.clock import chance
-
-logger = logging.getLogger("iogate.client")
-
-FLUSH_TIMEOUT = 1.0
-"""Seconds that what is to be sent may take when the client hangs up."""
-
-NUDGE = 0.02
-"""Seconds between two looks at whether the old transport is at its end."""
 
 
 class Keeper:
@@ -42,6 +22,10 @@ class Keeper:
     namespaces: dict[str, str]
     failed_namespaces: list[str]
     connection_namespaces: list[str]
+    connection_auth: Any
+    connection_headers: Any
+    eio: Any
+    _handle_eio_message: Any
 
     def __init__(
         self,
@@ -52,6 +36,7 @@ class Keeper:
         reconnection_attempts: int = 0,
         reconnection_delay: float = 1.0,
         reconnection_delay_max: float = 30.0,
+        token_timeout: float = 20.0,
         **options: Any,
     ) -> None:
         # python-socketio's own way of coming back does not look at what the server said.
@@ -62,59 +47,49 @@ class Keeper:
         self._in_band = in_band
         self._comes_back = reconnection
         self._backoff = Backoff(reconnection_delay, reconnection_delay_max, reconnection_attempts)
-        self._standing = Standing(self._backoff)
-        self._life = Life()
-        self._where: dict[str, Any] = {}
+        self._token_timeout = token_timeout
+        self._run = Run(self._backoff)
         self._set_up()
 
     def _set_up(self) -> None:
         """Make what the client waits with."""
 
-    # The way in, and back. The names say what has happened; the answers say what to do.
+    # One `connect()`, until its `disconnect()`.
 
-    def _started(self, **where: Any) -> Action:
+    def _started(self, **where: Any) -> Run:
         self.refusal = None
-        self._standing = Standing(self._backoff)
-        self._where = where
-        return Ask("connect")
+        self._run = Run(self._backoff, where)
+        return self._run
 
-    def _token_failed(self, reason: Reason, error: Exception) -> Action:
-        # Its text may hold anything.
-        logger.warning("get_token(%r) failed: %s", reason, type(error).__name__)
-        self._standing, action = self._standing.failed(reason, chance())
-        return action
+    def _stop(self, run: Run) -> None:
+        run.stopped = True
 
-    def _token_given(self, reason: Reason, token: str | None) -> Action:
-        self._standing, action = self._standing.answered(reason, token, chance())
-        return action
+    def _forget(self, run: Run) -> None:
+        """Drop everything that belongs to the user of a run, unless another one has begun."""
+        if self._run is run:
+            self._run = Run(self._backoff)
+            self.connection_auth = self.connection_headers = None
+            self.eio.on("message", self._handle_eio_message)
 
-    def _attempt_failed(self, life: Life) -> Action:
-        self._standing, action = self._standing.refused(life.refusals, chance())
-        return action
+    def _is_current(self, run: Run, life: Life) -> bool:
+        """Return True if what was received in a life still concerns the client.
 
-    def _let_in(self, life: Life) -> None:
-        life.since = time.monotonic()
-        self._standing = self._standing.let_in(self.namespaces)
+        A packet may be read after the end of its connection: a refusal counts even then, but not after `disconnect()`.
+        """
+        return self._run is run and run.life is life
 
-    def _ended(self, life: Life) -> Action:
-        self._standing, action = self._standing.ended(life, time.monotonic(), chance())
-        return action
+    @staticmethod
+    def _log_attempt(error: Exception) -> None:
+        if not isinstance(error, NotConnected):
+            logger.warning("connecting failed: %s", type(error).__name__)  # Its text may contain the URL.
 
-    def _stopped(self, error: Exception | None) -> Exception:
-        self.refusal = self._standing.refusal
-        if self.refusal is not None:
-            return ConnectionRefused(self.refusal)
-        return error or NotConnected("Disconnected by the server")
+    @staticmethod
+    def _refresh_failed(error: Exception) -> None:
+        """Log why there is no new token; not that the connection was lost or `authenticate` was not answered."""
+        if isinstance(error, NotAnswered) or not isinstance(error, NotConnected):
+            log_failure("expiring", error)
 
-    def _arguments(self, auth: Mapping[str, Any] | None) -> dict[str, Any]:
-        """Return what python-socketio's `connect` is to be called with."""
-        standing = self._standing
-        where = {name: value for name, value in self._where.items() if name != "auth"}
-        if standing.namespaces:
-            where["namespaces"] = list(standing.namespaces)
-        with_token = standing.token is not None and not self._in_band
-        token = {"token": standing.token} if with_token else {}
-        return where | {"auth": {**(auth or {}), **token}, "wait": False}
+    # The way in.
 
     def _is_decided(self, life: Life) -> bool:
         """Say whether there is nothing to wait for: each namespace has answered, or nobody will any more."""
@@ -148,15 +123,6 @@ class Keeper:
         life.sent_out = life.sent_out or not set(self.namespaces) - life.left
 
     # The token of the live connection.
-
-    def _refreshed(self, life: Life, token: str) -> None:
-        self._standing = self._standing.refreshed(token)
-        life.refreshing = (
-            False  # Before the application is told: what it does then may take longer than the token lives.
-        )
-
-    def _is_new(self, token: str | None) -> bool:
-        return token is not None and token != self._standing.token
 
     def _refresh_again(self, refusal: Refusal | None, failures: int) -> float | None:
         return refresh_again(refusal, failures, self._backoff, chance())

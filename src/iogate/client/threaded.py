@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import socketio
@@ -12,31 +11,35 @@ from socketio import packet
 from socketio.exceptions import BadNamespaceError
 from socketio.exceptions import ConnectionError as NotConnected
 
-from iogate.client.keeper import FLUSH_TIMEOUT, NUDGE, Keeper, accepted, checked, logger
+from iogate.client.calls import Call, Calls
+from iogate.client.engines import ThreadedEngine
+from iogate.client.keeper import Keeper, accepted, checked
 from iogate.client.policy import Action, Ask, Life, Reason, Stop
 from iogate.client.refused import ConnectionRefused
+from iogate.client.run import Run, logger
 
 _LAST_WORDS = 0.2
 """Seconds to wait for what the server may have said about the end: each message is read in a thread of its own."""
-_ENDED = object()
 
 
 class Client(Keeper, socketio.Client):  # type: ignore[misc]
     """python-socketio's `Client`, with a token that is fresh at each connect and as long as it lives.
 
     It is `AsyncClient` for programs without an event loop: the same arguments, events and behaviour. `get_token` is a
-    plain function, and is called in threads.
+    plain function. Each call of it runs in a thread of its own.
+
+    A thread cannot be ended from outside. If `get_token` does not return within `token_timeout`, or not before
+    `disconnect()`, its thread is abandoned: it runs on as a daemon thread, its result is ignored, and the client
+    continues without it. At most 10 calls run at a time for one client. Beyond that `get_token` is not called, and the
+    client backs off until one of them returns. So give the requests in `get_token` a timeout of their own.
     """
 
     def _set_up(self) -> None:
-        self._answers: set[queue.SimpleQueue[Any]] = set()
-        self._asking = threading.Lock()
-        self._stopping = threading.Event()
+        self._calls = Calls(self.start_background_task)
         self._told = threading.Event()
         self._following = threading.Lock()
         self._way_in = threading.RLock()
         self._here = threading.local()
-        self._attempting = False
         self._reconnect_task: threading.Thread | None = None
 
     def connect(
@@ -67,10 +70,10 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
             socketio.exceptions.ConnectionError: it could not be reached, or did not decide in time. What `get_token`
                 raises is raised too. Nothing of both with `retry`, as long as there is hope.
         """
-        if self.connected or self._attempting or self._is_returning():
+        if not self._run.stopped and (self.connected or self._run.following):
             raise NotConnected("Already connected")
-        self._stopping.clear()
-        action = self._started(
+        self._wait_for_previous(wait_timeout)
+        run = self._started(
             url=url,
             headers=headers or {},
             auth=auth,
@@ -79,13 +82,21 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
             socketio_path=socketio_path,
             wait_timeout=wait_timeout,
         )
-        self._follow(action, patient=retry)
+        self._follow(run, Ask("connect"), patient=retry)
 
     def disconnect(self) -> None:
-        """Disconnect, and stop whatever is going on. A `get_token` that is running is not waited for long."""
-        self._stopping.set()
+        """Disconnect, and stop whatever is going on: attempts, a refresh, a request for a token.
+
+        A `get_token` that is running is not waited for, and what it returns is ignored. Everything about the user is
+        forgotten: the token and the arguments of `connect()`. The next `connect()` may be for somebody else.
+        """
+        run = self._run
+        self._stop(run)
+        self._calls.tell()
+        if self._connect_event is not None:
+            self._connect_event.set()
         # An attempt ends by itself when it sees that; it may wait for the very handler that this is called from.
-        patience = 0 if getattr(self._here, "handling", False) else self._where.get("wait_timeout", 0)
+        patience = 0 if getattr(self._here, "handling", False) else run.where.get("wait_timeout", 0)
         if self._way_in.acquire(timeout=patience):
             try:
                 self._hang_up()
@@ -93,6 +104,7 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
                 self._way_in.release()
         if self._reconnect_task is not None and self._reconnect_task is not threading.current_thread():
             self._reconnect_task.join(patience)
+        self._forget(run)
 
     def shutdown(self) -> None:
         """Disconnect."""
@@ -100,227 +112,260 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
 
     # Coming in, and back.
 
-    def _follow(self, action: Action, *, patient: bool) -> None:
+    def _follow(self, run: Run, action: Action, *, patient: bool) -> None:
         """Do what the policy says until the client is let in; raise if that does not come to pass.
 
         Args:
+            run: what this is for.
             action: the first thing to do.
             patient: whether to do what is to be done later.
         """
-        error: Exception | None = None
-        while not isinstance(action, Stop):
-            if not isinstance(action, Ask):
-                life = self._life = Life()
-                try:
-                    with self._way_in:
-                        return self._attempt(life)
-                except NotConnected as failure:
-                    error = failure
-                self._go_on()
-                action = self._attempt_failed(life)
-            elif action.delay and not patient:
-                break
-            else:
-                self._stopping.wait(action.delay)
-                self._go_on()
-                try:
-                    token = self._ask(action.reason)
-                except Exception as failure:
-                    self._go_on()
-                    if not patient:
-                        raise
-                    action = self._token_failed(action.reason, failure)
+        run.following = True
+        try:
+            error: Exception | None = None
+            while not isinstance(action, Stop):
+                if not isinstance(action, Ask):
+                    life = Life()
+                    try:
+                        return self._attempt(run, life)
+                    except Exception as failure:
+                        error = failure
+                    run.go_on()
+                    self._log_attempt(error)
+                    action = run.attempt_failed(life)
+                elif action.delay and not patient:
+                    break
                 else:
-                    action = self._token_given(action.reason, token)
-        error = self._stopped(error)
+                    self._calls.pause(lambda: run.stopped, action.delay)
+                    run.go_on()
+                    try:
+                        token = self._ask(run, action.reason)
+                    except Exception as failure:
+                        run.go_on()
+                        if not patient:
+                            raise
+                        action = run.token_failed(action.reason, failure)
+                    else:
+                        action = run.token_given(action.reason, token)
+        finally:
+            run.following = False  # Before the application is told: it may connect again in a handler.
+        error, self.refusal = run.failure(error)
         if self.refusal is not None and self.refusal.retry == "login":
             self._announce("login_required", self.refusal)
         raise error
 
-    def _attempt(self, life: Life) -> None:
-        self._attempting = True
-        self._told.clear()
-        try:
-            auth = self._get_real_value(self._where["auth"])
-            super().connect(**self._arguments(auth))
-            self._wait_for_entry(life)
-            if self._in_band:
-                self._log_in(life)
-            self._go_on()
-            if life.over:
-                raise NotConnected("the connection has ended")
-            self._let_in(life)
-        except BaseException:
-            self._hang_up()
-            self._finish()
-            if life.over:
-                self._hear_out(life)
-            self.connected = False
-            raise
-        finally:
-            self._attempting = False
+    def _attempt(self, run: Run, life: Life) -> None:
+        where = {name: self._value(run, name, value) for name, value in run.where.items()}
+        with self._way_in:
+            run.go_on()
+            self.eio.finish()
+            run.entering = True
+            self._told.clear()
+            try:
+                self._take_over(run, life)
+                super().connect(**run.arguments(where, in_band=self._in_band))
+                self._wait_for_entry(run, life)
+                if self._in_band:
+                    self._log_in(run, life)
+                run.go_on()
+                if life.over:
+                    raise NotConnected("the connection has ended")
+                run.let_in(life, self.namespaces)
+            except BaseException:
+                self._hang_up()
+                self.eio.finish()
+                if life.over:
+                    self._hear_out(life)
+                self.connected = False
+                raise
+            finally:
+                run.entering = False
         if self._in_band:
             for namespace in list(self.namespaces):
-                super()._trigger_event("connect", namespace)
+                self._call_handlers("connect", namespace)
 
-    def _wait_for_entry(self, life: Life) -> None:
-        while not self._is_decided(life) and self._connect_event.wait(self._where["wait_timeout"]):
+    def _take_over(self, run: Run, life: Life) -> None:
+        """Have what the next transport says read as part of this life only."""
+        run.life = life
+
+        def received(data: Any) -> None:
+            if self._is_current(run, life):
+                self._handle_eio_message(data)
+
+        self.eio.on("message", received)
+        self.eio.read_loop_task = None
+
+    def _value(self, run: Run, name: str, value: Any) -> Any:
+        """Return an argument of `connect()`, which may be a function that gives it."""
+        if not callable(value):
+            return value
+        call = self._calls.begin(value, what=f"the function for {name}", limit=self._token_timeout)
+        self._calls.wait(call, lambda: run.stopped)
+        run.go_on()
+        return call.outcome()
+
+    def _wait_for_previous(self, patience: float) -> None:
+        """Wait for an attempt that `disconnect()` has stopped; it ends as soon as its open request does.
+
+        Raises:
+            NotConnected: it goes on.
+        """
+        if not self._way_in.acquire(timeout=patience):
+            raise NotConnected("the attempt before has not ended: a request or a handler of it is still running")
+        self._way_in.release()
+
+    def _wait_for_entry(self, run: Run, life: Life) -> None:
+        while not self._is_decided(life) and not run.stopped and self._connect_event.wait(run.where["wait_timeout"]):
             self._connect_event.clear()
         self._check_entry()
 
-    def _log_in(self, life: Life) -> None:
-        token = self._standing.token
+    def _log_in(self, run: Run, life: Life) -> None:
+        token = run.standing.token
         if token is None:
             return
         for namespace in list(self.namespaces):
             try:
-                self._authenticate(life, namespace, token)
+                self._authenticate(run, life, namespace, token)
             except ConnectionRefused as refused:
                 life.refusals[namespace] = refused.refusal
                 raise
 
-    def _come_back(self, life: Life, leaving: threading.Event | None = None) -> None:
+    def _come_back(self, run: Run, life: Life, leaving: threading.Event | None = None) -> None:
         with self._following:
-            if life.entered and self._comes_back and not (life.followed or self._stopping.is_set()):
-                life.followed = True
-                self._reconnect_task = self.start_background_task(self._return, life, leaving)
+            if life.entered and self._comes_back and not (life.followed or run.stopped):
+                life.followed = run.following = True
+                self._reconnect_task = self.start_background_task(self._return, run, life, leaving)
 
-    def _return(self, life: Life, leaving: threading.Event | None) -> None:
+    def _return(self, run: Run, life: Life, leaving: threading.Event | None) -> None:
         try:
-            self._finish()
+            self.eio.finish()
             if leaving is not None:
                 leaving.wait()
             self._hear_out(life)
-            self._follow(self._ended(life), patient=True)
-        except NotConnected as error:
+            self._follow(run, run.ended(life), patient=True)
+        except Exception as error:
             logger.info("stopped: %s", error)
+        finally:
+            run.following = False
 
     def _hear_out(self, life: Life) -> None:
         """Wait a little, at the end of a connection, for the reason that the server may have given."""
         if not life.refusals:
             self._told.wait(_LAST_WORDS)
 
-    def _is_returning(self) -> bool:
-        return self._reconnect_task is not None and self._reconnect_task.is_alive()
-
     def _hang_up(self) -> None:
         for namespace in list(self.namespaces):
             self._send_packet(self.packet_class(packet.DISCONNECT, namespace=namespace))
-        if self.eio.state == "connected" and self.transport() == "polling":
-            # python-engineio forgets its CLOSE if a POST is on its way: then both sides would wait.
-            sending = self.eio.queue
-            with sending.all_tasks_done:
-                sending.all_tasks_done.wait_for(lambda: not sending.unfinished_tasks, FLUSH_TIMEOUT)
-        done = threading.Event()
-        nudging = self.start_background_task(self._nudge, done.wait)
-        try:
-            self.eio.disconnect()
-        finally:
-            done.set()
-        nudging.join()
-        self._clear()
-
-    def _finish(self) -> None:
-        """Wait until the old transport has done all that it does: a new one will share its fields."""
-        reader = self.eio.read_loop_task
-        if reader is not None:
-
-            def has_ended(timeout: float) -> bool:
-                reader.join(timeout)
-                return not reader.is_alive()
-
-            self._nudge(has_ended)
-        self._clear()
-
-    def _nudge(self, over: Callable[[float], bool]) -> None:
-        """Help python-engineio's writer to its end: after a CLOSE of the server it misses that it is to stop."""
-        while not over(NUDGE):
-            if self.eio.state != "connected":
-                self.eio.queue.put(None)
-
-    def _clear(self) -> None:
-        self.eio.disconnect()  # Nothing is connected any more: this empties the queue.
-        if self.eio.ws is not None:  # If it was the server who closed it, python-engineio leaves that to the collector.
-            self.eio.ws.shutdown()
-
-    def _go_on(self) -> None:
-        if self._stopping.is_set():
-            raise NotConnected("Disconnected")
+        self.eio.hang_up()
 
     # The token.
 
-    def _ask(self, reason: Reason) -> str | None:
-        with self._asking:
-            self._go_on()
-            token = self._get_token(reason)
-        self._go_on()
-        return checked(token)
+    def _ask(self, run: Run, reason: Reason, life: Life | None = None) -> str | None:
+        """Return a token from the application; from the open request, if there is one.
 
-    def _authenticate(self, life: Life, namespace: str, token: str) -> object:
+        Args:
+            run: what it is for.
+            reason: why it is asked for.
+            life: if it is for a connection: do not wait longer than that lives.
+
+        Raises:
+            NotAnswered: the application has not returned one in time.
+        """
+
+        def stopped() -> bool:
+            return run.stopped or (life is not None and life.over)
+
+        call = self._request(run, reason)
+        self._calls.wait(call, stopped)
+        run.go_on()
+        if life is not None and life.over and not call.done:
+            raise NotConnected("the connection has ended")
+        if run.request is call:
+            run.request = None
+        return checked(call.outcome())
+
+    def _request(self, run: Run, reason: Reason) -> Call:
+        limit = None if reason == "login" else self._token_timeout
+        with self._calls.changed:
+            call: Call | None = run.request
+            if call is not None and not run.may_share_request(reason):
+                self._calls.wait(call, lambda: run.stopped)
+                call = None
+            if call is None or call.done:
+                call = run.request = self._calls.begin(
+                    self._get_token, reason, what="get_token", reason=reason, limit=limit
+                )
+            return call
+
+    def _authenticate(self, run: Run, life: Life, namespace: str, token: str) -> object:
         """Send a token in band, and return what the server acknowledged.
 
         Raises:
             ConnectionRefused: the server said no.
             NotConnected: the connection ended before it said anything, or it says nothing.
         """
-        answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        answer: list[Any] = []
 
         def acknowledged(*args: Any) -> None:
-            answer.put(args[0] if args else None)
+            answer.append(args[0] if args else None)
+            self._calls.tell()
 
-        self._answers.add(answer)
-        try:
-            if life.over:
-                raise NotConnected("the connection has ended")
-            self.emit("authenticate", {"token": token}, namespace=namespace, callback=acknowledged)
-            told = answer.get(timeout=self._where["wait_timeout"])
-        except (queue.Empty, BadNamespaceError) as error:
-            raise NotConnected("authenticate was not answered") from error
-        finally:
-            self._answers.discard(answer)
-        if told is _ENDED:
+        if life.over:
             raise NotConnected("the connection has ended")
-        return accepted(told)
+        try:
+            self.emit("authenticate", {"token": token}, namespace=namespace, callback=acknowledged)
+        except BadNamespaceError as error:
+            raise NotConnected("the connection has ended") from error
+        self._calls.pause(lambda: bool(answer) or life.over or run.stopped, run.where["wait_timeout"])
+        if answer:
+            return accepted(answer[0])
+        raise NotConnected("the connection has ended" if life.over else "authenticate was not answered")
 
-    def _refresh(self, life: Life, namespace: str) -> None:
+    def _refresh(self, run: Run, life: Life, namespace: str) -> None:
         """Put a new token in the place of the one that ends soon; try until the connection itself ends."""
         token: str | None = None
         failures = 0
+
+        def stopped() -> bool:
+            return life.over or run.stopped
+
         try:
-            while not life.over:
+            while not stopped():
                 refusal = None
                 try:
-                    token = token or self._ask("expiring")
-                    if token is not None and self._is_new(token):
-                        answer = self._authenticate(life, self._one_of(namespace), token)
-                        self._refreshed(life, token)
+                    token = token or self._ask(run, "expiring", life)
+                    if token is not None and run.is_new(token):
+                        answer = self._authenticate(run, life, self._one_of(namespace), token)
+                        run.refreshed(life, token)
                         self._announce("token_refreshed", answer)
                         return
                     token = None
                 except ConnectionRefused as error:
                     refusal, token = error.refusal, None
                     life.forgive()
-                except NotConnected:
-                    pass
                 except Exception as error:
-                    logger.warning("get_token('expiring') failed: %s", type(error).__name__)
-                if life.over:
+                    self._refresh_failed(error)
+                if stopped():
                     return
                 self._announce("token_refresh_failed", refusal)
                 delay = self._refresh_again(refusal, failures)
                 if delay is None:
                     return
                 failures += 1
-                self._stopping.wait(delay)
+                self._calls.pause(stopped, delay)
         finally:
             life.refreshing = False
 
     # Between python-socketio and the application.
 
+    def _engineio_client_class(self) -> type[ThreadedEngine]:
+        return ThreadedEngine
+
     def _trigger_event(self, event: str, namespace: str, *args: Any) -> Any:
-        life = self._life
+        run = self._run
+        life = run.life
         if self._heard(life, event, namespace, args):
-            self.start_background_task(self._refresh, life, namespace)
+            self.start_background_task(self._refresh, run, life, namespace)
         if life.refusals:
             self._told.set()
         if self._too_early(life, event):
@@ -333,16 +378,19 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
             self._here.handling = outer
 
     def _handle_eio_connect(self) -> None:
+        if self._run.stopped:
+            return  # `disconnect()` was called meanwhile. The attempt ends when it sees that; nothing is sent for it.
         # python-socketio says so when all are in. Who has heard "connect" by then would not hear "disconnect".
         self.connected = True
         super()._handle_eio_connect()
 
     def _handle_disconnect(self, namespace: str) -> None:
-        life = self._life
+        run = self._run
+        life = run.life
         self._sent_out(life, namespace or "/")
         leaving = threading.Event()
         if life.sent_out:
-            self._come_back(life, leaving)
+            self._come_back(run, life, leaving)
         try:
             super()._handle_disconnect(namespace)
         finally:
@@ -350,17 +398,24 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
             leaving.set()
 
     def _handle_eio_disconnect(self, reason: str) -> None:
-        life = self._life
+        run = self._run
+        life = run.life
         life.over = True
+        self._calls.tell()
         try:
             super()._handle_eio_disconnect(reason)
         finally:
             self._connect_event.set()
-            for answer in list(self._answers):
-                answer.put(_ENDED)
             if reason != self.reason.CLIENT_DISCONNECT:
-                self._come_back(life)
+                self._come_back(run, life)
 
     def _announce(self, event: str, detail: Any) -> None:
-        for namespace in list(self.namespaces) or self.connection_namespaces:
-            super()._trigger_event(event, namespace, detail)
+        """Call the handlers of an event of this package. Nothing waits for them."""
+        for namespace in list(self.namespaces) or list(self.connection_namespaces):
+            self.start_background_task(self._call_handlers, event, namespace, detail)
+
+    def _call_handlers(self, event: str, namespace: str, *args: Any) -> None:
+        try:
+            super()._trigger_event(event, namespace, *args)
+        except Exception:
+            logger.exception("the handler of %r raised", event)

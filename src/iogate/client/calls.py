@@ -1,0 +1,138 @@
+"""Calls of functions of the application, which may hang: `get_token`, and functions that give a URL, headers or `auth`.
+
+A coroutine that hangs is cancelled. A thread that hangs cannot be ended: it is abandoned, its result is ignored, and
+the number of such threads is limited.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from iogate.client.run import NotAnswered
+
+MAX_THREADS = 10
+"""Functions of the application that may run at a time for one client on threads; most of them will never return."""
+
+
+async def call(function: Callable[..., Any], *args: object, what: str, limit: float | None) -> Any:
+    """Call a function, plain or `async def`, and return what it gives.
+
+    Args:
+        function: what to call. A plain function cannot be interrupted.
+        args: its arguments.
+        what: its name, for the error.
+        limit: the seconds that it may take; None: any time.
+
+    Raises:
+        NotAnswered: it took longer, and was cancelled.
+    """
+    result = function(*args)
+    if not inspect.isawaitable(result):
+        return result
+    task = asyncio.ensure_future(result)
+    task.add_done_callback(ignore_result)
+    try:
+        await asyncio.wait({task}, timeout=limit)
+    finally:
+        finished = task.done()
+        task.cancel()  # It may refuse to end; nobody waits for that.
+    if not finished:
+        raise NotAnswered(f"{what} did not return within {limit:g} s")
+    if task.cancelled():
+        raise NotAnswered(f"{what} was cancelled")
+    return task.result()
+
+
+def ignore_result(task: asyncio.Future[Any]) -> None:
+    """Take the exception of a task, if it has one, so that asyncio does not report it as lost."""
+    if not task.cancelled():
+        task.exception()
+
+
+class Call:
+    """One call of a function on a thread of its own."""
+
+    def __init__(self, what: str, reason: str, limit: float | None) -> None:
+        self.what = what
+        self.reason = reason
+        self.done = False
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self._limit = limit
+        self._deadline = None if limit is None else time.monotonic() + limit
+
+    @property
+    def remaining(self) -> float | None:
+        """The seconds left; None: any time."""
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+
+    def outcome(self) -> Any:
+        """Return what the function returned, or raise what it raised.
+
+        Raises:
+            NotAnswered: it has not returned.
+        """
+        if not self.done:
+            raise NotAnswered(f"{self.what} did not return within {self._limit or 0:g} s")
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+
+class Calls:
+    """The calls that are made for one client on threads.
+
+    `changed` is the condition with which all threads of a client wait: for a call to return, for a connection to end,
+    for an answer, or for `disconnect()`. Whoever changes one of these notifies all.
+    """
+
+    def __init__(self, start: Callable[..., object]) -> None:
+        self.changed = threading.Condition()
+        self._start = start
+        self._running = 0
+
+    def begin(
+        self, function: Callable[..., Any], *args: object, what: str, reason: str = "", limit: float | None
+    ) -> Call:
+        """Start a call.
+
+        Raises:
+            NotAnswered: too many calls have not returned.
+        """
+        with self.changed:
+            if self._running >= MAX_THREADS:
+                raise NotAnswered(f"{what} is not called: {MAX_THREADS} calls before it have not returned")
+            self._running += 1
+        call = Call(what, reason, limit)
+        self._start(self._run, call, function, args)
+        return call
+
+    def _run(self, call: Call, function: Callable[..., Any], args: tuple[object, ...]) -> None:
+        try:
+            call.result = function(*args)
+        except BaseException as error:  # Also SystemExit: it is raised in the thread that waits.
+            call.error = error
+        with self.changed:
+            call.done = True
+            self._running -= 1
+            self.changed.notify_all()
+
+    def wait(self, call: Call, stopped: Callable[[], bool]) -> None:
+        """Return when a call has returned or its time is up, or when the waiting is to stop."""
+        with self.changed:
+            self.changed.wait_for(lambda: call.done or stopped(), call.remaining)
+
+    def pause(self, stopped: Callable[[], bool], delay: float | None) -> None:
+        """Wait some seconds, or until the waiting is to stop."""
+        with self.changed:
+            self.changed.wait_for(stopped, delay)
+
+    def tell(self) -> None:
+        """Let everybody look at what has changed."""
+        with self.changed:
+            self.changed.notify_all()
