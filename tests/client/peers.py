@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
-from iogate import Principal, Server, Socket
+from iogate import JWTAuth, Principal, Server, Socket
 from iogate.client import AsyncClient, Client, Reason
 from iogate.testing import FakeClock, TokenFactory, advance
 from tests.servers import serve
@@ -117,8 +117,8 @@ class Peer:
 class World:
     """A server with the time of the test, its address, and what happened in it."""
 
-    def __init__(self, io: Server, clock: FakeClock, tokens: TokenFactory) -> None:
-        self.io, self.clock, self.tokens = io, clock, tokens
+    def __init__(self, io: Server, auth: JWTAuth, clock: FakeClock, tokens: TokenFactory) -> None:
+        self.io, self.auth, self.clock, self.tokens = io, auth, clock, tokens
         self.url = ""
         self.events: asyncio.Queue[tuple[Any, ...]] = asyncio.Queue()
 
@@ -158,12 +158,13 @@ async def world(*, auth: dict[str, Any] | None = None, **settings: Any) -> Async
     """Serve a server whose time is ours, with tokens of a minute."""
     clock = FakeClock()
     tokens = TokenFactory(clock=clock, lifetime=LIFETIME)
+    judge = tokens.auth(**{"refresh_before": LIFETIME / 2, **(auth or {})})
     io = Server(
-        auth=tokens.auth(**{"refresh_before": LIFETIME / 2, **(auth or {})}),
+        auth=judge,
         clock=clock,
         **{"ping_interval": FOREVER, "ping_timeout": FOREVER, **settings},
     )
-    place = World(io, clock, tokens)
+    place = World(io, judge, clock, tokens)
     async with serve(io) as url:
         place.url = url
         yield place

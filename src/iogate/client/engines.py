@@ -52,6 +52,7 @@ class AsyncEngine(engineio.AsyncClient):  # type: ignore[misc]
             hanging_up = asyncio.create_task(self.disconnect())
             await self._nudge(hanging_up)
             await hanging_up
+            self.ws = None  # It has the headers of its request.
 
     async def finish(self) -> None:
         """Wait until the old transport, which has ended, has done all that it does."""
