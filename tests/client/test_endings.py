@@ -181,12 +181,9 @@ async def test_a_client_that_was_used_is_freed(kind: Kind, transport: str) -> No
         source = Source(place.tokens)
         subject = make(kind, source)
         for _ in range(2):
-            for method, *args in (
-                ["connect", place.url, {}, {}, [transport]],
-                ["emit", "message", "hello"],
-                ["disconnect"],
-            ):
-                await do(subject, method, *args)
+            await do(subject, "connect", place.url, {}, {}, [transport])
+            await do(subject, "emit", "message", "hello")
+            await do(subject, "disconnect")
         ref = weakref.ref(subject)
         del subject
         await is_freed(ref)

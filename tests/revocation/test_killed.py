@@ -19,6 +19,7 @@ import pytest
 from tests import refusals
 from tests.conformance.wire import client, enter, said, session, within
 from tests.processes import run
+from tests.revocation.stores import everything
 from tests.servers import SECRET, make_token
 
 WITHIN = 20.0  # seconds in which a server has started
@@ -160,3 +161,38 @@ async def test_a_server_whose_file_is_broken_does_not_start(folder: Path) -> Non
     status, said = await run(*command, within=WITHIN, cwd=folder, env={**os.environ, "JWT_SECRET": SECRET})
     assert status == 3
     assert "revocations.db cannot be read" in said
+
+
+WRITER = """
+import asyncio
+import sys
+from iogate import Revocation, SQLiteRevocations
+
+async def write(first):
+    store = SQLiteRevocations("revocations.db")
+    store.open()
+    for number in range(first, first + 10_000, 20):
+        for each in range(number, number + 20):
+            revocation = Revocation(token_id=f"t{each}", until=2e9)
+            store.add(revocation, 1e9)
+        await store.save(revocation)
+        print(number + 20, flush=True)
+
+asyncio.run(write(int(sys.argv[1])))
+"""
+
+
+async def test_a_process_that_is_killed_in_the_middle_of_a_write_leaves_a_good_file(tmp_path: Path) -> None:
+    """Again and again: everything that was promised is in it, and the next start is not refused."""
+    first = 0
+    for lines in (1, 2, 3, 5, 8):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", WRITER, str(first)), cwd=tmp_path, stdout=asyncio.subprocess.PIPE
+        )
+        assert process.stdout is not None
+        for _ in range(lines):
+            first = int(await asyncio.wait_for(process.stdout.readline(), WITHIN))
+        process.kill()
+        await process.communicate()
+        kept = {each.token_id for each in everything(tmp_path / "revocations.db")}
+        assert {f"t{number}" for number in range(first)} <= kept

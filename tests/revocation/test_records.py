@@ -119,6 +119,7 @@ def test_a_later_revocation_of_the_same_covers_the_earlier() -> None:
         {"issued_before": True},
         {"issued_before": ""},
         {"issued_before": 10**400},
+        {"subject": "half of a character \ud800"},
     ],
 )
 def test_what_could_never_be_true_of_a_token_is_refused(fields: dict[str, Any]) -> None:

@@ -28,6 +28,8 @@ NUDGE = 0.02
 class AsyncEngine(engineio.AsyncClient):  # type: ignore[misc]
     """The Engine.IO client of `AsyncClient`."""
 
+    read_loop_task: asyncio.Task[Any] | None
+
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._closing = asyncio.Lock()

@@ -310,16 +310,19 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
             answer.append(args[0] if args else None)
             self._calls.tell()
 
-        if life.over:
+        def ended() -> bool:
+            return life.over or run.stopped
+
+        if ended():
             raise NotConnected("the connection has ended")
         try:
             self.emit("authenticate", {"token": token}, namespace=namespace, callback=acknowledged)
         except BadNamespaceError as error:
             raise NotConnected("the connection has ended") from error
-        self._calls.pause(lambda: bool(answer) or life.over or run.stopped, run.where["wait_timeout"])
+        self._calls.pause(lambda: bool(answer) or ended(), run.where["wait_timeout"])
         if answer:
             return accepted(answer[0])
-        raise NotConnected("the connection has ended" if life.over else "authenticate was not answered")
+        raise NotConnected("the connection has ended" if ended() else "authenticate was not answered")
 
     def _refresh(self, run: Run, life: Life, namespace: str) -> None:
         """Put a new token in the place of the one that ends soon; try until the connection itself ends."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import heapq
+import itertools
+from collections.abc import Iterator
 
 from iogate.auth import Principal
 from iogate.revocation.records import HANDLES, Revocation
@@ -32,6 +34,10 @@ class MemoryRevocations:
 
     def __len__(self) -> int:
         return sum(map(len, self._lists.values()))
+
+    def __iter__(self) -> Iterator[Revocation]:
+        # `list` is one step: another thread may look while the event loop adds one.
+        return itertools.chain.from_iterable(list(self._lists.values()))
 
     def open(self) -> None:
         """Do nothing: it is ready."""

@@ -3,54 +3,61 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import logging
 import sqlite3
 import threading
 from collections import deque
+from concurrent.futures import Future
 from pathlib import Path
-
-import msgspec
 
 from iogate.auth import Principal
 from iogate.errors import ConfigurationError
+from iogate.revocation.file import RevocationFile
 from iogate.revocation.memory import MemoryRevocations
 from iogate.revocation.records import Revocation
 
-# WAL with FULL: what has been committed survives the loss of power too, and not only the end of the process.
-_PREPARE = """
-PRAGMA journal_mode = WAL;
-PRAGMA synchronous = FULL;
-CREATE TABLE IF NOT EXISTS revocation (
-    token_id TEXT, session_id TEXT, subject TEXT, key_id TEXT, issuer TEXT, issued_before REAL, until REAL NOT NULL
-);
-CREATE INDEX IF NOT EXISTS revocation_until ON revocation (until);
-CREATE INDEX IF NOT EXISTS revocation_names ON revocation (token_id, session_id, subject, key_id, issuer);
-"""
-_READ = "SELECT token_id, session_id, subject, key_id, issuer, issued_before, until FROM revocation"
-_PRUNE = "DELETE FROM revocation WHERE until <= ?"
-# What the new one covers, as `Revocation.covers` has it: the same person revoked again and again is one row.
-_REPLACE = """
-DELETE FROM revocation
-WHERE token_id IS :token_id AND session_id IS :session_id AND subject IS :subject AND key_id IS :key_id
-  AND issuer IS :issuer AND (:issued_before IS NULL OR issued_before <= :issued_before) AND until <= :until
-"""
-_INSERT = "INSERT INTO revocation VALUES (:token_id, :session_id, :subject, :key_id, :issuer, :issued_before, :until)"
+logger = logging.getLogger("iogate")
+
+RETRY_DELAYS = (1.0, 2.0, 5.0, 10.0, 30.0)
+"""Seconds between two attempts to write what could not be written; the last one is repeated."""
+
+LOOK_INTERVAL = 60.0
+"""Seconds of the clock of the server between two looks at whether the file is still there, while clients connect."""
 
 
 class SQLiteRevocations:
     """Remember revocations in an SQLite file, for one process that restarts or is killed.
 
-    All of them are in memory too, where they are looked up. One process at a time: what another one writes into the
-    file is seen at the next start. Keep the file on a disk of the machine, not of the network.
+    All of them are in memory too, where they are looked up: a revocation holds in this process at once, whatever
+    happens to the file. `revoke()` returns when it is in the file as well. If it cannot be written, `revoke()` raises,
+    and it is tried again in the background until it is written, and once more at `close`.
+
+    One process at a time: what another one writes into the file is seen at the next start. Keep the file on a disk of
+    the machine, not of the network. Make a backup by `sqlite3 revoked.db ".backup copy.db"`.
 
     Args:
-        path: the file. It is made, readable for its owner only, if it is not there; its folder is not.
+        path: the file. It is made, readable for its owner only, if it is not there; its folder is not. That is logged,
+            because with a file that was deleted its revocations are gone.
 
     Raises:
-        ConfigurationError: (from `open`) the file cannot be read or written, or is something else.
+        ConfigurationError: (from `open`) the file cannot be read or written, is damaged or empty, or is something else.
     """
 
-    __slots__ = ("_connection", "_loaded", "_lock", "_memory", "_now", "_unsaved", "path")
+    __slots__ = (
+        "_changed",
+        "_closing",
+        "_file",
+        "_file_lock",
+        "_loaded",
+        "_looked",
+        "_memory",
+        "_now",
+        "_troubled",
+        "_unsaved",
+        "_waiting",
+        "_writer",
+        "path",
+    )
 
     def __init__(self, path: str | Path) -> None:
         # Absolute: where it is does not change when the process changes its directory, and no name is special.
@@ -58,34 +65,56 @@ class SQLiteRevocations:
         self._memory = MemoryRevocations()
         self._loaded = False
         self._now = 0.0
-        self._unsaved: deque[Revocation] = deque()  # Written by the loop, emptied in threads: its steps are atomic.
-        self._connection: sqlite3.Connection | None = None
-        self._lock = threading.Lock()  # For the connection: `save` runs in threads.
+        self._looked = 0.0
+        self._unsaved: deque[Revocation] = deque()  # Filled by the loop, emptied by the writer: its steps are atomic.
+        self._file: RevocationFile | None = None
+        self._file_lock = threading.Lock()
+        self._changed = threading.Condition()  # For what follows.
+        self._waiting: list[Future[None]] = []
+        self._writer: threading.Thread | None = None
+        self._closing = False
+        self._troubled = False  # Whether the log says already that the file cannot be written.
 
     def __len__(self) -> int:
         return len(self._memory)
 
     def open(self) -> None:
-        """Read the file. A server that cannot does not start: it would let in who has been thrown out."""
+        """Read and check the file. A server that cannot does not start: it would accept tokens that were revoked."""
         if self._loaded:
             return
-        try:
-            with self._lock:
-                rows = [Revocation(**row) for row in self._connected().execute(_READ)]
-        except (OSError, sqlite3.Error, ConfigurationError) as error:
-            self.close()
-            raise ConfigurationError(f"the revocations in {self.path} cannot be read: {error}") from error
-        for revocation in rows:
-            self._memory.add(revocation, self._now)
-        self._loaded = True
+        with self._file_lock:
+            try:
+                file = self._opened()
+            except (OSError, sqlite3.Error, ConfigurationError) as error:
+                raise ConfigurationError(f"the revocations in {self.path} cannot be read: {_explain(error)}") from error
+            for revocation in file.rows:
+                self._memory.add(revocation, self._now)
+            file.rows.clear()
+            self._loaded = True
 
     def close(self) -> None:
-        """Close the file. What could not be saved is still in memory, and saved with the next."""
-        with self._lock:
+        """Write what is not yet in the file, and close it. What cannot be written is logged as an error."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+            writer = self._writer
+        if writer is not None:
+            writer.join()
+        error = self._write()
+        if error is not None:
+            logger.error(
+                "%d revocations are not in %s, and are lost when this process ends: %s",
+                len(self._unsaved),
+                self.path,
+                _explain(error),
+            )
+        with self._changed:
+            self._closing = False
+            waiting, self._waiting = self._waiting, []
+        self._answer(waiting, error)
+        with self._file_lock:
             self._loaded = False
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                connection.close()
+            self._drop()
 
     def revoked(self, principal: Principal, now: float) -> bool:
         """Say whether the token of this identity is revoked at `now`, Unix time in seconds.
@@ -98,6 +127,9 @@ class SQLiteRevocations:
     def find(self, principal: Principal, now: float) -> Revocation | None:
         """Return a revocation that means the token of this identity; see `revoked`."""
         self.open()
+        if abs(now - self._looked) >= LOOK_INTERVAL:
+            self._looked = now
+            self._look()
         return self._memory.find(principal, now)
 
     def add(self, revocation: Revocation, now: float) -> None:
@@ -110,43 +142,121 @@ class SQLiteRevocations:
         """Return when the revocation is on the disk, and so is whatever an earlier call could not write.
 
         Raises:
-            OSError: it cannot be written: the file cannot be made.
-            sqlite3.Error: it cannot be written. It holds in this process all the same.
+            OSError: it cannot be written, or not within 5 s because another process has locked the file. It holds in
+                this process all the same, and is tried again in the background.
         """
-        await asyncio.to_thread(self._write)
+        if self._unsaved or self._writer is not None:
+            written: Future[None] = Future()
+            self._start_writer(written)
+            await asyncio.wrap_future(written)
 
-    def _write(self) -> None:
-        """Write down what is not yet: of many threads that come at once the first does the work of all."""
-        with self._lock:
+    # The writer: a thread that lives as long as there is something to write.
+
+    def _start_writer(self, *waiting: Future[None]) -> None:
+        with self._changed:
+            self._waiting += waiting
+            self._changed.notify_all()
+            if self._writer is None:
+                self._writer = threading.Thread(target=self._work, name="iogate revocations", daemon=True)
+                self._writer.start()
+
+    def _work(self) -> None:
+        failures = 0
+        while True:
+            with self._changed:
+                waiting, self._waiting = self._waiting, []
+            error = self._write()
+            self._answer(waiting, error)
+            with self._changed:
+                if error is None:
+                    failures = 0
+                    if not self._waiting:
+                        self._writer = None
+                        return
+                    continue
+                delay = RETRY_DELAYS[min(failures, len(RETRY_DELAYS) - 1)]
+                failures += 1
+                self._changed.wait_for(lambda: self._waiting or self._closing, delay)
+                if self._closing:
+                    self._writer = None
+                    return
+
+    def _answer(self, waiting: list[Future[None]], error: Exception | None) -> None:
+        for future in waiting:
+            if not future.set_running_or_notify_cancel():
+                continue
+            if error is None:
+                future.set_result(None)
+            else:
+                failure = OSError(
+                    f"the revocation holds in this process, but it is not in {self.path} yet and would be lost if the "
+                    f"process ended now: {_explain(error)}. It is tried again in the background"
+                )
+                failure.__cause__ = error
+                future.set_exception(failure)
+
+    def _write(self) -> Exception | None:
+        """Write what is not in the file; return why it cannot be done."""
+        with self._file_lock:
+            self._notice_loss()
             batch = [self._unsaved.popleft() for _ in range(len(self._unsaved))]
             if not batch:
-                return
+                return None
             try:
-                connection = self._connected()
-                with connection:
-                    connection.execute(_PRUNE, (self._now,))
-                    for revocation in batch:
-                        row = msgspec.structs.asdict(revocation)
-                        connection.execute(_REPLACE, row)
-                        connection.execute(_INSERT, row)
-            except BaseException:
+                self._opened().write(batch, self._now)
+            except Exception as error:
                 self._unsaved.extendleft(reversed(batch))
-                raise
+                if not self._troubled:
+                    self._troubled = True
+                    logger.error(
+                        "%d revocations cannot be written to %s: %s. They hold in this process and are tried again; "
+                        "they would be lost if it ended now",
+                        len(batch),
+                        self.path,
+                        _explain(error),
+                    )
+                return error
+            if self._troubled:
+                self._troubled = False
+                logger.warning("%d revocations are written to %s at last", len(batch), self.path)
+            return None
 
-    def _connected(self) -> sqlite3.Connection:
-        if self._connection is None:
-            # Made here, for SQLite would make it readable for everybody: it says who was thrown out, and when.
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-            connection = sqlite3.connect(self.path, check_same_thread=False)
-            connection.row_factory = _as_mapping
-            try:
-                connection.executescript(_PREPARE)
-            except sqlite3.Error:
-                connection.close()
-                raise
-            self._connection = connection
-        return self._connection
+    def _notice_loss(self) -> None:
+        """If the file is not there any more, have all revocations written again: to a new one, or to what is there."""
+        if self._file is None or self._file.is_in_place:
+            return
+        self._drop()
+        self._unsaved.extend(self._memory)  # Together with what waits: what is there twice is one row.
+        logger.error(
+            "%s was deleted or replaced while the server was running; the %d revocations that this process knows are "
+            "written again",
+            self.path,
+            len(self._memory),
+        )
+
+    def _look(self) -> None:
+        file = self._file
+        if file is not None and not file.is_in_place:
+            self._start_writer()
+
+    def _opened(self) -> RevocationFile:
+        if self._file is None:
+            self._file = RevocationFile(self.path)
+            if self._loaded:
+                self._file.rows.clear()
+            if self._file.is_new:
+                logger.warning("%s was made: there was no file, so no token is revoked by it yet", self.path)
+        return self._file
+
+    def _drop(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
 
 
-def _as_mapping(cursor: sqlite3.Cursor, row: tuple[object, ...]) -> dict[str, object]:
-    return {column[0]: value for column, value in zip(cursor.description, row, strict=True)}
+def _explain(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"{error}; create the folder"
+    if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+        return f"{error}; another process has it open, and only one may"
+    return str(error)
