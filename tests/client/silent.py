@@ -8,7 +8,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Literal
 
-Stage = Literal["no answer", "half an answer", "no answer after OPEN", "no answer to the upgrade"]
+Stage = Literal[
+    "no answer",
+    "half an answer",
+    "no answer after OPEN",
+    "no answer to the upgrade",
+    "half an answer to the first POST",
+]
 
 
 class Silent:
@@ -24,7 +30,7 @@ class Silent:
         """Answer the first request where the stage is a later one; then hold the connection."""
         try:
             head = await reader.readuntil(b"\r\n\r\n")
-            while self.stage.startswith("no answer ") and b"sid=" not in head:
+            while self.stage not in {"no answer", "half an answer"} and b"sid=" not in head:
                 upgrades = ["websocket"] if self.stage == "no answer to the upgrade" else []
                 opened = {"sid": "s", "upgrades": upgrades, "pingInterval": 25000, "pingTimeout": 20000}
                 writer.write(answer(200, "0" + json.dumps(opened)))
@@ -32,7 +38,11 @@ class Silent:
             if self.stage == "half an answer":
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n0{")
                 await writer.drain()
-            self.reached.set()
+            if self.stage == "half an answer to the first POST" and head.startswith(b"POST"):
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no")
+                await writer.drain()
+            if self.stage != "half an answer to the first POST" or head.startswith(b"POST"):
+                self.reached.set()
             await self._gone.wait()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass

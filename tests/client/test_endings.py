@@ -21,7 +21,13 @@ from tests.client.peers import FOREVER, WITHIN, Kind, Source, client, world
 from tests.client.silent import Stage, silent
 from tests.client.test_clients import lose
 
-STAGES: list[Stage] = ["no answer", "half an answer", "no answer after OPEN", "no answer to the upgrade"]
+STAGES: list[Stage] = [
+    "no answer",
+    "half an answer",
+    "no answer after OPEN",
+    "no answer to the upgrade",
+    "half an answer to the first POST",
+]
 
 
 @pytest.fixture(params=["asyncio", "threads"])

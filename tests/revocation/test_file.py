@@ -340,6 +340,17 @@ def test_every_single_row_that_is_lost_is_noticed(path: Path, full: bytes) -> No
             everything(path)
 
 
+def test_damage_in_an_index_only_is_noticed(path: Path, full: bytes) -> None:
+    """All rows could be read, but what a later revocation replaces is looked up in the index."""
+    name = f"{8:032x}".encode()
+    places = [place for place in range(len(full)) if full.startswith(name, place)]
+    assert len(places) == 2, "in the table and in the index"
+    for place in places:
+        path.write_bytes(full[:place] + b"1" + full[place + 1 :])
+        with pytest.raises(ConfigurationError, match="the file is damaged"):
+            everything(path)
+
+
 def test_the_count_and_the_hashes_follow_every_change(path: Path) -> None:
     """Whatever is written, replaced and dropped, in whatever order, the file opens again."""
 
