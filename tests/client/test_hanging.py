@@ -13,7 +13,7 @@ import socketio
 
 from iogate.client import AsyncClient, Reason
 from iogate.client.calls import MAX_THREADS
-from tests.client.peers import WITHIN, Kind, Source, client, world
+from tests.client.peers import FOREVER, WITHIN, Kind, Source, client, world
 from tests.client.test_clients import lose
 
 SHORT = 0.1  # seconds for a function that never returns
@@ -135,6 +135,27 @@ async def test_a_refresh_that_hangs_beyond_the_end_of_the_token_does_not_keep_th
             assert await peer.do("call", "whoami") == "alice"
             assert hanging.source.reasons == ["connect", "expiring", "expired"]
             await hanging.release()
+
+
+async def test_a_refresh_ends_with_its_connection(kind: Kind) -> None:
+    """Also while it waits before another attempt: neither a task nor a thread is left of it."""
+    async with world() as place:
+        source = Source(place.tokens)
+        source.answers["expiring"] = [LookupError("down")]
+        options = {"reconnection_delay": FOREVER, "reconnection_delay_max": FOREVER}
+        async with client(kind, source, **options) as peer:
+            await peer.do("connect", place.url)
+            await peer.hear("connect")
+            await place.until_next()
+            await peer.hear("token_refresh_failed")
+            await place.until_next()
+            await peer.hear("connect")
+            assert source.reasons == ["connect", "expiring", "expired"]
+            assert not [task for task in asyncio.all_tasks() if "._refresh" in repr(task.get_coro())]
+            for thread in threading.enumerate():
+                if "._refresh" in repr(getattr(thread, "_target", "")):
+                    await asyncio.to_thread(thread.join, WITHIN)
+                    assert not thread.is_alive()
 
 
 async def test_a_reconnect_whose_get_token_hangs_asks_again(kind: Kind) -> None:
