@@ -201,6 +201,32 @@ async def test_disconnect_does_not_wait_for_get_token_and_the_next_connect_neith
             assert len(place.io.connections) == 1
 
 
+async def test_disconnect_cancels_get_token() -> None:
+    """Also the one for "login", which has no limit: nothing goes on for a user who has left."""
+    async with world() as place:
+        cancelled, asked = asyncio.Event(), asyncio.Event()
+
+        async def get_token(reason: str) -> str:
+            if reason == "connect":
+                return place.tokens.wrong_key()
+            asked.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cancelled.set()
+            raise AssertionError
+
+        async with client("asyncio", get_token) as peer:
+            connecting = asyncio.create_task(peer.do("connect", place.url))
+            async with asyncio.timeout(WITHIN):
+                await asked.wait()
+            await peer.do("disconnect")
+            with pytest.raises(socketio.exceptions.ConnectionError, match="Disconnected"):
+                await connecting
+            async with asyncio.timeout(WITHIN):
+                await cancelled.wait()
+
+
 async def test_a_person_may_take_any_time(kind: Kind) -> None:
     """`token_timeout` does not apply to "login"."""
     async with world() as place:

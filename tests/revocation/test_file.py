@@ -9,8 +9,10 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -200,6 +202,27 @@ def test_a_file_of_the_version_before_is_taken_over(path: Path) -> None:
     _change(path, "DELETE FROM revocation WHERE token_id = 't1'")
     with pytest.raises(ConfigurationError, match="2 revocations were written, and 1 are in it"):
         SQLiteRevocations(path).open()
+
+
+def test_two_processes_that_take_over_one_file_at_once_both_start(path: Path) -> None:
+    """As the workers of a server after an update."""
+    for _ in range(5):
+        path.unlink(missing_ok=True)
+        _old(path)
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA journal_mode = DELETE")
+        stores = [SQLiteRevocations(path) for _ in range(4)]
+        barrier = threading.Barrier(len(stores))
+
+        def start(store: SQLiteRevocations, barrier: threading.Barrier = barrier) -> int:
+            barrier.wait(5)
+            store.open()
+            return len(store)
+
+        with ThreadPoolExecutor(len(stores)) as pool:
+            assert list(pool.map(start, stores)) == [2] * len(stores)
+        for store in stores:
+            store.close()
 
 
 def test_a_file_of_the_version_before_whose_process_was_killed_is_taken_over(path: Path) -> None:

@@ -130,21 +130,15 @@ class RevocationFile:
 
     def _checked(self) -> list[Revocation]:
         connection = self._connection
-        [application_id] = connection.execute("PRAGMA application_id").fetchone()
-        if application_id not in {0, APPLICATION_ID}:
-            raise Damaged(f"it is a database of another program (application_id {application_id}); {_ANOTHER_PATH}")
-        [version] = connection.execute("PRAGMA user_version").fetchone()
-        if application_id and version != VERSION:
-            raise Damaged(f"its format has the version {version}, and this iogate reads version {VERSION}")
-        if not application_id and _schema(connection) != _OLD_SCHEMA:
-            raise Damaged(f"it is a database of another program; {_ANOTHER_PATH}")
+        with self._transaction("BEGIN"):  # One look: another process may be taking over a file of the version before.
+            application_id = self._check_kind()
         connection.executescript(_PREPARE)
         with self._transaction("BEGIN" if application_id else "BEGIN IMMEDIATE"):
             for [problem] in connection.execute("PRAGMA integrity_check(1)"):
                 if problem != "ok":
                     raise Damaged(f"the file is damaged ({problem}); {_REMEDY}")
             found = connection.execute(_READ).fetchall()
-            if not application_id:  # Written by the version before, which did not count.
+            if not _application_id(connection):  # Written by the version before, which did not count.
                 _run(connection, _COUNT + _MARK)
                 _update(connection, len(found), _sum(found))
             rows, hashes = _content(connection)
@@ -152,6 +146,18 @@ class RevocationFile:
                 detail = f"{rows} revocations were written, and {len(found)} are in it, not all as they were"
                 raise Damaged(f"the file is damaged: {detail}; {_REMEDY}")
             return [Revocation(**dict(zip(_COLUMNS, row, strict=True))) for row in found]
+
+    def _check_kind(self) -> int:
+        connection = self._connection
+        application_id = _application_id(connection)
+        if application_id not in {0, APPLICATION_ID}:
+            raise Damaged(f"it is a database of another program (application_id {application_id}); {_ANOTHER_PATH}")
+        [version] = connection.execute("PRAGMA user_version").fetchone()
+        if application_id and version != VERSION:
+            raise Damaged(f"its format has the version {version}, and this iogate reads version {VERSION}")
+        if not application_id and _schema(connection) != _OLD_SCHEMA:
+            raise Damaged(f"it is a database of another program; {_ANOTHER_PATH}")
+        return application_id
 
     @contextlib.contextmanager
     def _transaction(self, begin: str = "BEGIN IMMEDIATE") -> Iterator[sqlite3.Connection]:
@@ -216,6 +222,11 @@ def _schema(connection: sqlite3.Connection) -> set[str]:
 
 
 _OLD_SCHEMA = {" ".join(statement.split()) for statement in _CREATE.split(";") if statement.strip()}
+
+
+def _application_id(connection: sqlite3.Connection) -> int:
+    [value] = connection.execute("PRAGMA application_id").fetchone()
+    return int(value)
 
 
 def _content(connection: sqlite3.Connection) -> tuple[int, int]:
