@@ -113,7 +113,8 @@ async def test_disconnect_while_the_server_decides(kind: Kind, transport: str) -
             await never.wait()
 
         async with client(kind, Source(place.tokens)) as peer:
-            connecting = asyncio.create_task(peer.do("connect", place.url, transports=[transport]))
+            arguments: dict[str, Any] = {"transports": [transport], "wait_timeout": FOREVER}
+            connecting = asyncio.create_task(peer.do("connect", place.url, **arguments))
             async with asyncio.timeout(WITHIN):
                 await reached.wait()
             await peer.do("disconnect")

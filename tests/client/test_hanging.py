@@ -108,7 +108,9 @@ async def test_a_patient_connect_asks_again(kind: Kind, caplog: pytest.LogCaptur
             await hanging.release()
 
 
-async def test_a_refresh_that_hangs_is_tried_again_on_the_live_connection(kind: Kind) -> None:
+async def test_a_refresh_that_hangs_is_tried_again_on_the_live_connection(
+    kind: Kind, caplog: pytest.LogCaptureFixture
+) -> None:
     """The connection is not interrupted."""
     async with world() as place:
         hanging = Hanging(Source(place.tokens), kind, expiring=1)
@@ -118,6 +120,7 @@ async def test_a_refresh_that_hangs_is_tried_again_on_the_live_connection(kind: 
             await peer.hear("token_refreshed")
             assert hanging.source.reasons == ["connect", "expiring", "expiring"]
             assert peer.count("disconnect") == 0
+            assert "get_token('expiring') failed: get_token did not return within 0.1 s" in caplog.text
             await hanging.release()
 
 
