@@ -54,13 +54,11 @@ class Served:
     def __init__(self, ws: str, parser: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port: int = free.getsockname()[1]
-        command = [
+        run = [
             "-c",
             "from iogate.cli import main; main()",
             "run",
             "benchmarks.unauthenticated.app:app",
-            "--port",
-            str(self.port),
         ]
         self._server = _started(
             [*run, "--port", str(self.port), "--lane", ws, "--log-level", "error"], CORES.server, {"PARSER": parser}

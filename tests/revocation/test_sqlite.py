@@ -263,9 +263,9 @@ async def test_a_long_lock_is_told_and_what_could_not_be_written_comes_by_itself
             with pytest.raises(OSError, match=r"locked; another process has it open.*tried again in the background"):
                 await revoke(store, revocation(token_id="t1"))
             assert store.revoked(principal(), NOW)
-        other.execute("COMMIT")
         writer = store._writer
         assert writer is not None
+        other.execute("COMMIT")
         await asyncio.to_thread(writer.join, 5)
         assert rows(path) == 1
     assert caplog.text.count("cannot be written to") == 1
