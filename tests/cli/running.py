@@ -111,6 +111,7 @@ async def _start(folder: Path, command: tuple[str, ...], out: BinaryIO, err: Bin
         cwd=folder,
         stdout=out,
         stderr=err,
+        start_new_session=True,  # CTRL+C is a signal to all processes of a group: `os.killpg`.
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"},
     )
 

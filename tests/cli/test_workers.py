@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -18,10 +17,7 @@ import pytest
 
 import iogate
 from iogate import ConfigurationError
-from iogate.serving import supervisor as supervision
 from iogate.serving.listeners import bind
-from iogate.serving.options import Options
-from iogate.serving.supervisor import Supervisor
 from tests.cli.running import SERVER, STARTS_WITHIN, Run, close_code, iogate_run, serving
 from tests.conformance.wire import (
     POLLING,
@@ -325,6 +321,12 @@ async def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
         ("chat:app", {"workers": 2}, "2 workers are 2 servers that do not know of each other"),
         (None, {"workers": 2, "separate_workers": True}, "each worker imports the application for itself: name it"),
         ("chat:app", {"sticky_proxy": True}, "sticky_proxy is for several workers, and there is one"),
+        ("chat:app", {"worker_timeout": None}, "worker_timeout is None: it is a number of seconds, at least 1"),
+        ("chat:app", {"worker_timeout": 0.5}, "worker_timeout is 0.5: it is a number of seconds, at least 1"),
+        ("chat:app", {"worker_timeout": -1}, "worker_timeout is -1: it is a number of seconds, at least 1"),
+        ("chat:app", {"worker_timeout": float("nan")}, "worker_timeout is nan: it is a number of seconds, at least 1"),
+        ("chat:app", {"worker_timeout": float("inf")}, "worker_timeout is inf: it is a number of seconds, at least 1"),
+        ("chat:app", {"worker_timeout": True}, "worker_timeout is True: it is a number of seconds, at least 1"),
         (
             "chat:app",
             {"workers": 3, "separate_workers": True, "sticky_proxy": True, "port": 65534},
@@ -342,74 +344,3 @@ def test_what_does_not_go_together_is_told(app: Any, settings: dict[str, Any], s
     with pytest.raises(ConfigurationError) as raised:
         iogate.run(app, **settings)
     assert says in str(raised.value)
-
-
-# Workers that end again and again, and one that does not end.
-
-
-@pytest.fixture
-def supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Supervisor:
-    """A supervisor of two workers that has little patience."""
-    monkeypatch.setattr(supervision, "PAUSES", (0.0, 0.0))
-    monkeypatch.setattr(supervision, "ENDS_WITHIN", 0.5)
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    options = Options(
-        host="127.0.0.1",
-        port=0,
-        lane="fast",
-        workers=2,
-        separate_workers=True,
-        sticky_proxy=False,
-        root_path="",
-        ssl_certfile=None,
-        ssl_keyfile=None,
-        forwarded_allow_ips=None,
-        access_log=False,
-        log_level="info",
-    )
-    return Supervisor("chat:app", options, bind("127.0.0.1", 0, 2, one_port=True))
-
-
-AFTER_THE_FIRST = """
-import os, pathlib
-starts = pathlib.Path(__file__).with_name("starts")
-with starts.open("a") as file:
-    file.write(".")
-number = len(starts.read_text())
-"""
-
-
-async def test_workers_that_end_again_and_again_are_given_up(tmp_path: Path, supervisor: Supervisor) -> None:
-    """They start well, and end soon after."""
-    source = WORKERS + AFTER_THE_FIRST + "io.start = lambda: __import__('threading').Timer(0.1, os._exit, [7]).start()"
-    (tmp_path / "chat.py").write_text(source)
-    async with asyncio.timeout(2 * STARTS_WITHIN):
-        assert await supervisor.run() == 7
-    assert 4 <= len((tmp_path / "starts").read_text()) <= 6
-
-
-async def test_a_replacement_that_cannot_start_is_given_up(tmp_path: Path, supervisor: Supervisor) -> None:
-    source = AFTER_THE_FIRST + "if number > 2: os._exit(5)\n" + WORKERS
-    source += "if number == 2: io.start = lambda: __import__('threading').Timer(0.1, os._exit, [7]).start()"
-    (tmp_path / "chat.py").write_text(source)
-    async with asyncio.timeout(2 * STARTS_WITHIN):
-        assert await supervisor.run() == 5
-    assert len((tmp_path / "starts").read_text()) == 4
-
-
-async def test_a_worker_that_does_not_end_is_killed(tmp_path: Path, supervisor: Supervisor) -> None:
-    source = WORKERS + 'import time\nio.on("sleep", lambda socket: time.sleep(3600))\n'
-    (tmp_path / "chat.py").write_text(source)
-    url = f"http://127.0.0.1:{supervisor._listeners[0].getsockname()[1]}"
-    running = asyncio.create_task(supervisor.run())
-    async with asyncio.timeout(STARTS_WITHIN):
-        while len(supervisor._workers) < 2:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-    async with websocket(url) as wire:
-        await enter(wire)
-        await wire.send('42["sleep"]', '421["pid"]')
-        supervisor.end()
-        async with asyncio.timeout(STARTS_WITHIN):
-            assert await running == 0
-        await ends(wire)
-    assert supervisor._workers == set()

@@ -45,6 +45,13 @@ from iogate.serving import run as serve
     is_flag=True,
     help="A proxy in front keeps each client on one worker: they listen on PORT, PORT + 1 ..., and serve polling too.",
 )
+@click.option(
+    "--worker-timeout",
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="A worker that does not answer for this long is killed and replaced; 0 turns this off.",
+)
 @click.option("--root-path", default="", metavar="PATH", help="What a proxy in front has taken away from the URLs.")
 @click.option("--access-log/--no-access-log", default=False, show_default=True, help="Log every request.")
 @click.option(
@@ -57,7 +64,8 @@ from iogate.serving import run as serve
 def run(target: str, app_dir: str, **options: Any) -> None:
     """Serve MODULE:APP (what `io.asgi()` returned, a Server, or any ASGI application around it).
 
-    SIGTERM and SIGINT end it: clients are told, and handlers have a few seconds to finish.
+    SIGTERM and SIGINT end it: clients are told, and handlers have a few seconds to finish. During the start they cancel
+    the start.
     """
     sys.path.insert(0, app_dir)
     try:

@@ -5,6 +5,7 @@ What it stands on is imported when it runs: an application that another server s
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from iogate.serving.options import Lane, LogLevel, Options
@@ -25,6 +26,7 @@ def run(
     workers: int = 1,
     separate_workers: bool = False,
     sticky_proxy: bool = False,
+    worker_timeout: float = 30.0,
     root_path: str = "",
     ssl_certfile: str | None = None,
     ssl_keyfile: str | None = None,
@@ -34,7 +36,8 @@ def run(
 ) -> None:
     """Serve an application with uvicorn, and return when SIGINT has ended it; SIGTERM ends the process.
 
-    At the end clients are told, and handlers have a few seconds to finish. It is made for a process that does nothing
+    At the end clients are told, and handlers have a few seconds to finish. A signal during the start cancels the start:
+    the lifespan of the application has a second to clean up. It is made for a process that does nothing
     else: it sets up logging, takes the signals, and tunes the garbage collector for many connections.
 
     Args:
@@ -50,6 +53,9 @@ def run(
             revocations and limits are those of each worker.
         sticky_proxy: say that a proxy in front sends all requests of a client to the same worker. Each worker then
             has a port of its own, `port`, `port + 1` and so on, and serves long-polling too.
+        worker_timeout: seconds, at least 1, after which a worker whose event loop does not answer is killed and
+            replaced; 0 turns this off, for a debugger for example. With one worker there is no supervisor to do so.
+            A worker that is still starting may take as long as it needs.
         root_path: the path that a proxy in front has taken away from the URLs, such as `"/chat"`.
         ssl_certfile: file with the certificate, for TLS.
         ssl_keyfile: file with its private key, if that is not in the same file.
@@ -71,6 +77,7 @@ def run(
         workers=workers,
         separate_workers=separate_workers,
         sticky_proxy=sticky_proxy,
+        worker_timeout=worker_timeout,
         root_path=root_path,
         ssl_certfile=ssl_certfile,
         ssl_keyfile=ssl_keyfile,
@@ -85,7 +92,8 @@ def run(
 
     configure_logging(options.log_level)
     options = choose_lane(options)
-    if isinstance(app, str) and options.workers > 1:
-        supervise(app, options)
-    else:
-        serve(load(app), options)
+    with suppress(KeyboardInterrupt):
+        if isinstance(app, str) and options.workers > 1:
+            supervise(app, options)
+        else:
+            serve(load(app), options)

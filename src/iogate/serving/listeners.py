@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from iogate.errors import ConfigurationError
 
@@ -28,21 +28,30 @@ def bind(host: str, port: int, workers: int, *, one_port: bool) -> list[socket.s
         ConfigurationError: the port is taken, or the address is none of this machine.
     """
     with ExitStack() as opened:
-        first = opened.enter_context(_bind(host, port))
-        listeners = [first]
         if one_port and sys.platform == "linux":
-            # Only now: bound with it, it would join the workers of another supervisor and not find the port taken.
-            first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            port = first.getsockname()[1]
-        for number in range(1, workers):
-            if not one_port:
-                listeners.append(opened.enter_context(_bind(host, port and port + number)))
-            elif sys.platform == "linux":
-                listeners.append(opened.enter_context(_bind(host, port, shared=True)))
-            else:
-                listeners.append(first)
+            with _bind(host, port) as probe:
+                # Only now: bound with it, it would join the workers of another supervisor and not find the port taken.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                port = probe.getsockname()[1]
+                # By its number also where it was free: `take_out` loses a port that the system has chosen.
+                listeners = [opened.enter_context(_bind(host, port, shared=True)) for _ in range(workers)]
+        elif one_port:
+            listeners = [opened.enter_context(_bind(host, port))] * workers
+        else:
+            listeners = [opened.enter_context(_bind(host, port and port + number)) for number in range(workers)]
         opened.pop_all()
     return listeners
+
+
+def take_out(listener: socket.socket) -> None:
+    """Stop listening on a shared port, until somebody calls `listen` again: clients then connect to the other workers.
+
+    Clients that wait to be accepted are disconnected. Only Linux has a socket per worker on one port; on other systems
+    the other workers accept these clients.
+    """
+    if sys.platform == "linux" and listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
+        with suppress(OSError):  # It does not listen: the worker ended before it did.
+            listener.shutdown(socket.SHUT_RD)
 
 
 def url(listener: socket.socket, *, tls: bool) -> str:

@@ -10,10 +10,17 @@ import uvicorn.config
 
 
 class _NotRefusals(logging.Filter):
-    """Drops a line that uvicorn logs as an error when a WebSocket has properly been answered with a 400 or 403."""
+    """Drops what is logged as an error and is none.
+
+    uvicorn complains when a WebSocket has properly been answered with a 400 or 403. Starlette writes down a start that
+    was cancelled, as by a signal.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return record.msg != "ASGI callable returned without completing handshake."
+        message = str(record.msg)
+        return message != "ASGI callable returned without completing handshake." and not message.rstrip().endswith(
+            "asyncio.exceptions.CancelledError"
+        )
 
 
 def configure_logging(level: str) -> None:

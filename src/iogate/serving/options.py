@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Literal, get_args
 
@@ -29,6 +30,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     workers: int
     separate_workers: bool
     sticky_proxy: bool
+    worker_timeout: float
     root_path: str
     ssl_certfile: str | None
     ssl_keyfile: str | None
@@ -59,6 +61,11 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     def _check_workers(self, app: object) -> None:
         if type(self.workers) is not int or self.workers < 1:
             raise ConfigurationError(f"workers is {self.workers!r}: it is a whole number, at least 1")
+        timeout = self.worker_timeout
+        if type(timeout) not in (int, float) or not (timeout == 0 or 1 <= timeout < math.inf):
+            raise ConfigurationError(
+                f"worker_timeout is {timeout!r}: it is a number of seconds, at least 1; 0 turns it off"
+            )
         if self.workers == 1:
             if self.sticky_proxy:
                 raise ConfigurationError("sticky_proxy is for several workers, and there is one: set workers too")

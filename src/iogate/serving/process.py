@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
+import signal
 import socket
+import sys
+import threading
 from collections.abc import Callable
-from contextlib import suppress
+from types import FrameType
 from typing import Any
 
 import msgspec
@@ -24,22 +28,83 @@ MAX_FRAME = 16 * 1024 * 1024
 """Bytes of a WebSocket frame where the application is not iogate's own: what uvicorn allows too."""
 STARTUP_FAILURE = 3
 """The exit code of a server that could not start: uvicorn's."""
+CANCEL_WITHIN = 1.0
+"""Seconds that a start has to end when a signal comes."""
 
 logger = logging.getLogger("iogate")
 
 
 class _Uvicorn(uvicorn.Server):
-    """uvicorn, which closes connections before it tells the application; here the application is asked first."""
+    """uvicorn with another start and another end.
 
-    def __init__(self, config: uvicorn.Config, server: Server | None, ready: Callable[[], None]) -> None:
+    uvicorn waits for the application to start, whatever signal comes; here a signal cancels the start. And it closes
+    connections before it tells the application; here the application is asked first.
+
+    Args:
+        config: uvicorn's configuration.
+        server: the server in the application, where it can be seen.
+        ready: called when clients are let in.
+        supervised: whether CTRL+C is the supervisor's affair.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, server: Server | None, ready: Callable[[], None], *, supervised: bool
+    ) -> None:
         super().__init__(config)
         self._server = server
         self._ready = ready
+        self._supervised = supervised
+        self._starting: asyncio.Task[Any] | None = None
+        self._patience: threading.Timer | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        if self.should_exit:
+            return
+        self._starting = starting = asyncio.current_task()
+        try:
+            await super().startup(sockets)
+        except asyncio.CancelledError:
+            if not self.should_exit or starting is None:
+                raise
+            starting.uncancel()
+            await self._cancel_startup()
+        finally:
+            self._starting = None
+            if self._patience is not None:
+                self._patience.cancel()
         if self.started:
             self._ready()
+
+    async def _cancel_startup(self) -> None:
+        """Let the application clean up what it has begun."""
+        logger.info("The start is cancelled by %s.", signal.Signals(self._captured_signals[0]).name)
+        self.lifespan.startup_failed = True  # Else uvicorn takes it for an application without a lifespan.
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        if others:
+            await asyncio.wait(others, timeout=CANCEL_WITHIN)
+        if self._server is not None:
+            await self._server.shutdown(CANCEL_WITHIN)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if sig == signal.SIGINT and self._supervised:
+            return
+        if self._starting is not None and self.should_exit:  # The event loop is blocked, or somebody is in a hurry.
+            signal.signal(sig, signal.SIG_DFL)
+            signal.raise_signal(sig)
+        super().handle_exit(sig, frame)
+        if self._starting is not None:
+            self._starting.get_loop().call_soon_threadsafe(self._cancel)
+            if sys.platform != "win32":
+                again = (threading.get_ident(), sig)  # The main thread's.
+                self._patience = threading.Timer(2 * CANCEL_WITHIN, signal.pthread_kill, again)
+                self._patience.daemon = True
+                self._patience.start()
+
+    def _cancel(self) -> None:
+        if self._starting is not None:
+            self._starting.cancel()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for listener in self.servers:
@@ -101,6 +166,7 @@ def serve(
         ready: called in the event loop when clients are let in.
 
     Raises:
+        KeyboardInterrupt: SIGINT has ended it, well: uvicorn raises the signal that asked for the end once more.
         SystemExit: it could not start; the log says why.
     """
     server = app.server if isinstance(app, SocketIOApp) else None
@@ -110,9 +176,8 @@ def serve(
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 100)
-    uvicorn_ = _Uvicorn(_config(app, server, options), server, ready)
-    with suppress(KeyboardInterrupt):  # uvicorn has ended well, and raises the signal that asked for it once more.
-        uvicorn_.run(None if listener is None else [listener])
+    uvicorn_ = _Uvicorn(_config(app, server, options), server, ready, supervised=listener is not None)
+    uvicorn_.run(None if listener is None else [listener])
     if not uvicorn_.started:
         raise SystemExit(STARTUP_FAILURE)
 

@@ -18,17 +18,19 @@ from contextlib import suppress
 
 import msgspec
 
-from iogate.serving.listeners import bind, url
+from iogate.serving.listeners import bind, take_out, url
 from iogate.serving.options import Options
 from iogate.serving.process import STARTUP_FAILURE
-from iogate.serving.worker import Order
+from iogate.serving.worker import ENDS_WITHIN, QUESTION, READY, Order
 
-PAUSES = (0.0, 1.0, 2.0, 4.0, 8.0)
-"""Seconds before a worker that did not last is replaced, the first time, the second ...; then all is given up."""
+PAUSES = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
+"""Seconds before a worker that did not last is replaced, the first time, the second ...; the last one from then on."""
+MANY = 6
+"""Workers in a row that did not last, after which a place counts as failing. If all places fail, the service ends."""
 LASTED = 30.0
 """Seconds after which a worker has lasted: what ended it is nothing that ends every worker at once."""
-ENDS_WITHIN = 10.0
-"""Seconds that workers have to end: twice the shutdown of the application (uvicorn waits once more), and some."""
+QUESTIONS = 10
+"""Questions that a worker leaves unanswered before it is killed."""
 BACKLOG = 2048
 """Clients that may wait for a worker that is not ready: what uvicorn has too."""
 
@@ -41,11 +43,17 @@ class _Worker:
     Args:
         process: its process.
         pair: our end of the pair of sockets; the other is the worker's.
+        timeout: seconds without an answer after which it is killed; 0 never.
     """
 
-    def __init__(self, process: asyncio.subprocess.Process, pair: socket.socket) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, pair: socket.socket, timeout: float) -> None:
         self.process = process
         self._pair = pair
+        self._ready = asyncio.Event()
+        self._answered = False
+        self._timeout = timeout
+        asyncio.get_running_loop().add_reader(pair, self._read)
+        self._watching = asyncio.create_task(self._watch())
 
     @property
     def pid(self) -> int:
@@ -53,14 +61,19 @@ class _Worker:
 
     async def ready(self) -> bool:
         """Wait until it lets clients in; False if it has ended before."""
+        either = [asyncio.ensure_future(self._ready.wait()), asyncio.ensure_future(self.process.wait())]
         try:
-            return await asyncio.get_running_loop().sock_recv(self._pair, 1) != b""
-        except OSError:
-            return False
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for waiting in either:
+                waiting.cancel()
+        return self._ready.is_set()
 
     async def ended(self) -> int:
         """Wait until it has ended, and return its exit code, or the negative number of the signal."""
         code = await self.process.wait()
+        self._watching.cancel()
+        asyncio.get_running_loop().remove_reader(self._pair)
         self._pair.close()
         return code
 
@@ -68,6 +81,73 @@ class _Worker:
         """Send it a signal, if it is still there."""
         with suppress(ProcessLookupError):
             self.process.send_signal(number)
+
+    def end(self) -> None:
+        """Tell it to end. It need not answer any more: what it does at its end may take its time."""
+        self._watching.cancel()
+        self.send_signal(signal.SIGTERM)
+
+    def _read(self) -> None:
+        try:
+            said = self._pair.recv(4096)
+        except OSError:
+            said = b""
+        if not said:
+            asyncio.get_running_loop().remove_reader(self._pair)
+        self._answered = True
+        if READY in said:
+            self._ready.set()
+
+    async def _watch(self) -> None:
+        """Kill it when it does not answer.
+
+        The questions are counted, and not the time: a supervisor that was stopped itself, as on a laptop that sleeps,
+        has asked nothing meanwhile.
+        """
+        unanswered = 0
+        while self._timeout and unanswered < QUESTIONS:
+            self._answered = False
+            with suppress(OSError):  # It has ended, or reads nothing at all.
+                self._pair.send(QUESTION)
+            await asyncio.sleep(self._timeout / QUESTIONS)
+            unanswered = 0 if self._answered else unanswered + 1
+        if self._timeout:
+            logger.error(
+                "Worker [%d] has not answered for %g s (its event loop is blocked, or it is stopped): it is killed.",
+                self.pid,
+                self._timeout,
+            )
+            self.send_signal(signal.SIGKILL)
+
+
+class Place:
+    """The place of a worker, in which one follows the other.
+
+    Args:
+        listener: the bound socket.
+    """
+
+    def __init__(self, listener: socket.socket) -> None:
+        self.listener = listener
+        self._failures = 0
+        self._began: float | None = None
+
+    def ready(self, now: float) -> None:
+        """Take note that the worker lets clients in."""
+        self._began = now
+
+    def ended(self, now: float) -> float:
+        """Take note that the worker has ended, and return the seconds to wait before the next one starts."""
+        self._failures = 1 if self._lasts(now) else self._failures + 1
+        self._began = None
+        return PAUSES[min(self._failures, len(PAUSES)) - 1]
+
+    def fails(self, now: float) -> bool:
+        """Return True if its workers end again and again."""
+        return self._failures >= MANY and not self._lasts(now)
+
+    def _lasts(self, now: float) -> bool:
+        return self._began is not None and now - self._began > LASTED
 
 
 class Supervisor:
@@ -82,22 +162,23 @@ class Supervisor:
     def __init__(self, app: str, options: Options, listeners: list[socket.socket]) -> None:
         self._app = app
         self._options = options
-        self._listeners = listeners
+        self._places = [Place(listener) for listener in listeners]
         self._workers: set[_Worker] = set()
         self._ending = asyncio.Event()
         self._code = 0
 
     async def run(self) -> int:
-        """Run the workers until `end` is called or one cannot be kept running, and return the exit code.
+        """Run the workers until `end` is called or none can be kept running, and return the exit code.
 
         The first worker must start before the others do, so that a mistake in the application is told once.
         """
-        first, *others = self._listeners
+        first, *others = self._places
         async with asyncio.TaskGroup() as group:
             if await self._begin(group, first):
-                for listener in others:
-                    listener.listen(BACKLOG)  # Or all who come before the others are ready would be the first one's.
-                started = await asyncio.gather(*(self._begin(group, listener) for listener in others))
+                for place in others:
+                    # Or all who come before the others are ready would be the first one's.
+                    place.listener.listen(BACKLOG)
+                started = await asyncio.gather(*(self._begin(group, place) for place in others))
                 if all(started):
                     self._tell()
             await self._ending.wait()
@@ -114,49 +195,51 @@ class Supervisor:
             return
         self._code = code
         self._ending.set()
-        for listener in self._listeners:
-            listener.close()
+        for place in self._places:
+            place.listener.close()
         for worker in self._workers:
-            worker.send_signal(signal.SIGTERM)
+            worker.end()
 
     def kill(self) -> None:
         """Cut the workers off."""
         for worker in self._workers:
             worker.send_signal(signal.SIGKILL)
 
-    async def _begin(self, group: asyncio.TaskGroup, listener: socket.socket) -> bool:
+    async def _begin(self, group: asyncio.TaskGroup, place: Place) -> bool:
         """Start a worker, and keep one there if this one starts; if not, nothing can be served: end."""
         if self._ending.is_set():
             return False
-        worker = await self._start(listener)
+        worker = await self._start(place.listener)
         if await worker.ready():
-            group.create_task(self._keep(worker, listener))
+            group.create_task(self._keep(worker, place))
             return True
         self.end(_exit_code(await self._gone(worker)))
         return False
 
-    async def _keep(self, worker: _Worker, listener: socket.socket) -> None:
-        """Put another worker in the place of one that ends, unless they end again and again."""
+    async def _keep(self, worker: _Worker, place: Place) -> None:
+        """Put another worker in the place of one that ends, unless all of them end again and again."""
         loop = asyncio.get_running_loop()
-        began = loop.time()
-        failures = 0
+        place.ready(loop.time())
         while True:
             code = await self._gone(worker)
             if self._ending.is_set():
                 return
-            failures = 1 if loop.time() - began > LASTED else failures + 1
-            if failures > len(PAUSES):
+            pause = place.ended(loop.time())
+            if all(each.fails(loop.time()) for each in self._places):
                 logger.error("Worker [%d] ended too (%s): giving up.", worker.pid, _how(code))
                 self.end(_exit_code(code))
                 return
-            logger.error("Worker [%d] ended (%s): another takes its place.", worker.pid, _how(code))
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._ending.wait(), PAUSES[failures - 1])
+            when = f" in {pause:g} s" if pause else ""
+            logger.error("Worker [%d] ended (%s): another takes its place%s.", worker.pid, _how(code), when)
+            if pause:
+                take_out(place.listener)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._ending.wait(), pause)
             if self._ending.is_set():
                 return
-            worker = await self._start(listener)
-            await worker.ready()
-            began = loop.time()
+            worker = await self._start(place.listener)
+            if await worker.ready():
+                place.ready(loop.time())
 
     async def _start(self, listener: socket.socket) -> _Worker:
         ours, theirs = socket.socketpair()
@@ -167,12 +250,12 @@ class Supervisor:
                 *(sys.executable, "-P", "-m", "iogate.serving.worker", str(theirs.fileno())),
                 pass_fds=(theirs.fileno(), listener.fileno()),
             )
-        worker = _Worker(process, ours)
+        worker = _Worker(process, ours, self._options.worker_timeout)
         self._workers.add(worker)
         with suppress(OSError):  # It has ended already: `ready` will say so.
             await asyncio.get_running_loop().sock_sendall(ours, msgspec.json.encode(order) + b"\n")
         if self._ending.is_set():
-            worker.send_signal(signal.SIGTERM)
+            worker.end()
         return worker
 
     async def _gone(self, worker: _Worker) -> int:
@@ -194,7 +277,7 @@ class Supervisor:
     def _tell(self) -> None:
         """Say what is served, and where."""
         options = self._options
-        urls = [url(listener, tls=options.ssl_certfile is not None) for listener in self._listeners]
+        urls = [url(place.listener, tls=options.ssl_certfile is not None) for place in self._places]
         count = len(urls)
         if options.sticky_proxy:
             logger.info("%d workers running on %s (Press CTRL+C to quit)", count, ", ".join(urls))

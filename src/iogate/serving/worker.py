@@ -1,15 +1,20 @@
 """A worker: `python -m iogate.serving.worker FD`, which the supervisor starts.
 
-FD is one end of a pair of sockets. The supervisor writes one line, the order; the worker writes one byte when it lets
-clients in. When the supervisor has gone, whichever way, the pair says so, and the worker ends as if told to.
+FD is one end of a pair of sockets. The supervisor writes one line, the order, and then a byte from time to time, which
+the worker answers. The worker writes another byte when it lets clients in. When the supervisor has gone, whichever way,
+the pair says so, and the worker ends as if told to.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import sys
+import threading
+import time
+from contextlib import suppress
 
 import msgspec
 
@@ -18,6 +23,14 @@ from iogate.errors import ConfigurationError
 from iogate.serving.logs import configure_logging
 from iogate.serving.options import Options
 from iogate.serving.process import load, serve
+
+QUESTION = b"?"
+"""What the supervisor asks from time to time."""
+ANSWER = b"."
+READY = b"!"
+"""What a worker writes when it lets clients in."""
+ENDS_WITHIN = 10.0
+"""Seconds that workers have to end: twice the shutdown of the application (uvicorn waits once more), and some."""
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -38,9 +51,11 @@ class Order(msgspec.Struct, frozen=True):
 
 def main(descriptor: int) -> None:
     """Take the order from the supervisor and carry it out."""
-    supervisor = socket.socket(fileno=descriptor)
-    with supervisor.makefile("rb") as lines:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # CTRL+C reaches all processes, and the supervisor tells this one.
+    pair = socket.socket(fileno=descriptor)
+    with pair.makefile("rb") as lines:
         order = msgspec.json.decode(lines.readline(), type=Order)
+    supervisor = _Supervisor(pair)
     sys.path[:] = order.path
     configure_logging(order.options.log_level)
     if not order.options.sticky_proxy:
@@ -49,17 +64,50 @@ def main(descriptor: int) -> None:
         app = load(order.app)
     except ConfigurationError as error:
         sys.exit(f"Error: {error}")
-
-    def ready() -> None:
-        supervisor.send(b"\n")
-        asyncio.get_running_loop().add_reader(supervisor, _supervisor_gone, supervisor)
-
-    serve(app, order.options, socket.socket(fileno=order.listener), ready)
+    serve(app, order.options, socket.socket(fileno=order.listener), supervisor.ready)
 
 
-def _supervisor_gone(supervisor: socket.socket) -> None:
-    asyncio.get_running_loop().remove_reader(supervisor)
-    signal.raise_signal(signal.SIGTERM)
+class _Supervisor:
+    """The supervisor, as a worker sees it.
+
+    A thread reads what it says, so that a worker whose event loop is blocked, or does not run yet, still notices that
+    the supervisor has gone. The answers come from the event loop as soon as the worker serves: one that is blocked does
+    not answer. Before, the thread answers, as a start may take its time.
+
+    Args:
+        pair: our end of the pair of sockets.
+    """
+
+    def __init__(self, pair: socket.socket) -> None:
+        self._pair = pair
+        self._loop: asyncio.AbstractEventLoop | None = None
+        threading.Thread(target=self._read, name="supervisor", daemon=True).start()
+
+    def ready(self) -> None:
+        """Tell it that clients are let in; called in the event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._say(READY)
+
+    def _say(self, what: bytes) -> None:
+        with suppress(OSError):  # It has gone.
+            self._pair.send(what)
+
+    def _read(self) -> None:
+        while self._asks():
+            if self._loop is None:
+                self._say(ANSWER)
+            else:
+                with suppress(RuntimeError):  # The event loop is closed: the process is about to end.
+                    self._loop.call_soon_threadsafe(self._say, ANSWER)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+        time.sleep(ENDS_WITHIN)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def _asks(self) -> bool:
+        try:
+            return self._pair.recv(4096) != b""
+        except OSError:
+            return False
 
 
 if __name__ == "__main__":
