@@ -20,8 +20,8 @@ from iogate.serving import run as serve
 @click.option(
     "--app-dir", default=".", show_default=True, type=click.Path(file_okay=False), help="Where MODULE is found."
 )
-@click.option("--ssl-certfile", type=click.Path(exists=True, dir_okay=False), help="Certificate, for TLS.")
-@click.option("--ssl-keyfile", type=click.Path(exists=True, dir_okay=False), help="Its private key.")
+@click.option("--ssl-certfile", metavar="FILE", help="Certificate in PEM format, for TLS.")
+@click.option("--ssl-keyfile", metavar="FILE", help="Its private key in PEM format, not encrypted.")
 @click.option(
     "--forwarded-allow-ips",
     metavar="IPS",

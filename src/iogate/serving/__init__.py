@@ -57,17 +57,17 @@ def run(
             replaced; 0 turns this off, for a debugger for example. With one worker there is no supervisor to do so.
             A worker that is still starting may take as long as it needs.
         root_path: the path that a proxy in front has taken away from the URLs, such as `"/chat"`.
-        ssl_certfile: file with the certificate, for TLS.
-        ssl_keyfile: file with its private key, if that is not in the same file.
+        ssl_certfile: file with the certificate, for TLS, and with those of the authorities between, in PEM format. A
+            client has 5 seconds for the handshake.
+        ssl_keyfile: file with its private key, if that is not in the same file. It must not be encrypted.
         forwarded_allow_ips: proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed, with commas between
             them; None unless you say so.
         access_log: whether to log every HTTP request. Tokens are not in it.
         log_level: the least level to log.
 
     Raises:
-        ConfigurationError: the arguments do not go together, `app` names no application, or, with several workers, the
-            port cannot be had.
-        OSError: the certificate or its key cannot be read.
+        ConfigurationError: the arguments do not go together, `app` names no application, the certificate or its key
+            cannot be used, or, with several workers, the port cannot be had.
         SystemExit: it could not start, or its workers end again and again; the log says why.
     """
     options = Options(
@@ -89,7 +89,9 @@ def run(
     from iogate.serving.logs import configure_logging
     from iogate.serving.process import choose_lane, load, serve
     from iogate.serving.supervisor import supervise
+    from iogate.serving.tls import check_tls
 
+    check_tls(options.ssl_certfile, options.ssl_keyfile)
     configure_logging(options.log_level)
     options = choose_lane(options)
     with suppress(KeyboardInterrupt):

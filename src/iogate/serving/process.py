@@ -22,6 +22,7 @@ from iogate.errors import ConfigurationError
 from iogate.server.server import SHUTDOWN_TIMEOUT, Server
 from iogate.serving.options import Options
 from iogate.serving.target import named
+from iogate.serving.tls import FailedHandshakes, handshake_deadline
 
 ORDINARY = "websockets-sansio"
 MAX_FRAME = 16 * 1024 * 1024
@@ -54,6 +55,7 @@ class _Uvicorn(uvicorn.Server):
         self._server = server
         self._ready = ready
         self._supervised = supervised
+        self._failed_handshakes = FailedHandshakes()
         self._starting: asyncio.Task[Any] | None = None
         self._patience: threading.Timer | None = None
 
@@ -62,7 +64,8 @@ class _Uvicorn(uvicorn.Server):
             return
         self._starting = starting = asyncio.current_task()
         try:
-            await super().startup(sockets)
+            with handshake_deadline(self.config.ssl, self._failed_handshakes):
+                await super().startup(sockets)
         except asyncio.CancelledError:
             if not self.should_exit or starting is None:
                 raise
@@ -109,6 +112,7 @@ class _Uvicorn(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for listener in self.servers:
             listener.close()
+        self._failed_handshakes.log_others()
         if self._server is not None:
             await self._server.shutdown(SHUTDOWN_TIMEOUT)
         await super().shutdown(sockets)

@@ -23,6 +23,7 @@ from iogate.errors import ConfigurationError
 from iogate.serving.logs import configure_logging
 from iogate.serving.options import Options
 from iogate.serving.process import load, serve
+from iogate.serving.tls import check_tls
 
 QUESTION = b"?"
 """What the supervisor asks from time to time."""
@@ -61,6 +62,7 @@ def main(descriptor: int) -> None:
     if not order.options.sticky_proxy:
         SocketIOApp.polling = False
     try:
+        check_tls(order.options.ssl_certfile, order.options.ssl_keyfile)
         app = load(order.app)
     except ConfigurationError as error:
         sys.exit(f"Error: {error}")
