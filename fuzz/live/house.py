@@ -13,6 +13,7 @@ from fuzz.live.words import ROOMS, SUBJECTS
 from iogate import AuthPayload, BearerHeader, JWTAuth, Limits, Query, Refused, Server, Socket
 from iogate.auth.policy import CLOCK_STEP
 from iogate.errors import AckTimeout, Disconnected
+from iogate.server.emitter import Broadcast
 from iogate.server.handlers import CallNext, Event
 from iogate.testing import FakeClock, advance
 from tests.servers import SECRET
@@ -21,6 +22,7 @@ MAX_LIFETIME = 3600
 """Seconds that tokens live at most, and revocations with them."""
 MAX_BUFFERED = 200_000
 """Bytes that wait for a slow client."""
+LIMITS = Limits(pending_per_address=10, failures_per_address=10, connections_per_subject=4, when_full="end_oldest")
 GOOD = "good"
 """The subject of the good clients."""
 FLOOD = 40
@@ -36,10 +38,20 @@ class House:
 
     Args:
         parser: how the server writes packets.
+        clock: another one.
+        max_payload: bytes that the server takes at once.
+        limits: those of the server.
     """
 
-    def __init__(self, parser: Literal["json", "msgpack"]) -> None:
-        self.clock = FakeClock()
+    def __init__(
+        self,
+        parser: Literal["json", "msgpack"],
+        *,
+        clock: FakeClock | None = None,
+        max_payload: int = MAX_PAYLOAD,
+        limits: Limits = LIMITS,
+    ) -> None:
+        self.clock = clock or FakeClock()
         self._chance = Random(0)  # noqa: S311
         self._held = asyncio.Event()
         self._calls: set[asyncio.Task[None]] = set()
@@ -57,11 +69,9 @@ class House:
             auth=auth,
             parser=parser,
             clock=self.clock,
-            max_payload=MAX_PAYLOAD,
+            max_payload=max_payload,
             max_buffered=MAX_BUFFERED,
-            limits=Limits(
-                pending_per_address=10, failures_per_address=10, connections_per_subject=4, when_full="end_oldest"
-            ),
+            limits=limits,
             trusted_proxies=["127.0.0.0/8"],
         )
         self._build()
@@ -121,14 +131,22 @@ class House:
         self._held.set()
         self._held.clear()
 
+    def crowd(self) -> Broadcast:
+        """Return those whom the operator does something to: not the good client."""
+        return self.io.in_(*ROOMS, "door").except_(f"user:{GOOD}")
+
+    async def pass_time(self, seconds: float) -> None:
+        """Let time pass."""
+        await advance(self.io, seconds)
+
     async def act(self) -> None:
         """Do what operators do, or let time pass. Nothing of it is meant for the good client."""
         chance, io = self._chance, self.io
-        crowd = io.in_(*ROOMS, "door").except_(f"user:{GOOD}")
+        crowd = self.crowd()
         match chance.randrange(20):
             case 0:
                 await io.revoke(subject=chance.choice(SUBJECTS))
-                await advance(io, 1)  # For tokens to be issued that are younger than that.
+                await self.pass_time(1)  # For tokens to be issued that are younger than that.
             case 1:
                 for socket in (await crowd.fetch_sockets())[:1]:
                     await io.revoke(session_id=socket.claims["sid"])
@@ -147,7 +165,7 @@ class House:
                 self.release()
             case _:
                 # Less than a good client may take to answer a ping.
-                await advance(io, chance.choice([0.1, 1.0, 5.0, 9.0]))
+                await self.pass_time(chance.choice([0.1, 1.0, 5.0, 9.0]))
 
     async def rest(self) -> None:
         """Let so much time pass that there is nothing left to wait for."""

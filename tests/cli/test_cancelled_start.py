@@ -82,3 +82,4 @@ async def test_control_c_reaches_all_processes_and_ends_them_quietly(
         assert await run.ended() == 0
     assert "Traceback" not in run.output
     assert run.errors == []
+    assert ("cleaned up" in run.output) is (start == "the application")

@@ -131,17 +131,19 @@ async def test_nobody_is_connected_to_a_worker_that_is_not_there(
         assert set(clients.of) == {worker.pid for worker in supervisor._workers}
 
 
+@pytest.mark.parametrize("number", [1, 2])
 async def test_a_worker_that_comes_after_a_pause_gets_clients_again(
-    tmp_path: Path, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     monkeypatch.setattr(supervision, "PAUSES", (0.05,))
-    (tmp_path / "chat.py").write_text(AFTER_THE_FIRST + WORKERS + f"if number == 2: {SOON}")
+    (tmp_path / "chat.py").write_text(AFTER_THE_FIRST + WORKERS + f"if number == {number}: {SOON}")
     async with supervised(supervisor) as url, AsyncExitStack() as stack:
         await until(lambda: len(supervisor._workers) == 2)
         await until(lambda: len(supervisor._workers) == 1)
         clients = Crowd(url, stack)
         while len(clients.of) < 2:
             await clients.join()
+            assert clients.size < 10 * MANY
 
 
 def test_the_pauses_grow_up_to_a_minute_and_begin_anew_after_a_worker_that_lasted() -> None:
