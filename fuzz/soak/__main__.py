@@ -10,7 +10,7 @@ import sys
 from fuzz.live.rounds import SCENES, Finding, Scene
 from fuzz.soak.soak import soaking
 
-WARM_UP = 10.0
+WARM_UP = 30.0
 """Seconds of a round before the one that counts: libraries fill their caches."""
 
 
@@ -39,10 +39,9 @@ async def _soak(scene: Scene, seed: int, seconds: float, bound: float) -> int:
             print(f"{number:>10} {name}")
         for name, number in soak.waits.number.items():
             print(f"{number:>10} {name}, {1000 * soak.waits.longest[name]:.0f} ms at most, for honest clients")
-        half = len(soak.resident) // 2
-        if half:
-            first, second = (min(part) / 2**20 for part in (soak.resident[:half], soak.resident[half:]))
-            print(f"{first:>10.1f} MiB resident at least in the first half, {second:.1f} MiB in the second")
+        if soak.resident:
+            first, second = soak.halves()
+            print(f"{first / 2**20:>10.1f} MiB resident in the first half, {second / 2**20:.1f} MiB in the second")
         blocks = soak.rest.blocks
         if len(blocks) > 1:
             print(f"{blocks[-1] - blocks[0]:>+10} blocks of memory at rest, of {blocks[0]}")

@@ -161,7 +161,7 @@ async def _half_a_head(attackers: Attackers, wire: Wire, _: bytes) -> None:
     await asyncio.sleep(attackers.chance.uniform(0.0, 8.0))
 
 
-async def _large_head(attackers: Attackers, wire: Wire, _: bytes) -> None:
+async def _large_head(attackers: Attackers, wire: Wire, __: bytes) -> None:
     wire.send(b"GET /socket.io/?EIO=4 HTTP/1.1\r\nHost: x\r\nX-Padding: ")
     for _ in range(20):
         if wire.gone:
@@ -217,9 +217,9 @@ async def attack(port: int, parser: Parser, seed: str, ahead: float) -> Counter[
             *(attackers.repeat(name, attack) for name, attack in ATTACKS.items() for _ in range(attack.at_once)),
             crowd(seed, sys.maxsize, port, parser, clock, slowly),
         ]
-        running = [asyncio.ensure_future(each) for each in attacks]
+        running: list[asyncio.Future[Any]] = [asyncio.ensure_future(each) for each in attacks]
         print("attacking", flush=True)
-        end = asyncio.ensure_future(orders.read())
+        end: asyncio.Future[Any] = asyncio.ensure_future(orders.read())
         done, _ = await asyncio.wait([end, *running], return_when=asyncio.FIRST_COMPLETED)
         for task in running:
             task.cancel()

@@ -173,7 +173,7 @@ def test_the_pauses_grow_up_to_a_minute_and_begin_anew_after_a_worker_that_laste
 
 @pytest.mark.parametrize("how", ["blocked", "stopped"])
 async def test_a_worker_that_hangs_is_killed_and_replaced(tmp_path: Path, how: str) -> None:
-    async with serving(tmp_path, SLEEPING, *TWO, "--worker-timeout", "1") as run, crowd(run) as clients:
+    async with serving(tmp_path, SLEEPING, *TWO, "--worker-timeout", "2") as run, crowd(run) as clients:
         victim, survivor = clients.of
         if how == "blocked":
             await clients.of[victim][0].send('42["sleep"]')
@@ -187,7 +187,7 @@ async def test_a_worker_that_hangs_is_killed_and_replaced(tmp_path: Path, how: s
         for wire in clients.of[survivor]:
             await echoes(wire)
         run.expected = [
-            f"ERROR:    Worker [{victim}] has not answered for 1 s"
+            f"ERROR:    Worker [{victim}] has not answered for 2 s"
             " (its event loop is blocked, or it is stopped): it is killed.",
             f"ERROR:    Worker [{victim}] ended (SIGKILL): another takes its place.",
         ]
@@ -196,10 +196,10 @@ async def test_a_worker_that_hangs_is_killed_and_replaced(tmp_path: Path, how: s
 async def test_a_supervisor_that_was_stopped_does_not_take_it_for_a_fault_of_the_workers(tmp_path: Path) -> None:
     """As on a laptop that sleeps. `serving` makes sure that no worker was killed."""
     loop = asyncio.get_running_loop()
-    async with serving(tmp_path, WORKERS, *TWO, "--worker-timeout", "1") as run, crowd(run) as clients:
+    async with serving(tmp_path, WORKERS, *TWO, "--worker-timeout", "2") as run, crowd(run) as clients:
         run.process.send_signal(signal.SIGSTOP)
         began = loop.time()
-        while loop.time() < began + 1.5:  # Longer than a worker may be silent.
+        while loop.time() < began + 2.5:  # Longer than a worker may be silent.
             for wire in clients.wires:
                 await echoes(wire)
         run.process.send_signal(signal.SIGCONT)
@@ -208,8 +208,20 @@ async def test_a_supervisor_that_was_stopped_does_not_take_it_for_a_fault_of_the
 
 
 async def test_a_start_may_take_longer_than_a_worker_may_be_silent(tmp_path: Path) -> None:
-    source = "import time\ntime.sleep(1.5)\n" + WORKERS
-    async with serving(tmp_path, source, *TWO, "--worker-timeout", "1") as run, crowd(run) as clients:
+    source = "import time\ntime.sleep(2.5)\n" + WORKERS
+    async with serving(tmp_path, source, *TWO, "--worker-timeout", "2") as run, crowd(run) as clients:
+        await echoes(clients.wires[0])
+
+
+async def test_python_itself_may_take_longer_to_start_than_a_worker_may_be_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine that has much to do: here a module is slow that Python imports before all others."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys, time\nif 'iogate.serving.worker' in sys.orig_argv: time.sleep(2.5)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    async with serving(tmp_path, WORKERS, *TWO, "--worker-timeout", "2") as run, crowd(run) as clients:
         await echoes(clients.wires[0])
 
 

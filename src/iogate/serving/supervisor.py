@@ -50,6 +50,7 @@ class _Worker:
         self.process = process
         self._pair = pair
         self._ready = asyncio.Event()
+        self._heard = False
         self._answered = False
         self._timeout = timeout
         asyncio.get_running_loop().add_reader(pair, self._read)
@@ -94,7 +95,7 @@ class _Worker:
             said = b""
         if not said:
             asyncio.get_running_loop().remove_reader(self._pair)
-        self._answered = True
+        self._heard = self._answered = True
         if READY in said:
             self._ready.set()
 
@@ -102,7 +103,7 @@ class _Worker:
         """Kill it when it does not answer.
 
         The questions are counted, and not the time: a supervisor that was stopped itself, as on a laptop that sleeps,
-        has asked nothing meanwhile.
+        has asked nothing meanwhile. Nor do those count that come before the worker reads: Python itself must start.
         """
         unanswered = 0
         while self._timeout and unanswered < QUESTIONS:
@@ -110,7 +111,7 @@ class _Worker:
             with suppress(OSError):  # It has ended, or reads nothing at all.
                 self._pair.send(QUESTION)
             await asyncio.sleep(self._timeout / QUESTIONS)
-            unanswered = 0 if self._answered else unanswered + 1
+            unanswered = unanswered + 1 if self._heard and not self._answered else 0
         if self._timeout:
             logger.error(
                 "Worker [%d] has not answered for %g s (its event loop is blocked, or it is stopped): it is killed.",
