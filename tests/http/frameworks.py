@@ -29,6 +29,7 @@ from iogate.http import django as iogate_django
 from iogate.http.fastapi import require as fastapi_require
 from iogate.http.flask import require as flask_require
 from iogate.http.starlette import JWTBackend
+from iogate.http.users import TokenUser
 from tests.gate.houses import serve_on_threads
 from tests.servers import serve
 
@@ -109,8 +110,8 @@ django.setup()
 
 
 def _django_view(request: HttpRequest) -> JsonResponse:
-    user = request.user if hasattr(request, "user") else None
-    return JsonResponse(said(request.principal, user, request.body))
+    user = getattr(request, "user", None)
+    return JsonResponse(said(request.principal, None if isinstance(user, TokenUser) else user, request.body))
 
 
 async def _django_view_async(request: HttpRequest) -> JsonResponse:

@@ -89,6 +89,7 @@ class JWTAuth:
         "revocations",
         "sources",
         "user_loader",
+        "watchers",
     )
 
     sources: tuple[Source, ...]
@@ -101,6 +102,8 @@ class JWTAuth:
     """Who may have revoked its tokens: every server adds its own, so that HTTP endpoints refuse them too."""
     keys: Keys
     """Where the keys come from, to be read."""
+    watchers: set[Changed]
+    """What a server calls after a revocation, and when keys no longer count: HTTP guards then check open streams."""
 
     def __init__(
         self,
@@ -183,6 +186,7 @@ class JWTAuth:
         self.clock = clock
         self.user_loader = None
         self.revocations = []
+        self.watchers = set()
 
     def __init_subclass__(cls) -> None:
         # A check that was added to the one and not to the other would not be made.

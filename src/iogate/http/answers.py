@@ -14,6 +14,7 @@ from iogate.errors import (
     InsufficientScope,
     Refused,
 )
+from iogate.http.body import SlowBody
 from iogate.http.guard import CrossSite, Guard
 from iogate.server.requests import RETRY_AFTER
 
@@ -53,7 +54,7 @@ def answer_to(refused: Refused, guard: Guard) -> Answer:
     status = 400 if isinstance(refused, CredentialsBadFormat) else refused.status
     if status in {429, 503}:
         headers["retry-after"] = str(RETRY_AFTER)
-    elif not isinstance(refused, CrossSite):
+    elif not isinstance(refused, CrossSite | SlowBody):
         headers["www-authenticate"] = _challenge(refused, guard.realm)
     return Answer(status, headers, refused.data)
 

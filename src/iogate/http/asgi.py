@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from iogate.asgi_types import DENIAL, ASGIApp, Message, Receive, Scope, Send
 from iogate.errors import CredentialsBadFormat, Refused
 from iogate.http.answers import Answer, answer_to
-from iogate.http.body import MAX_BODY, fields_of
+from iogate.http.body import BODY_TIMEOUT, MAX_BODY, SlowBody, fields_of
 from iogate.http.guard import WEBSOCKET, Admitted, Guard, HTTPRequest, guard_of
+from iogate.http.streams import STREAM, Stream, StreamMiddleware
+from iogate.http.users import Credentials, TokenUser
 from iogate.server.handshake import Handshake, hide
 
 
@@ -16,8 +19,12 @@ class JWTMiddleware:
     """Let HTTP requests and WebSockets of an ASGI application through whose token is good.
 
     The application finds who it is in the state of the request: `request.state.principal` and `request.state.user`,
-    which are None for who came without a token where that is allowed. Preflights of CORS carry no token: what answers
-    them goes in front of this.
+    which are None for who came without a token where that is allowed. If an authentication in front of this has put
+    somebody into `request.user`, the token's identity replaces that one.
+
+    When the token expires or is revoked, or its key is removed, a WebSocket is closed with the code 1008, and a
+    streamed response ends (`iogate.http.streams.Stream`). Preflights of CORS carry no token: what answers them goes in
+    front of this. Do not put it in front of Socket.IO: sockets have a gate of their own, and can refresh their tokens.
 
     Args:
         app: the application.
@@ -28,19 +35,36 @@ class JWTMiddleware:
     def __init__(self, app: ASGIApp, auth: Any, **settings: Any) -> None:
         self._app = app
         self._guard = guard_of(auth, settings)
+        self._guarded = StreamMiddleware(self._serve)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, as ASGI says."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
+        await self._guarded(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             request, receive = await request_of(self._guard, scope, receive)
             admitted = await self._guard.check(request)
         except Refused as refused:
             await _refuse(scope, receive, send, answer_to(refused, self._guard))
             return
-        await self._app({**scope, "state": {**scope.get("state", {}), **state_of(admitted)}}, receive, send)
+        scope = {**scope, "state": {**scope.get("state", {}), **state_of(admitted)}}
+        if admitted is not None:
+            replace_user(scope, admitted)
+            stream: Stream = scope[STREAM]
+            stream.bind(self._guard, admitted.principal)
+        await self._app(scope, receive, send)
+
+
+def replace_user(scope: Scope, admitted: Admitted) -> None:
+    """Put the identity of a token in the place of one that something else has found, such as a session's."""
+    if "user" in scope:
+        scope["user"] = TokenUser(admitted)
+    if "auth" in scope:
+        scope["auth"] = Credentials(admitted)
 
 
 def state_of(admitted: Admitted | None) -> dict[str, Any]:
@@ -53,11 +77,16 @@ async def request_of(guard: Guard, scope: Scope, receive: Receive) -> tuple[HTTP
 
     Raises:
         CredentialsBadFormat: the request has too many parameters, or more body than is read for a token.
+        SlowBody: the body did not come within `BODY_TIMEOUT` seconds.
     """
     handshake, method = handshake_of(guard, scope), method_of(scope)
     if scope["type"] != "http" or not guard.length_to_read(handshake):
         return HTTPRequest(handshake, method), receive
-    body, receive = await _read(receive)
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT):
+            body, receive = await _read(receive)
+    except TimeoutError:
+        raise SlowBody(f"the body did not come within {BODY_TIMEOUT:g} seconds") from None
     return HTTPRequest(handshake, method, fields_of(handshake, body)), receive
 
 
@@ -113,5 +142,7 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, answer: Answer) ->
         kind = DENIAL
     headers = [(name.encode(), value.encode("latin-1")) for name, value in answer.headers.items()]
     headers.append((b"content-length", b"%d" % len(answer.body)))
+    if answer.status == SlowBody.status and scope.get("http_version", "1.1").startswith("1"):
+        headers.append((b"connection", b"close"))  # What still comes of the body is not waited for.
     await send({"type": f"{kind}.start", "status": answer.status, "headers": headers})
     await send({"type": f"{kind}.body", "body": answer.body})

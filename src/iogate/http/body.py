@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from urllib.parse import parse_qsl
 
 from iogate.auth import jws
-from iogate.errors import CredentialsBadFormat, InvalidToken
+from iogate.errors import AuthError, CredentialsBadFormat, InvalidToken
 from iogate.server.handshake import Handshake
 
 FORM = "application/x-www-form-urlencoded"
@@ -15,6 +15,17 @@ MAX_BODY = 64 * 1024
 """Bytes of a body that are read for a token."""
 MAX_FIELDS = 100
 """Fields that a form may have."""
+BODY_TIMEOUT = 5.0
+"""Seconds in which a body that is read for a token must have come, all of it."""
+
+
+class SlowBody(AuthError):
+    """The body, in which the token may be, did not come in time."""
+
+    code = "timeout"
+    text = "The body of the request took too long"
+    retry = "later"
+    status = 408
 
 
 def length_with_fields(handshake: Handshake) -> int:

@@ -11,22 +11,33 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.utils.module_loading import import_string
 
-from iogate.errors import ConfigurationError, CredentialsRequired, InsufficientScope, Refused
+from iogate.errors import AuthError, ConfigurationError, CredentialsRequired, InsufficientScope, Refused
 from iogate.http.answers import answer_to
 from iogate.http.asgi import handshake_of as handshake_of_scope
 from iogate.http.body import fields_of
 from iogate.http.guard import Admitted, Guard, HTTPRequest, guard_of
+from iogate.http.users import TokenUser
 from iogate.http.wsgi import check, handshake_of
 from iogate.server.scopes import Scopes, parse_scopes
 
 View = TypeVar("View", bound=Callable[..., Any])
 
+SESSION_MIDDLEWARES = {
+    f"django.contrib.auth.middleware.{name}"
+    for name in ("AuthenticationMiddleware", "RemoteUserMiddleware", "PersistentRemoteUserMiddleware")
+}
+"""What sets `request.user`, by name: importing it needs the models of Django's users, which not everybody has."""
+
 
 class JWTMiddleware:
     """Tell the views who a request is of: `request.principal`, and what `load_user` made of it, as `request.user`.
 
-    It stands after Django's `AuthenticationMiddleware`, if you have that: who shows a token is who the token says, and
-    not who has a session. `@login_required` and the admin take a user of Django's, so let `load_user` return one.
+    A request with a token is the token's, never the session's: `request.user` and `await request.auser()` are what
+    `load_user` returned, or without such a function a `TokenUser`, which is authenticated and has no permissions. The
+    admin and views that need a row of the database take a user of Django's, so let `load_user` return one.
+
+    It stands after Django's `AuthenticationMiddleware` and `RemoteUserMiddleware`, if you have those: they would put
+    the session's user back.
 
     In the settings, `auth` is a `JWTAuth`, a `Server` or a `Guard`, or the dotted name of one, and all else is of
     `Guard`:
@@ -35,14 +46,14 @@ class JWTMiddleware:
         IOGATE = {"auth": "chat.auth.auth", "optional": True}
 
     Without `"optional": True` no request without a token comes through; with it, `request.principal` is None for such
-    ones, and `@require()` refuses them. Django's own protection from other sites looks at every POST: put
-    `@csrf_exempt` on views that are for tokens in headers.
+    ones, `request.user` is the session's, as without this, and `@require()` refuses them. Django's own protection from
+    other sites looks at every POST: put `@csrf_exempt` on views that are for tokens in headers.
 
     Args:
         get_response: what comes after it.
 
     Raises:
-        ConfigurationError: the settings are not sound.
+        ConfigurationError: the settings are not sound, or a middleware that sets `request.user` comes after this one.
     """
 
     sync_capable = True
@@ -51,6 +62,7 @@ class JWTMiddleware:
     def __init__(self, get_response: Callable[..., Any]) -> None:
         self._get_response = get_response
         self._guard = guard()
+        _check_order(type(self))
         if iscoroutinefunction(get_response):
             markcoroutinefunction(self)
 
@@ -123,18 +135,38 @@ def _refusal(request: HttpRequest, needed: frozenset[str]) -> Refused | None:
         ) from None
     if principal is None:
         return CredentialsRequired()
+    try:
+        guard().hold(principal)  # What stands between the middleware and the view may have waited.
+    except AuthError as refusal:
+        return refusal
     return None if needed <= principal.scopes else InsufficientScope(needed)
 
 
 def _tell(request: HttpRequest, admitted: Admitted | None) -> None:
     request.principal = admitted and admitted.principal
-    if admitted is not None and admitted.user is not None:
-        user = request.user = admitted.user
+    if admitted is not None:
+        user = request.user = TokenUser(admitted) if admitted.user is None else admitted.user
 
         async def auser() -> Any:
             return user
 
         request.auser = auser
+
+
+def _check_order(own: type) -> None:
+    """Refuse a middleware of Django's after this one that would put the session's user into `request.user` again."""
+    middlewares = [import_string(name) for name in settings.MIDDLEWARE]
+    if own not in middlewares:  # It was put together by hand.
+        return
+    for name, middleware in zip(reversed(settings.MIDDLEWARE), reversed(middlewares), strict=True):
+        if middleware is own:
+            return
+        for base in getattr(middleware, "__mro__", ()):
+            if f"{base.__module__}.{base.__qualname__}" in SESSION_MIDDLEWARES:
+                raise ConfigurationError(
+                    f"settings.MIDDLEWARE: {name!r} comes after iogate's JWTMiddleware and would make the user of the"
+                    " session that of a request with a token: put JWTMiddleware after it"
+                )
 
 
 def _request_of(guard: Guard, request: HttpRequest) -> HTTPRequest:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
@@ -11,18 +13,17 @@ from fastapi.openapi.models import APIKey, APIKeyIn, HTTPBearer
 from fastapi.openapi.models import SecurityBase as SchemeModel
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection, Request
+from starlette.websockets import WebSocket, WebSocketState
 
-from iogate.asgi_types import DENIAL
+from iogate.asgi_types import DENIAL, Scope
 from iogate.auth import BearerHeader, Cookie, Header, Principal, Query, Source
 from iogate.errors import Refused
 from iogate.http.answers import answer_to
-from iogate.http.asgi import handshake_of, method_of, state_of
-from iogate.http.body import by_name, fields_of
+from iogate.http.asgi import handshake_of, method_of, replace_user, state_of
+from iogate.http.body import BODY_TIMEOUT, SlowBody, by_name, fields_of
 from iogate.http.guard import Guard, HTTPRequest, guard_of
+from iogate.http.streams import POLICY_VIOLATION, STREAM, Stream
 from iogate.server.handshake import Handshake
-
-POLICY_VIOLATION = 1008
-"""The code with which a WebSocket of FastAPI is closed that is refused (RFC 6455, section 7.4.1)."""
 
 
 def require(auth: Any, **settings: Any) -> Callable[..., Coroutine[Any, Any, Any]]:
@@ -32,6 +33,10 @@ def require(auth: Any, **settings: Any) -> Callable[..., Coroutine[Any, Any, Any
 
     It is in `request.state.principal` too, with what `load_user` made of it in `request.state.user`. The schema of the
     API says where the token goes. With `optional=True` it gives None for who has no token.
+
+    When the token expires or is revoked, a WebSocket is closed with the code 1008. A streamed response, such as
+    server-sent events, ends too if the application has `iogate.http.streams.StreamMiddleware`:
+    `app.add_middleware(StreamMiddleware)`.
 
     Args:
         auth: a `JWTAuth`, a `Server`, or a `Guard`.
@@ -50,7 +55,13 @@ def require(auth: Any, **settings: Any) -> Callable[..., Coroutine[Any, Any, Any
             raise HTTPException(answer.status, answer.content, headers) from None
         for name, value in state_of(admitted).items():
             setattr(connection.state, name, value)
-        return admitted.principal if admitted is not None else None
+        if admitted is None:
+            return None
+        replace_user(connection.scope, admitted)
+        stream = _stream_of(connection)
+        if stream is not None:
+            stream.bind(guard, admitted.principal)
+        return admitted.principal
 
     schemes = [scheme for source in guard.sources if (scheme := _scheme(source)) is not None]
     keyword = inspect.Parameter.KEYWORD_ONLY
@@ -96,8 +107,30 @@ async def _request_of(guard: Guard, connection: HTTPConnection) -> HTTPRequest:
     return HTTPRequest(handshake, method, await _fields_of(connection, handshake))
 
 
+def _stream_of(connection: HTTPConnection) -> Stream | None:
+    """Return what ends a request or WebSocket with an identity; None for a request without `StreamMiddleware`."""
+    stream: Stream | None = connection.scope.get(STREAM)
+    if stream is None and isinstance(connection, WebSocket):
+        begun = connection.client_state is not WebSocketState.CONNECTING
+        stream = connection.scope[STREAM] = Stream("websocket", connection._receive, connection._send, begun=begun)
+        # FastAPI hands the same object to the endpoint.
+        connection._receive, connection._send = stream.receive, stream.send
+        task = asyncio.current_task()
+        if task is not None:
+            task.add_done_callback(functools.partial(_finish, stream, connection.scope))
+    return stream
+
+
+def _finish(stream: Stream, scope: Scope, _task: object) -> None:
+    stream.unwatch()
+    scope.pop(STREAM, None)  # Or it would hold the ASGI server's objects, and they it.
+
+
 async def _fields_of(request: Request, handshake: Handshake) -> Mapping[str, object]:
     try:
-        return fields_of(handshake, await request.body())
+        async with asyncio.timeout(BODY_TIMEOUT):
+            return fields_of(handshake, await request.body())
+    except TimeoutError:
+        raise SlowBody(f"the body did not come within {BODY_TIMEOUT:g} seconds") from None
     except RuntimeError:  # FastAPI has made a form of it, for an endpoint with `Form()`, and keeps that alone.
         return by_name((await request.form()).multi_items())

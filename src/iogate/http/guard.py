@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import logging
+import math
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -17,7 +17,7 @@ import msgspec
 
 from iogate.auth import Auth, Cookie, JWTAuth, Principal, Source
 from iogate.auth.arguments import seconds, sources_of
-from iogate.auth.interface import Revoked, is_auth
+from iogate.auth.interface import Changed, Revoked, is_auth
 from iogate.auth.sources import AuthPayload, BodyField, Function, Query, may_read_cookies, the_one
 from iogate.errors import (
     AuthError,
@@ -26,8 +26,11 @@ from iogate.errors import (
     CredentialsRequired,
     InsufficientScope,
     Refused,
+    RevokedToken,
+    TokenExpired,
 )
 from iogate.http.body import length_with_fields
+from iogate.http.refusals import RefusalLog, shown
 from iogate.server.attempts import CredentialRequest
 from iogate.server.gate import counts, hold, proven, tellable
 from iogate.server.handshake import Handshake
@@ -35,8 +38,6 @@ from iogate.server.limits import Failures, Proxies
 from iogate.server.origins import Origins
 from iogate.server.scopes import Scopes, parse_scopes
 from iogate.server.server import Server
-
-logger = logging.getLogger("iogate")
 
 SAFE = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
 """Methods that change nothing (RFC 9110, section 9.2.1): another site gains nothing by starting one."""
@@ -46,6 +47,8 @@ HOST_ONLY = "__Host-"
 """The prefix of a cookie that no other host, a subdomain say, can set (RFC 6265bis, section 4.1.3.2)."""
 _REALM = re.compile(r"[\x20\x21\x23-\x5b\x5d-\x7e]+")
 """Text that stands between quotation marks as it is (RFC 9110, section 5.6.4)."""
+LOOK_EVERY = 1.0
+"""Seconds after which an open stream is checked again, where no server tells of revocations and removed keys."""
 
 
 class CrossSite(AuthError):
@@ -178,6 +181,9 @@ class Guard:
         self._stores: list[Revoked] = [store for store in (revocations, own) if store is not None]
         self._failures: Failures | None = server.failures if server is not None else None
         self._proxies: Proxies | None = server.proxies if server is not None else None
+        self._log = RefusalLog("requests", self.auth.clock)
+        self._has_own_store = revocations is not None
+        self.watchers: set[Changed] = server.watchers if server is not None else self.auth.watchers  # type: ignore[attr-defined]
         if any(isinstance(source, Cookie) for source in self.sources) and not (self._origins.listed or csrf):
             raise ConfigurationError(
                 "with a Cookie source any page could act for its visitor: say which pages may,"
@@ -209,7 +215,7 @@ class Guard:
             AuthError: it is refused.
             Refused: it is refused by the application's `load_user`.
         """
-        address = request.handshake.address
+        address, where = request.handshake.address, (request.method, shown(request.handshake.path))
         try:
             if self._proxies is not None:
                 address = self._proxies.client(address, request.headers)
@@ -217,8 +223,10 @@ class Guard:
                 return await self._check(request, address)
         except Refused as refused:
             refusal = tellable(refused)
-            reason = refusal if isinstance(refusal, AuthError) else "by the application"
-            logger.info("%s %r of %s refused: %s", request.method, request.handshake.path, address, reason)
+            code, reason = (
+                (refusal.code, refusal) if isinstance(refusal, AuthError) else ("refused", "by the application")
+            )
+            self._log.add(address, code, "%s %s of %s refused: %s", *where, shown(address), reason)
             if self._failures is not None and counts(refusal):
                 self._failures.add(address)
             raise refusal from None
@@ -226,7 +234,8 @@ class Guard:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise  # The client has gone. One that a hook has raised is a refusal like any other.
-            logger.exception("%s %r refused: the verdict failed", request.method, request.handshake.path)
+            name = type(error).__name__
+            self._log.add(address, name, "%s %s refused: the verdict failed", *where, error=error)
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 raise  # The process is to end.
             raise AuthUnavailable("the verdict failed") from None
@@ -242,11 +251,43 @@ class Guard:
             principal = await self._failures.verified(address, verification)
         else:
             principal = await verification
+        self.hold(principal)  # A verifier of the application's may wait after it has verified.
         user = await self.auth.user_for(principal)
         if not self.scopes <= principal.scopes:
             raise InsufficientScope(self.scopes)
-        hold(principal, self.auth, self)  # Functions of the application's take their time.
+        self.hold(principal)
         return Admitted(principal, user)
+
+    def hold(self, principal: Principal) -> None:
+        """Check an identity once more, after something that waits and before code of the application runs for it.
+
+        Raises:
+            TokenExpired: its token has expired meanwhile.
+            InvalidToken: its key was removed, and that is to matter.
+            RevokedToken: it was revoked.
+        """
+        hold(principal, self.auth, self)
+
+    def deadline(self, principal: Principal) -> float:
+        """Return when a stream with this identity is to be ended, in seconds of the monotonic clock."""
+        end, clock = self.auth.end(principal), self.auth.clock
+        return math.inf if end is None else clock.monotonic() + end - clock.wall()
+
+    def refusal(self, principal: Principal) -> AuthError | None:
+        """Return why an open stream with this identity is to be ended, other than by its `deadline`."""
+        try:
+            self.auth.recheck(principal)
+        except TokenExpired:
+            pass  # The deadline has the grace too, and does not depend on the wall clock.
+        except AuthError as refusal:
+            return refusal
+        return RevokedToken() if self.revoked(principal, self.auth.clock.wall()) else None
+
+    @property
+    def look_every(self) -> float:
+        """Seconds after which an open stream is checked again."""
+        server_tells = bool(self.auth.revocations) if isinstance(self.auth, JWTAuth) else True
+        return math.inf if server_tells and not self._has_own_store else LOOK_EVERY
 
     def revoked(self, principal: Principal, now: float) -> bool:
         """Say whether the token of an identity was revoked, by a server or in the guard's own store."""

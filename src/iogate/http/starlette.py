@@ -2,44 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from starlette.authentication import AuthCredentials, AuthenticationBackend, AuthenticationError, BaseUser
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
-from iogate.auth import Principal
 from iogate.errors import ConfigurationError, Refused
 from iogate.http.answers import Answer, answer_to
 from iogate.http.asgi import handshake_of, method_of, state_of
-from iogate.http.guard import Admitted, HTTPRequest, guard_of
+from iogate.http.guard import HTTPRequest, guard_of
+from iogate.http.streams import STREAM, TaskWatch, Watch
+from iogate.http.users import TokenUser
 
 
-class JWTUser(BaseUser):
-    """`request.user`: who has shown a good token.
-
-    Args:
-        admitted: who.
-    """
-
-    def __init__(self, admitted: Admitted) -> None:
-        self.principal: Principal = admitted.principal
-        self.user: Any = admitted.user
-
-    @property
-    def is_authenticated(self) -> bool:
-        """True."""
-        return True
-
-    @property
-    def display_name(self) -> str:
-        """The subject."""
-        return self.principal.subject
-
-    @property
-    def identity(self) -> str:
-        """The subject."""
-        return self.principal.subject
+class JWTUser(TokenUser, BaseUser):  # type: ignore[misc]  # What is a property there is an attribute here.
+    """`request.user`: who has shown a good token."""
 
 
 class JWTBackend(AuthenticationBackend):
@@ -47,6 +26,10 @@ class JWTBackend(AuthenticationBackend):
 
         backend = JWTBackend(auth, optional=True)
         app.add_middleware(AuthenticationMiddleware, backend=backend, on_error=backend.on_error)
+        app.add_middleware(StreamMiddleware)  # of iogate.http.streams
+
+    With `StreamMiddleware` in front, a WebSocket is closed with the code 1008 when its token expires or is revoked, and
+    a streamed response ends. Without it, the task that serves the WebSocket is cancelled then.
 
     Args:
         auth: a `JWTAuth`, a `Server`, or a `Guard`.
@@ -72,6 +55,13 @@ class JWTBackend(AuthenticationBackend):
             setattr(conn.state, name, value)
         if admitted is None:
             return None
+        watch: Watch | None = conn.scope.get(STREAM)
+        task = asyncio.current_task()
+        if watch is None and task is not None and conn.scope["type"] == "websocket":
+            watch = TaskWatch(task)
+            watch.watch()
+        if watch is not None:
+            watch.bind(self._guard, admitted.principal)
         return AuthCredentials(["authenticated", *sorted(admitted.principal.scopes)]), JWTUser(admitted)
 
     @staticmethod

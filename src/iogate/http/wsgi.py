@@ -58,7 +58,10 @@ def check(guard: Guard, request: HTTPRequest) -> Admitted | None:
     Raises:
         Refused: the request is refused.
     """
-    return background.run(guard.check(request))
+    admitted = background.run(guard.check(request))
+    if admitted is not None:
+        guard.hold(admitted.principal)  # The thread may have waited for its turn.
+    return admitted
 
 
 def request_of(guard: Guard, environ: Environ) -> HTTPRequest:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from iogate.auth import Auth
+from iogate.auth.interface import Changed
 from iogate.clock import chance
 from iogate.errors import AuthError, RevokedToken, TokenExpired
 from iogate.revocation import Revocation, Revocations
@@ -14,6 +17,8 @@ from iogate.server.deadlines import Deadlines
 
 if TYPE_CHECKING:
     from iogate.server.connection import Connection
+
+logger = logging.getLogger("iogate")
 
 FLUSH_TIMEOUT = 1.0
 """Seconds that `revoke` waits for revoked clients to take the refusal before they are cut off without it."""
@@ -94,7 +99,22 @@ def expel_unproven(auth: Auth | None, connections: list[Connection]) -> None:
                 connection.expel(refusal, "key removed")
 
 
-async def revoke(revocation: Revocation, revocations: Revocations, connections: list[Connection], now: float) -> None:
+def call_watchers(watchers: Collection[Changed]) -> None:
+    """Have the HTTP guards that use the same `auth` check the streams that they have let in."""
+    for watcher in list(watchers):
+        try:
+            watcher()
+        except Exception:
+            logger.exception("an HTTP guard could not check a stream")
+
+
+async def revoke(
+    revocation: Revocation,
+    revocations: Revocations,
+    connections: list[Connection],
+    now: float,
+    watchers: Collection[Changed] = (),
+) -> None:
     """Remember a revocation, and end the connections that it means.
 
     When it returns, not one more byte is sent to them, and the store has kept the revocation.
@@ -104,6 +124,7 @@ async def revoke(revocation: Revocation, revocations: Revocations, connections: 
         revocations: where it is remembered.
         connections: all that are open, and those that have something left to fetch.
         now: Unix time in seconds.
+        watchers: called when the revocation counts.
     """
     # First of all: whoever is at the gate right now is refused from here on.
     revocations.add(revocation, now)
@@ -112,6 +133,7 @@ async def revoke(revocation: Revocation, revocations: Revocations, connections: 
         if connection.identity is not None and revocation.matches(connection.identity.principal):
             connection.expel(RevokedToken(), "token revoked")
             ended.append(connection.transport)
+    call_watchers(watchers)
     saving = asyncio.ensure_future(revocations.save(revocation))
     try:
         async with asyncio.timeout(FLUSH_TIMEOUT):

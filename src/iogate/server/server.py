@@ -29,7 +29,7 @@ from iogate.server.emitter import Emitter, Target
 from iogate.server.gate import Gate
 from iogate.server.handlers import Registers
 from iogate.server.handshake import Handshake
-from iogate.server.lifetimes import Lifetimes, expel_unproven, revoke
+from iogate.server.lifetimes import Lifetimes, call_watchers, expel_unproven, revoke
 from iogate.server.limits import Failures, Limits, Pending, Proxies, Subjects
 from iogate.server.namespace import DynamicNamespace, Namespace, Namespaces, Predicate
 from iogate.server.origins import Origins
@@ -173,6 +173,7 @@ class Server(Registers, Emitter):
         self.revocations = revocations if revocations is not None else MemoryRevocations()
         if isinstance(auth, JWTAuth):  # For HTTP endpoints, which know the auth alone.
             auth.revocations.append(self.revocations)
+        self.watchers = auth.watchers if isinstance(auth, JWTAuth) else set()
         self.gate = Gate(auth, self._namespaces, self.revocations, self.failures, self._missing)
         self._deadlines = deadlines = Deadlines(clock)
         self._lifetimes = Lifetimes(auth, deadlines)
@@ -292,7 +293,7 @@ class Server(Registers, Emitter):
             until=self.auth.revocation_end(now, issued_before, key_id) if until is None else until,
         )
         connections = [*self.connections.values(), *self.lingering.values()]
-        await revoke(revocation, self.revocations, connections, now)
+        await revoke(revocation, self.revocations, connections, now, self.watchers)
 
     async def shutdown(self, timeout: float = SHUTDOWN_TIMEOUT) -> None:
         """Close every connection, and return when the clients have been told and the handlers have ended.
@@ -370,6 +371,7 @@ class Server(Registers, Emitter):
 
     def _keys_changed(self) -> None:
         expel_unproven(self.auth, [*self.connections.values(), *self.lingering.values()])
+        call_watchers(self.watchers)
 
     def _keep(self, task: asyncio.Task[None], finished: Callable[[], None] | None = None) -> asyncio.Task[None]:
         self._tasks[task] = finished

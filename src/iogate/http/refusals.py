@@ -1,0 +1,91 @@
+"""Log lines about refused requests, bounded: nobody fills the log by sending bad requests."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from iogate.clock import Clock
+from iogate.server.limits import _source as source_of
+
+logger = logging.getLogger("iogate")
+
+WINDOW = 60.0
+"""Seconds for which further refusals are counted after the first of a source and a code."""
+MAX_LINES = 100
+"""Refusals that get a line of their own within a window; with more sources than that, the rest are counted together."""
+MAX_SHOWN = 100
+"""Characters of a text from a client that are logged."""
+
+
+class RefusalLog:
+    """Logs the first refusal of each source and code, and counts the others until the end of a minute.
+
+    A source is an IPv4 address or an IPv6 network of 64 bits. At the end of the minute one line says how many more
+    there were, and which source and code had the most.
+
+    Args:
+        what: what is refused, for the line with the counts.
+        clock: what the minute is measured with.
+    """
+
+    __slots__ = ("_clock", "_counts", "_ends", "_uncounted", "_what")
+
+    def __init__(self, what: str, clock: Clock) -> None:
+        self._what = what
+        self._clock = clock
+        self._ends = 0.0
+        self._counts: dict[tuple[str | None, str], int] = {}
+        self._uncounted = 0
+
+    def add(
+        self, address: str | None, code: str, message: str, *args: object, error: BaseException | None = None
+    ) -> None:
+        """Log a refusal, or count it.
+
+        Args:
+            address: of the client.
+            code: of the refusal, or another short name of what happened. It is not the client's to choose.
+            message: the line, for the first.
+            args: what is formatted into it.
+            error: an exception whose traceback is logged too.
+        """
+        now = self._clock.monotonic()
+        if now >= self._ends:
+            self.flush()
+            self._ends = now + WINDOW
+            asyncio.get_running_loop().call_later(WINDOW, self._due)
+        key = (source_of(address), code)
+        if key in self._counts:
+            self._counts[key] += 1
+        elif len(self._counts) >= MAX_LINES:
+            self._uncounted += 1
+        else:
+            self._counts[key] = 0
+            logger.log(logging.INFO if error is None else logging.ERROR, message, *args, exc_info=error)
+
+    def flush(self) -> None:
+        """Log the counts, and begin again."""
+        counts, self._counts = self._counts, {}
+        others, self._uncounted = self._uncounted, 0
+        more = sum(counts.values()) + others
+        if more:
+            (source, code), most = max(counts.items(), key=lambda item: item[1])
+            logger.info(
+                "%s: %d more refused in the last minute; %d of them with %s, from %s",
+                self._what,
+                more,
+                most,
+                code,
+                shown(source),
+            )
+
+    def _due(self) -> None:
+        if self._clock.monotonic() >= self._ends:
+            self.flush()
+
+
+def shown(text: Any) -> str:
+    """Return a text from a client, such as an address or a path, as it can be logged: escaped and not long."""
+    return repr(text)[:MAX_SHOWN] if text is not None else "a Unix socket"

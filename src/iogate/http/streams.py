@@ -1,0 +1,282 @@
+"""End WebSockets and streamed responses when the identity that a guard let in ends, as sockets end.
+
+A `Watch` looks whether identities still hold: when the token expires, when a server revokes tokens or loses keys, and
+before every message. A `Stream` stands between an ASGI server and an application, and ends what passes there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable
+from contextlib import suppress
+from typing import TypeVar
+
+from iogate.asgi_types import ASGIApp, Message, Receive, Scope, Send
+from iogate.auth import Principal
+from iogate.errors import AuthError, TokenExpired
+from iogate.http.guard import Guard
+
+logger = logging.getLogger("iogate")
+
+T = TypeVar("T")
+
+STREAM = "iogate.stream"
+"""Where a scope has the `Stream` of its request, so that every guard on the way ends the same one."""
+POLICY_VIOLATION = 1008
+"""The code with which a WebSocket is closed that is refused, or whose identity ends (RFC 6455, section 7.4.1)."""
+CLOSE_TIMEOUT = 1.0
+"""Seconds that a client has to take the end of its stream."""
+EVENT_STREAM = b"text/event-stream"
+
+
+class StreamEnded(OSError):
+    """The identity behind a stream has ended: what the application sends no longer reaches the client."""
+
+
+class Watch:
+    """Looks whether the identities behind a request still hold.
+
+    Subclasses say in `_ended` what happens when one does not.
+    """
+
+    __slots__ = ("_identities", "_loop", "_timer", "_watching", "refusal")
+
+    def __init__(self) -> None:
+        self.refusal: AuthError | None = None
+        """Why it has ended; None while it lasts."""
+        self._identities: list[tuple[Guard, Principal, float]] = []
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._watching = False
+
+    def bind(self, guard: Guard, principal: Principal) -> None:
+        """End with this identity, as with those before."""
+        self._identities.append((guard, principal, guard.deadline(principal)))
+        if self._watching:
+            self.watch()
+
+    def watch(self) -> None:
+        """Begin to look."""
+        self._watching = True
+        for guard, _, _ in self._identities:
+            guard.watchers.add(self._changed)
+        self._arm()
+
+    def unwatch(self) -> None:
+        """Stop looking: what was watched is over."""
+        self._watching = False
+        for guard, _, _ in self._identities:
+            guard.watchers.discard(self._changed)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def look(self) -> bool:
+        """Look now, and return True if it has ended."""
+        if self._watching and self.refusal is None:
+            for guard, principal, deadline in self._identities:
+                if deadline <= guard.auth.clock.monotonic():
+                    self._end(TokenExpired("the token expired while the connection was open"))
+                elif (refusal := guard.refusal(principal)) is not None:
+                    self._end(refusal)
+                if self.refusal is not None:
+                    break
+        return self.refusal is not None
+
+    def _changed(self) -> None:
+        if asyncio.get_running_loop() is self._loop:
+            self.look()
+        else:  # The server that was asked to revoke has an event loop of its own.
+            self._loop.call_soon_threadsafe(self.look)
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        left = [
+            min(deadline - guard.auth.clock.monotonic(), guard.look_every) for guard, _, deadline in self._identities
+        ]
+        wait = min(left, default=math.inf)
+        self._timer = self._loop.call_later(max(wait, 0), self._due) if wait < math.inf else None
+
+    def _due(self) -> None:
+        self._timer = None
+        if not self.look():
+            self._arm()
+
+    def _end(self, refusal: AuthError) -> None:
+        principal = self._identities[0][1]
+        logger.info("disconnected %r from a WebSocket or stream: %s", principal.subject[:100], refusal)
+        self.refusal = refusal
+        self.unwatch()
+        self._ended(refusal)
+
+    def _ended(self, refusal: AuthError) -> None:
+        raise NotImplementedError
+
+
+class TaskWatch(Watch):
+    """Cancels the task that serves a WebSocket when its identity ends: for where nobody hands over its messages.
+
+    Args:
+        task: the task.
+    """
+
+    __slots__ = ("_task",)
+
+    def __init__(self, task: asyncio.Task[object]) -> None:
+        super().__init__()
+        self._task = task
+        task.add_done_callback(lambda _: self.unwatch())
+
+    def _ended(self, refusal: AuthError) -> None:
+        self._task.cancel()
+
+
+class Stream(Watch):
+    """A request or a WebSocket on its way between the ASGI server and the application.
+
+    When the identity ends, the client of a WebSocket gets a close frame (1008, with the message of the refusal), the
+    application gets `websocket.disconnect`, and what it sends raises `StreamEnded`, an `OSError`. A response ends only
+    if it is a stream: one in several parts that has no Content-Length. An event stream is completed, so that the
+    browser reconnects; any other is broken off, so that nobody takes it for complete.
+
+    Args:
+        kind: the type of the scope: "http" or "websocket".
+        receive: of the ASGI server.
+        send: of the ASGI server.
+        begun: whether the first message of the WebSocket was received already.
+    """
+
+    __slots__ = ("_begun", "_closing", "_event_stream", "_kind", "_receive", "_send", "_waiting")
+
+    def __init__(self, kind: str, receive: Receive, send: Send, *, begun: bool = False) -> None:
+        super().__init__()
+        self._kind = kind
+        self._receive = receive
+        self._send = send
+        self._begun = begun  # The first message of a WebSocket asks for it, and is always given to the application.
+        self._event_stream: bool | None = None  # None: the response is not a stream.
+        self._waiting: set[asyncio.Timeout] = set()
+        self._closing: asyncio.Task[None] | None = None
+        if kind == "websocket":
+            self.watch()
+
+    async def receive(self) -> Message:
+        """Return the next message for the application, as ASGI says."""
+        if not self._begun and self._kind == "websocket":
+            self._begun = True
+            return await self._receive()
+        if not self.look():
+            with suppress(StreamEnded):
+                message = await self._unless_ended(self._receive())
+                if not self.look():
+                    return message
+        await self._closed()
+        if self._kind == "http":
+            return {"type": "http.disconnect"}
+        return {"type": "websocket.disconnect", "code": POLICY_VIOLATION, "reason": self._reason}
+
+    async def send(self, message: Message) -> None:
+        """Send a message of the application, as ASGI says.
+
+        Raises:
+            StreamEnded: the identity has ended.
+        """
+        if self._kind == "http" and not self._watching and self.refusal is None:
+            self._begin_response(message)
+        if not self.look():
+            await self._unless_ended(self._send(message))
+            return
+        await self._closed()
+        if message["type"] != "websocket.close":
+            raise StreamEnded(self._reason)
+
+    def _begin_response(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = {name.lower(): value for name, value in message.get("headers", ())}
+            if b"content-length" not in headers:
+                self._event_stream = headers.get(b"content-type", b"").lower().startswith(EVENT_STREAM)
+        elif self._event_stream is not None and message.get("more_body", False):
+            self.watch()
+
+    async def _unless_ended(self, work: Awaitable[T]) -> T:
+        """Await something that the end interrupts.
+
+        Raises:
+            StreamEnded: it was interrupted.
+        """
+        deadline = asyncio.timeout(None)
+        self._waiting.add(deadline)
+        try:
+            async with deadline:
+                return await work
+        except TimeoutError:
+            if not deadline.expired():
+                raise  # Something else timed out.
+            raise StreamEnded(self._reason) from None
+        finally:
+            self._waiting.discard(deadline)
+
+    def _ended(self, refusal: AuthError) -> None:
+        for deadline in self._waiting:  # What waits for the client to read is not sent any more.
+            deadline.reschedule(0)
+        self._closing = self._loop.create_task(self._close())
+
+    async def _close(self) -> None:
+        end: Message = {"type": "websocket.close", "code": POLICY_VIOLATION, "reason": self._reason}
+        if self._kind == "http":
+            if not self._event_stream:
+                return
+            end = {"type": "http.response.body", "body": b""}
+        with suppress(Exception):  # Each ASGI server has one of its own for a client that has gone.
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self._send(end)
+
+    async def _closed(self) -> None:
+        """Return when the client was told: a task that ends before may have the ASGI server close without that."""
+        if self._closing is not None:
+            await asyncio.wait([self._closing])
+
+    @property
+    def _reason(self) -> str:
+        return self.refusal.message if self.refusal is not None else ""
+
+
+class StreamMiddleware:
+    """Let guards behind it end WebSockets and streamed responses properly.
+
+    `JWTMiddleware` does that by itself, and so does `require` for WebSockets of FastAPI. It is needed for
+    streamed responses, such as server-sent events, of endpoints with FastAPI's `require`, and for all that Starlette's
+    `AuthenticationMiddleware` guards with a `JWTBackend`: put it in front of that.
+
+    Args:
+        app: the application.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, as ASGI says."""
+        if scope["type"] not in {"http", "websocket"} or STREAM in scope:
+            await self._app(scope, receive, send)
+            return
+        # In the scope itself and not in a copy: guards take tokens out of its URL, for the log of the ASGI server.
+        stream = scope[STREAM] = Stream(scope["type"], receive, send)
+        try:
+            await self._app(scope, stream.receive, stream.send)
+        except Exception as error:
+            # What was raised to tell the application of the end is no failure of its own.
+            if stream.refusal is None or not _tells_of_an_end(error):
+                raise
+        finally:
+            stream.unwatch()
+            scope.pop(STREAM, None)  # Or it would hold the ASGI server's objects, and they it.
+            await stream._closed()
+
+
+def _tells_of_an_end(error: BaseException) -> bool:
+    """Return True for what `Stream.send` raised, and for what a framework made of it."""
+    return isinstance(error, StreamEnded) or isinstance(error.__cause__ or error.__context__, StreamEnded)

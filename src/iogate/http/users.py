@@ -1,0 +1,78 @@
+"""What an application finds as `request.user` behind a token, where it has loaded no user of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from iogate.auth import Principal
+from iogate.http.guard import Admitted
+
+
+class TokenUser:
+    """The user behind a verified token, in the place of whoever has the session.
+
+    It is authenticated and has no permissions of a framework's own; what the token allows is in `principal.scopes`. It
+    has no primary key: code that needs a row of a database raises `AttributeError` and never finds another user's.
+
+    Args:
+        admitted: who.
+    """
+
+    is_authenticated = True
+    is_anonymous = False
+    is_active = True
+    is_staff = False
+    is_superuser = False
+
+    def __init__(self, admitted: Admitted) -> None:
+        self.principal: Principal = admitted.principal
+        self.user: Any = admitted.user
+
+    @property
+    def username(self) -> str:
+        """The subject."""
+        return self.principal.subject
+
+    display_name = identity = username
+
+    def get_username(self) -> str:
+        """Return the subject."""
+        return self.principal.subject
+
+    def has_perm(self, permission: str, obj: object = None) -> bool:
+        """Return False: permissions belong to users that `load_user` returns."""
+        return False
+
+    def has_perms(self, permissions: object, obj: object = None) -> bool:
+        """Return False."""
+        return False
+
+    def has_module_perms(self, label: str) -> bool:
+        """Return False."""
+        return False
+
+    async def ahas_perm(self, permission: str, obj: object = None) -> bool:
+        """Return False."""
+        return False
+
+    async def ahas_perms(self, permissions: object, obj: object = None) -> bool:
+        """Return False."""
+        return False
+
+    async def ahas_module_perms(self, label: str) -> bool:
+        """Return False."""
+        return False
+
+    def __str__(self) -> str:
+        return self.principal.subject
+
+
+class Credentials:
+    """What a token allows, as `request.auth`: Starlette's `@requires` compares with its scopes.
+
+    Args:
+        admitted: whose.
+    """
+
+    def __init__(self, admitted: Admitted) -> None:
+        self.scopes = ["authenticated", *sorted(admitted.principal.scopes)]
