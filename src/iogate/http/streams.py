@@ -187,8 +187,9 @@ class Stream(Watch):
         if self._kind == "http" and not self._watching and self.refusal is None:
             self._begin_response(message)
         if not self.look():
-            await self._unless_ended(self._send(message))
-            return
+            with suppress(StreamEnded):
+                await self._unless_ended(self._send(message))
+                return
         await self._closed()
         if message["type"] != "websocket.close":
             raise StreamEnded(self._reason)
