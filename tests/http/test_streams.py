@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse
 from starlette.responses import StreamingResponse as StarletteStreamingResponse
 from starlette.routing import Route, WebSocketRoute
 
-from iogate import Clock, JWTAuth, KeySetFile, MemoryRevocations, Revocation, Server, background
+from iogate import KeySetFile, MemoryRevocations, Revocation, Server, background
 from iogate.asgi_types import Message, Receive, Scope, Send
 from iogate.http import Guard
 from iogate.http.asgi import JWTMiddleware
@@ -133,8 +133,7 @@ async def connected(app: Any, io: Server, kind: Kind = "uvicorn", **claims: Any)
 async def is_closed(peer: Any, reason: str, code: int = 1008) -> None:
     """Make sure that the client is told why, and gets nothing else."""
     with pytest.raises(websockets.ConnectionClosed):
-        message = await within(peer.recv())
-        pytest.fail(f"the client got {message!r}")
+        await within(peer.recv())
     assert (peer.close_code, peer.close_reason) == (code, reason)
 
 
@@ -243,11 +242,13 @@ async def test_a_websocket_without_a_token_is_nobodys_and_stays() -> None:
     """Where a token is optional."""
     auth, app = make_auth(), Application()
     io = Server(auth=auth)
-    async with serve(io.asgi(JWTMiddleware(app.asgi, auth, optional=True))) as url:
-        async with websockets.connect(url.replace("http", "ws") + "/own", proxy=None) as peer:
-            await io.revoke(subject="ann")
-            await peer.send("hello")
-            assert await within(peer.recv()) == "hello"
+    async with (
+        serve(io.asgi(JWTMiddleware(app.asgi, auth, optional=True))) as url,
+        websockets.connect(url.replace("http", "ws") + "/own", proxy=None) as peer,
+    ):
+        await io.revoke(subject="ann")
+        await peer.send("hello")
+        assert await within(peer.recv()) == "hello"
 
 
 async def test_two_guards_end_the_same_websocket() -> None:
@@ -412,9 +413,12 @@ def framework(request: pytest.FixtureRequest) -> str:
 @asynccontextmanager
 async def streamed(app: Any, io: Server, kind: Kind = "uvicorn", **claims: Any) -> AsyncIterator[Any]:
     headers = {"authorization": f"Bearer {make_token(**claims)}"}
-    async with serve(io.asgi(app), kind) as url, httpx.AsyncClient(trust_env=False) as http:
-        async with http.stream("GET", url, headers=headers) as answer:
-            yield answer.aiter_bytes()
+    async with (
+        serve(io.asgi(app), kind) as url,
+        httpx.AsyncClient(trust_env=False) as http,
+        http.stream("GET", url, headers=headers) as answer,
+    ):
+        yield answer.aiter_bytes()
 
 
 @pytest.mark.parametrize("kind", ["uvicorn", "hypercorn"])

@@ -70,7 +70,10 @@ class SessionMiddleware:
 
 
 # As a subclass of it would be found.
-SessionMiddleware.__module__, SessionMiddleware.__qualname__ = "django.contrib.auth.middleware", "AuthenticationMiddleware"
+SessionMiddleware.__module__, SessionMiddleware.__qualname__ = (
+    "django.contrib.auth.middleware",
+    "AuthenticationMiddleware",
+)
 
 
 class Derived(SessionMiddleware):
@@ -160,9 +163,9 @@ async def test_a_request_without_a_token_stays_the_sessions_where_that_is_allowe
 @pytest.mark.parametrize("later", ["SessionMiddleware", "Derived"])
 def test_a_middleware_that_would_bring_the_session_back_does_not_start(later: str) -> None:
     """Also one that is derived from Django's; the message says what to do."""
-    with configured(make_auth(), JWT, f"{__name__}.{later}"):
-        with pytest.raises(ConfigurationError, match="put JWTMiddleware after it"):
-            iogate_django.JWTMiddleware(_view)
+    wrong = configured(make_auth(), JWT, f"{__name__}.{later}")
+    with wrong, pytest.raises(ConfigurationError, match="put JWTMiddleware after it"):
+        iogate_django.JWTMiddleware(_view)
     with configured(make_auth(), f"{__name__}.{later}", JWT):
         iogate_django.JWTMiddleware(_view)
 
@@ -185,14 +188,14 @@ def test_the_user_behind_a_token_has_no_permissions_and_no_row() -> None:
     """What asks for one fails, and never finds another user's."""
     user = TokenUser(Admitted(make_auth().verify(make_token(sub="alice")), None))
     assert (str(user), user.is_superuser, user.is_anonymous, user.is_active) == ("alice", False, False, True)
-    assert not (user.has_perm("x") or user.has_perms(["x"]) or user.has_module_perms("x"))
+    assert [user.has_perm("x"), user.has_perms(["x"]), user.has_module_perms("x")] == [False] * 3
     assert not hasattr(user, "pk")
     assert not hasattr(user, "id")
 
 
 async def test_nor_in_async_code() -> None:
     user = TokenUser(Admitted(make_auth().verify(make_token(sub="alice")), None))
-    assert not (await user.ahas_perm("x") or await user.ahas_perms(["x"]) or await user.ahas_module_perms("x"))
+    assert [await user.ahas_perm("x"), await user.ahas_perms(["x"]), await user.ahas_module_perms("x")] == [False] * 3
 
 
 # Starlette, FastAPI and any ASGI application.

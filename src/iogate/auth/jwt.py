@@ -327,21 +327,26 @@ class JWTAuth:
             raise InvalidToken("load_user returned None")
         return user
 
-    async def signed(self, token: object, types: Container[str]) -> dict[str, Any]:
+    async def signed(self, token: object, types: Container[str], *, fetch: bool = True) -> dict[str, Any]:
         """Return the claims of a token whose signature is good, NOT checked: for tokens of another use.
 
         Args:
             token: what was given as one.
             types: the accepted `typ` of the header, in lower case.
+            fetch: whether a key that is not at hand is fetched.
 
         Raises:
             CredentialsBadFormat: it is not a string, is empty, or is larger than `max_token_bytes`.
-            AuthUnavailable: the key for it cannot be had.
+            AuthUnavailable: the key for it cannot be had, or is not at hand and `fetch` is False.
             InvalidToken: its form, its header or its signature is wrong.
         """
         with _failing_closed():
             compact, algorithm = self.policy.open(token, types, required=False)
-            key = self.keys.find(compact, algorithm) or await self.keys.fetch(compact, algorithm)
+            key = self.keys.find(compact, algorithm)
+            if key is None:
+                if not fetch:
+                    raise AuthUnavailable("the key is not at hand")
+                key = await self.keys.fetch(compact, algorithm)
             return _claims(compact, algorithm, key)
 
     def _check_unproven(self, compact: jws.Compact) -> None:

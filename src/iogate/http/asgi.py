@@ -132,6 +132,11 @@ async def _read(receive: Receive) -> tuple[bytes, Receive]:
     return bytes(body), again
 
 
+def ends_connection(scope: Scope, answer: Answer) -> bool:
+    """Return True if the rest of a body is not to be waited for. HTTP/2 has no such header (RFC 9113, 8.2.2)."""
+    return answer.status == SlowBody.status and str(scope.get("http_version", "1.1")).startswith("1")
+
+
 async def _refuse(scope: Scope, receive: Receive, send: Send, answer: Answer) -> None:
     kind = "http.response"
     if scope["type"] == "websocket":
@@ -142,7 +147,7 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, answer: Answer) ->
         kind = DENIAL
     headers = [(name.encode(), value.encode("latin-1")) for name, value in answer.headers.items()]
     headers.append((b"content-length", b"%d" % len(answer.body)))
-    if answer.status == SlowBody.status and scope.get("http_version", "1.1").startswith("1"):
-        headers.append((b"connection", b"close"))  # What still comes of the body is not waited for.
+    if ends_connection(scope, answer):
+        headers.append((b"connection", b"close"))
     await send({"type": f"{kind}.start", "status": answer.status, "headers": headers})
     await send({"type": f"{kind}.body", "body": answer.body})

@@ -19,7 +19,7 @@ from iogate.asgi_types import DENIAL, Scope
 from iogate.auth import BearerHeader, Cookie, Header, Principal, Query, Source
 from iogate.errors import Refused
 from iogate.http.answers import answer_to
-from iogate.http.asgi import handshake_of, method_of, replace_user, state_of
+from iogate.http.asgi import ends_connection, handshake_of, method_of, replace_user, state_of
 from iogate.http.body import BODY_TIMEOUT, SlowBody, by_name, fields_of
 from iogate.http.guard import Guard, HTTPRequest, guard_of
 from iogate.http.streams import POLICY_VIOLATION, STREAM, Stream
@@ -52,6 +52,8 @@ def require(auth: Any, **settings: Any) -> Callable[..., Coroutine[Any, Any, Any
             if connection.scope["type"] == "websocket" and DENIAL not in connection.scope.get("extensions", {}):
                 raise WebSocketException(POLICY_VIOLATION, refused.message) from None
             headers = {name: value for name, value in answer.headers.items() if name != "content-type"}
+            if ends_connection(connection.scope, answer):
+                headers["connection"] = "close"
             raise HTTPException(answer.status, answer.content, headers) from None
         for name, value in state_of(admitted).items():
             setattr(connection.state, name, value)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -11,7 +12,14 @@ import msgspec
 from iogate.asgi_types import Receive, Scope, Send
 from iogate.auth import JWTAuth
 from iogate.auth.logout import LOGOUT_TYPES, Logout, LogoutRules, Replays
-from iogate.errors import AuthError, ConfigurationError, InvalidToken
+from iogate.errors import AuthError, AuthUnavailable, ConfigurationError, InvalidToken
+from iogate.http.body import BODY_TIMEOUT
+from iogate.http.limits import BadRequests, Displaced, OpenRequests
+from iogate.http.refusals import RefusalLog, shown
+from iogate.keys.fixed import NO_KEY
+from iogate.keys.issuers import Issuers
+from iogate.keys.refreshed import Refreshed
+from iogate.server.handshake import Handshake
 
 if TYPE_CHECKING:
     from iogate.server.server import Server
@@ -25,6 +33,17 @@ MAX_FIELDS = 20
 """Parameters of a form. One counts, and others are allowed (section 2.5)."""
 RETRY_AFTER = 5
 """Seconds after which the issuer may try again when it is this server that failed."""
+VERIFY_TIMEOUT = 10.0
+"""Seconds that a verdict over a logout token may take, with the keys that are read for it."""
+KEY_PAUSE = 5.0
+"""Seconds between two readings of the issuer's keys because a logout token named one that is not at hand."""
+MAX_OPEN = 1000
+"""Requests that are read or verified at a time; when there are more, the oldest is answered 429."""
+BAD_ALLOWED = 20
+"""Bad requests that an address may send at once; those above are answered 429. A good one always counts."""
+BAD_REFILL = 0.5
+"""Bad requests per second that an address may go on sending."""
+_RETRY = (b"retry-after", b"%d" % RETRY_AFTER)
 
 
 class BackChannelLogout:
@@ -44,8 +63,14 @@ class BackChannelLogout:
     access tokens, say `sessions=False`, and each logout ends all of the person.
 
     The provider is answered 200 when the sockets have ended and the revocation is kept; 400 if the request is not a
-    good one; 503 if the revocation could not be kept, so that it comes again (the specification knows only 400 for
-    that too, with which a provider would give up). Nothing tells a caller what is wrong with a token: the log does.
+    good one; 503 if the revocation could not be kept or the keys could not be read, so that it comes again (the
+    specification knows only 400 for that too, with which a provider would give up). Nothing tells a caller what is
+    wrong with a token: the log does, once for each address and reason, and then with a count per minute.
+
+    Anybody can send requests here, so what they cost is limited: a body has five seconds to come, 1000 requests are
+    open at a time, and an address that sends many bad ones is answered 429. A token that verifies counts in spite of
+    that, whoever else shares the address of the provider. A key that is not known is looked for every five seconds at
+    most, apart from the `cooldown` that access tokens have.
 
     Args:
         io: the server whose sockets are ended.
@@ -61,7 +86,20 @@ class BackChannelLogout:
         ConfigurationError: an argument is not sound, or there is nothing to check signatures with.
     """
 
-    __slots__ = ("_auth", "_io", "_replays", "_rules", "_sessions")
+    __slots__ = (
+        "_auth",
+        "_bad",
+        "_io",
+        "_keys",
+        "_log",
+        "_open",
+        "_read_at",
+        "_reading",
+        "_readings",
+        "_replays",
+        "_rules",
+        "_sessions",
+    )
 
     def __init__(
         self,
@@ -84,6 +122,14 @@ class BackChannelLogout:
         self._rules = LogoutRules(issuer, audience, leeway=leeway, require_exp=require_exp)
         self._replays = Replays()
         self._sessions = sessions
+        keys = found.keys.sources.get(issuer) if isinstance(found.keys, Issuers) else found.keys
+        self._keys = keys if isinstance(keys, Refreshed) else None
+        self._reading: asyncio.Task[None] | None = None
+        self._readings = 0
+        self._read_at = -KEY_PAUSE
+        self._open = OpenRequests(MAX_OPEN)
+        self._bad = BadRequests(BAD_ALLOWED, BAD_REFILL, found.clock)
+        self._log = RefusalLog("back-channel logout", found.clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, as ASGI says."""
@@ -91,49 +137,121 @@ class BackChannelLogout:
             await send({"type": "websocket.close"})  # The ASGI server answers 403.
         elif scope["type"] != "http":
             raise NotImplementedError(f"there is nothing to do here for {scope['type']!r}")
-        elif scope["method"] != "POST":
-            await _refuse(send, 405, "POST a logout token", (b"allow", b"POST"))
-        elif _media_type(scope) != FORM:
-            await _refuse(send, 415, f"the content type is {FORM}")
         else:
-            await self._post(receive, send)
+            await self._serve(scope, receive, send)
 
-    async def _post(self, receive: Receive, send: Send) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        client = scope.get("client")
+        address = self._io.proxies.client(client[0] if client else None, Handshake(scope["headers"]).headers)
+        if scope["method"] != "POST":
+            allow = (b"allow", b"POST")
+            await self._reject(send, address, 405, "POST a logout token", "bad_method", allow)
+        elif _media_type(scope) != FORM:
+            await self._reject(send, address, 415, f"the content type is {FORM}", "bad_content_type")
+        else:
+            # A body that was not read to its end is not waited for. HTTP/2 has no such header (RFC 9113, 8.2.2).
+            close = [(b"connection", b"close")] if scope.get("http_version", "1.1").startswith("1") else []
+            await self._post(address, receive, send, close)
+
+    async def _post(self, address: str | None, receive: Receive, send: Send, close: list[tuple[bytes, bytes]]) -> None:
+        read = False
         try:
-            token = _logout_token(await _body(receive))
-        except _TooLarge:
-            await _refuse(send, 413, "the request is too large")
-            return
-        except ValueError:
-            await _refuse(send, 400, "the form has exactly one logout_token")
-            return
+            async with self._open.open(address, BODY_TIMEOUT) as deadline:
+                token = _logout_token(await _body(receive))
+                read = True
+                deadline.reschedule(asyncio.get_running_loop().time() + VERIFY_TIMEOUT)
+                logout = await self._verified(token)
         except _Gone:
             return
-        try:
-            logout = await self._verified(token)
+        except _TooLarge:
+            await self._reject(send, address, 413, "the request is too large", "too_large", *close)
+        except _BadForm:
+            await self._reject(send, address, 400, "the form has exactly one logout_token", "bad_form")
+        except AuthUnavailable as error:
+            self._log.add(address, error.code, "back-channel logout refused: %s, from %s", error, shown(address))
+            await _unavailable(send)
         except AuthError as error:
-            logger.info("back-channel logout refused: %s", error)
-            await _refuse(send, 400, "the logout token is not valid")
-            return
+            await self._reject(send, address, 400, "the logout token is not valid", error.code, reason=str(error))
+        except Displaced:
+            await self._reject(send, address, 429, "too many requests are open", "displaced", _RETRY, *close)
+        except TimeoutError:
+            if not read:
+                await self._reject(send, address, 408, "the request took too long", "slow_body", *close)
+                return
+            self._log.add(
+                address, "slow_keys", "back-channel logout refused: no verdict in time, from %s", shown(address)
+            )
+            await _unavailable(send)
+        else:
+            await self._complete(logout, send)
+
+    async def _complete(self, logout: Logout, send: Send) -> None:
         try:
             await self._carry_out(logout)
         except Exception:
             logger.exception("back-channel logout: the revocation could not be kept")
-            retry = (b"retry-after", b"%d" % RETRY_AFTER)
-            await _refuse(send, 503, "the logout could not be completed: try again", retry, code="server_error")
+            await _unavailable(send)
             return
         # Only now: the provider may come again with the same token if it was not carried out.
         self._replays.add(logout, self._auth.clock.wall())
         await _answer(send, 200, b"")
 
+    async def _reject(
+        self,
+        send: Send,
+        address: str | None,
+        status: int,
+        description: str,
+        code: str,
+        *headers: tuple[bytes, bytes],
+        reason: str = "",
+    ) -> None:
+        """Answer a bad request, and count it against its address."""
+        self._log.add(address, code, "back-channel logout refused: %s, from %s", reason or description, shown(address))
+        if self._bad.add(address) and status != 429:
+            status, description, headers = 429, "too many bad requests", (_RETRY, *headers)
+        await _refuse(send, status, description, *headers)
+
     async def _verified(self, token: str) -> Logout:
         """Return what a logout token asks for, or raise an `AuthError`."""
-        claims = await self._auth.signed(token, LOGOUT_TYPES)
+        claims = await self._signed(token)
         logout = self._rules.check(claims, self._auth.clock.wall())
         self._replays.check(logout)
         if not self._sessions and logout.subject is None:
             raise InvalidToken("the token has only a sid, and the access tokens have none")
         return logout
+
+    async def _signed(self, token: str) -> dict[str, Any]:
+        """Return the claims of a token whose signature is good, or raise an `AuthError`.
+
+        Anybody can name a key that does not exist. That must not use up the one reading per `cooldown` by which access
+        tokens find a new key, so that keys that are kept fresh are read here at intervals of our own.
+        """
+        if self._keys is None:
+            return await self._auth.signed(token, LOGOUT_TYPES)
+        begun = self._readings
+        while True:
+            try:
+                return await self._auth.signed(token, LOGOUT_TYPES, fetch=False)
+            except AuthUnavailable:
+                if self._readings > begun:  # One that had begun before may have missed a key that was published since.
+                    break
+            await self._read_keys(self._keys)
+        if self._keys.trouble:
+            raise AuthUnavailable(f"the keys of {self._keys} cannot be read: {self._keys.trouble}")
+        raise InvalidToken(NO_KEY)
+
+    async def _read_keys(self, keys: Refreshed) -> None:
+        """Read the keys once for all who wait for it, as soon as that may be."""
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._read_once(keys))
+        await asyncio.shield(self._reading)
+
+    async def _read_once(self, keys: Refreshed) -> None:
+        await asyncio.sleep(self._read_at + KEY_PAUSE - self._auth.clock.monotonic())
+        self._read_at = self._auth.clock.monotonic()
+        self._readings += 1
+        await keys.refresh()
 
     async def _carry_out(self, logout: Logout) -> None:
         if logout.session_id is not None and self._sessions:
@@ -144,6 +262,10 @@ class BackChannelLogout:
 
 class _TooLarge(Exception):
     """There is more of a request than is read."""
+
+
+class _BadForm(Exception):
+    """The body is not a form with exactly one logout token."""
 
 
 class _Gone(Exception):
@@ -171,12 +293,23 @@ async def _body(receive: Receive) -> bytes:
 
 
 def _logout_token(body: bytes) -> str:
-    """Return the one logout token in a form, or raise a `ValueError`."""
-    fields = parse_qsl(
-        body.decode("ascii"), keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=MAX_FIELDS
-    )
-    (token,) = (value for name, value in fields if name == "logout_token")
+    """Return the one logout token in a form, or raise `_BadForm`."""
+    try:
+        fields = parse_qsl(
+            body.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=True,
+            errors="strict",
+            max_num_fields=MAX_FIELDS,
+        )
+        (token,) = (value for name, value in fields if name == "logout_token")
+    except ValueError:
+        raise _BadForm from None
     return token
+
+
+async def _unavailable(send: Send) -> None:
+    await _refuse(send, 503, "the logout could not be completed: try again", _RETRY, code="server_error")
 
 
 async def _refuse(

@@ -1,0 +1,108 @@
+"""What unauthenticated senders of requests may cost: requests that are open at a time, and bad ones per address."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from iogate.clock import Clock
+from iogate.server.limits import _source as source_of
+
+
+class Displaced(Exception):
+    """The request made room for a newer one, as too many are open."""
+
+
+class OpenRequests:
+    """The requests that are being read or verified. Each has a deadline, and there is a limit for all.
+
+    If the limit is reached, the oldest request of the source that has the most makes room: who sends a request in one
+    piece gets through, however many others are held open.
+
+    Args:
+        limit: how many there may be.
+    """
+
+    __slots__ = ("_by_source", "_count", "_limit")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._count = 0
+        self._by_source: dict[str | None, dict[asyncio.Timeout, None]] = {}
+
+    def __len__(self) -> int:
+        return self._count
+
+    @asynccontextmanager
+    async def open(self, address: str | None, seconds: float) -> AsyncIterator[asyncio.Timeout]:
+        """Count a request from here to the end of the block; yield its deadline, which may be moved.
+
+        Raises:
+            TimeoutError: the block took longer.
+            Displaced: it had to make room.
+        """
+        if self._count >= self._limit:
+            self._displace()
+        source, deadline = source_of(address), asyncio.timeout(seconds)
+        requests = self._by_source.setdefault(source, {})
+        requests[deadline] = None
+        self._count += 1
+        try:
+            async with deadline:
+                yield deadline
+        except TimeoutError:
+            if deadline not in requests:
+                raise Displaced from None
+            raise
+        finally:
+            if deadline in requests:
+                self._remove(source, deadline)
+
+    def _displace(self) -> None:
+        source = max(self._by_source, key=lambda source: len(self._by_source[source]))
+        oldest = next(iter(self._by_source[source]))
+        self._remove(source, oldest)
+        oldest.reschedule(0)
+
+    def _remove(self, source: str | None, deadline: asyncio.Timeout) -> None:
+        requests = self._by_source[source]
+        del requests[deadline]
+        self._count -= 1
+        if not requests:
+            del self._by_source[source]
+
+
+class BadRequests:
+    """How many bad requests came from each source. Each second forgives some.
+
+    Args:
+        allowed: how many a source may send at once.
+        refill: how many it may send per second after that.
+        clock: what time is taken from.
+        sources: how many sources are remembered; the one that was quiet for longest is forgotten first.
+    """
+
+    __slots__ = ("_allowed", "_clock", "_records", "_refill", "_sources")
+
+    def __init__(self, allowed: int, refill: float, clock: Clock, sources: int = 10_000) -> None:
+        self._allowed = allowed
+        self._refill = refill
+        self._clock = clock
+        self._sources = sources
+        self._records: OrderedDict[str | None, tuple[float, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def add(self, address: str | None) -> bool:
+        """Count a bad request, and return True if its source has sent too many."""
+        source, now = source_of(address), self._clock.monotonic()
+        count, seen = self._records.pop(source, (0.0, now))
+        count = max(0.0, count - (now - seen) * self._refill)
+        too_many = count >= self._allowed
+        self._records[source] = (count if too_many else count + 1, now)
+        if len(self._records) > self._sources:
+            self._records.popitem(last=False)
+        return too_many
