@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar
 
 from iogate.asgi_types import DENIAL, ASGIApp, Message, Receive, Scope, Send
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
     from iogate.server.server import Server
 
 TEXT = (b"content-type", b"text/plain; charset=UTF-8")
+GOING_AWAY_TIMEOUT = 1.0
+"""Seconds that a client has to take the close frame when the ASGI server ends the task of its WebSocket."""
 WEBSOCKET_ONLY = b'{"code":0,"message":"Transport unknown: only websocket is served here"}'
 """What a polling client is told where there is no polling: with the code of the reference server."""
 
@@ -27,7 +32,7 @@ class SocketIOApp:
         other: the application that gets what is not for the server's path.
     """
 
-    __slots__ = ("_other", "server")
+    __slots__ = ("_other", "_termination", "server")
 
     polling: ClassVar[bool] = True
     """Whether long-polling is served: a worker that shares its port gets only some of a client's requests."""
@@ -35,6 +40,7 @@ class SocketIOApp:
     def __init__(self, server: Server, other: ASGIApp | None = None) -> None:
         self.server = server
         self._other = other
+        self._termination: asyncio.Task[None] | None = None
 
     @property
     def fast_lane_server(self) -> Server:
@@ -55,15 +61,41 @@ class SocketIOApp:
             await _answer(scope, send, Answer(404, b"Not Found", [TEXT]))
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._watch_termination(send)
         request = examine(self.server, scope)
         if isinstance(request, Answer):
             await _answer(scope, send, request)
         elif scope["type"] == "websocket":
-            await self._websocket(request.handshake, scope, receive, send)
+            try:
+                await self._websocket(request.handshake, scope, receive, send)
+            except asyncio.CancelledError:
+                # The ASGI server is ending. Without this, hypercorn would tell the client of an internal error (1011).
+                with suppress(Exception):
+                    async with asyncio.timeout(GOING_AWAY_TIMEOUT):
+                        await send({"type": "websocket.close", "code": CLOSE_CODES["server shutting down"]})
+                raise
         elif not self.polling:
             await _answer(scope, send, Answer(400, WEBSOCKET_ONLY, [JSON, *request.cors]))
         else:
             await _answer(scope, send, await self._polling(request, scope["method"], receive))
+
+    def _watch_termination(self, send: Send) -> None:
+        """Shut the server down as soon as hypercorn begins to end.
+
+        It tells the lifespan only when all requests have ended or were cancelled, after its `graceful_timeout`, and
+        since Python 3.12 only when all clients have left.
+        """
+        wait, watching = _termination_of(send), self._termination
+        if wait is None or (
+            watching is not None and not watching.done() and watching.get_loop() is asyncio.get_running_loop()
+        ):
+            return
+
+        async def shutdown() -> None:
+            await wait()
+            await self.server.shutdown()
+
+        self._termination = asyncio.create_task(shutdown())
 
     async def _polling(self, request: Request, method: str, receive: Receive) -> Answer:
         transport = self._polled(request.handshake)
@@ -131,6 +163,8 @@ class SocketIOApp:
                     await sent({"type": "lifespan.startup.failed", "message": str(error)})
                     raise
             elif message["type"] == "lifespan.shutdown":
+                if self._termination is not None:
+                    self._termination.cancel()
                 await self.server.shutdown()
             return message
 
@@ -155,6 +189,16 @@ class SocketIOApp:
         await send({"type": "lifespan.startup.complete"})
         await received()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def _termination_of(send: Send) -> Callable[[], Awaitable[object]] | None:
+    """Return what waits for hypercorn to begin to end; None with any other server, or where it cannot be seen."""
+    stream = getattr(send, "__self__", None)
+    if not type(stream).__module__.startswith("hypercorn."):
+        return None
+    event = getattr(getattr(stream, "context", None), "terminated", None)
+    wait: Callable[[], Awaitable[object]] | None = getattr(event, "wait", None)
+    return wait
 
 
 async def _answer(scope: Scope, send: Send, answer: Answer) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import httpx
 import pytest
@@ -12,6 +13,7 @@ import websockets
 from fastapi import FastAPI, WebSocket
 
 from iogate import Server, Socket
+from tests.conformance.wire import WITHIN, ends, enter, polling, websocket, within
 from tests.e2e.official import call, connect, emit, events, of, run_client, wait, wait_event
 from tests.refusals import INVALID
 from tests.servers import KINDS, Kind, make_server, make_token, serve
@@ -117,3 +119,46 @@ async def test_alone_it_answers_404_outside_its_path(kind: Kind) -> None:
     async with serve(chat_server(), kind) as url, httpx.AsyncClient(base_url=url) as http:
         for path in ("/", "/hello", "/socket.iox/"):
             assert (await http.get(path)).status_code == 404
+
+
+async def test_clients_of_hypercorn_are_told_that_it_goes_away(caplog: pytest.LogCaptureFixture) -> None:
+    """When it begins to end, as at SIGTERM: 1001, at once, and no traceback; a poll that waits is answered."""
+    reasons: list[str] = []
+    io = make_server()
+    io.on("disconnect")(lambda socket, reason: reasons.append(reason))
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(AsyncExitStack())
+        url = await server.enter_async_context(serve(io.asgi(), "hypercorn"))
+        entered, waiting = [await stack.enter_async_context(websocket(url)) for _ in range(2)]
+        polled = await stack.enter_async_context(polling(url))
+        await enter(entered)
+        await enter(polled)
+        poll = asyncio.create_task(ends(polled))
+        async with asyncio.timeout(WITHIN):
+            while not io.connections[polled.handshake["sid"]].transport.writable:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+        await server.aclose()
+        for client in (entered, waiting):
+            assert (await ends(client)).code == 1001
+        await within(poll)
+    assert reasons == ["server shutting down"] * 2
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+async def test_clients_of_hypercorn_are_told_also_where_a_middleware_hides_that_it_ends() -> None:
+    """Then when hypercorn cancels what has not ended by itself."""
+    app = make_server().asgi()
+
+    async def wrapped(scope: Any, receive: Any, send: Any) -> None:
+        async def sent(message: Any) -> None:
+            await send(message)
+
+        await app(scope, receive, sent)
+
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(AsyncExitStack())
+        url = await server.enter_async_context(serve(wrapped, "hypercorn"))
+        client = await stack.enter_async_context(websocket(url))
+        await enter(client)
+        await server.aclose()
+        assert (await ends(client)).code == 1001
