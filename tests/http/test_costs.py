@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,7 +15,7 @@ from fastapi import Depends, FastAPI
 from iogate import BodyField, Clock, JWTAuth, Server
 from iogate.auth.logout import LOGOUT_EVENT
 from iogate.errors import AuthUnavailable, InvalidToken, RevokedToken, TokenExpired
-from iogate.http import Guard, HTTPRequest
+from iogate.http import Admitted, Guard, HTTPRequest, wsgi
 from iogate.http.asgi import JWTMiddleware
 from iogate.http.fastapi import require
 from iogate.http.limits import BadRequests, Displaced, OpenRequests
@@ -334,7 +334,12 @@ async def test_load_user_does_not_run_for_a_token_that_is_revoked_while_a_verifi
 
     clock = FakeClock()
     auth = Waits(secret=SECRET, algorithms=["HS256"], clock=clock)
-    auth.load_user(lambda claims: loaded.append(claims["sub"]) or "ann")
+
+    @auth.load_user
+    def load(claims: Mapping[str, Any]) -> str:
+        loaded.append(claims["sub"])
+        return "ann"
+
     head = [(b"authorization", b"Bearer " + make_token(exp=clock.wall() + 3600).encode())]
     with pytest.raises(TokenExpired):
         await Guard(auth).check(HTTPRequest(Handshake(head), "GET"))
@@ -346,7 +351,12 @@ async def test_a_token_revoked_while_its_key_is_fetched_loads_no_user(server: Ke
     loaded: list[str] = []
     server.publish(jwk("ES256"))
     auth = issuer.auth(key_set_url(server, issuer))
-    auth.load_user(lambda claims: loaded.append(claims["sub"]) or "ann")
+
+    @auth.load_user
+    def load(claims: Mapping[str, Any]) -> str:
+        loaded.append(claims["sub"])
+        return "ann"
+
     io = make_server(auth=auth)
     head = [(b"authorization", b"Bearer " + issuer.token().encode())]
     checking = asyncio.create_task(Guard(io).check(HTTPRequest(Handshake(head), "GET")))
@@ -355,3 +365,18 @@ async def test_a_token_revoked_while_its_key_is_fetched_loads_no_user(server: Ke
     with pytest.raises(RevokedToken):
         await within(checking)
     assert not loaded
+
+
+def test_a_token_revoked_while_the_thread_waits_for_the_verdict_is_refused() -> None:
+    """Row 43: under WSGI the verdict comes from the event loop of another thread, and is looked at again."""
+    io = make_server()
+
+    class Slow(Guard):
+        async def check(self, request: HTTPRequest) -> Admitted | None:
+            admitted = await super().check(request)
+            await io.revoke(subject="ann")
+            return admitted
+
+    head = [(b"authorization", b"Bearer " + make_token().encode())]
+    with pytest.raises(RevokedToken):
+        wsgi.check(Slow(io), HTTPRequest(Handshake(head), "GET"))

@@ -31,10 +31,10 @@ from iogate.http.starlette import JWTBackend
 from iogate.http.users import TokenUser
 from tests.gate.houses import serve_on_threads
 from tests.gate.support import make_auth
-from tests.http import frameworks  # Which configures Django, once for all tests.
+from tests.http import frameworks
 from tests.servers import make_token, serve
 
-assert frameworks.django_settings.configured
+assert frameworks.FRAMEWORKS  # The module configures Django, once for all tests.
 ALICE = {"authorization": f"Bearer {make_token(sub='alice', scope='chat:write')}"}
 
 # Django.
@@ -228,7 +228,8 @@ def _starlette(auth: Any) -> Any:
 
 
 def _asgi(auth: Any) -> Any:
-    middleware = [SESSIONS, Middleware(asgi.JWTMiddleware, auth=auth, optional=True)]
+    made: Any = asgi.JWTMiddleware
+    middleware = [SESSIONS, Middleware(made, auth=auth, optional=True)]
     return Starlette(routes=[Route("/", who), Route("/admin", only_admins)], middleware=middleware)
 
 

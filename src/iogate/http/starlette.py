@@ -17,7 +17,7 @@ from iogate.http.streams import STREAM, TaskWatch, Watch
 from iogate.http.users import TokenUser
 
 
-class JWTUser(TokenUser, BaseUser):  # type: ignore[misc]  # What is a property there is an attribute here.
+class JWTUser(TokenUser, BaseUser):
     """`request.user`: who has shown a good token."""
 
 
