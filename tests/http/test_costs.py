@@ -179,6 +179,21 @@ async def test_a_logout_token_of_a_new_key_counts_after_one_with_an_invented_key
         assert (await post(url, logout_of(issuer, "ES384"))).status_code == 200
 
 
+async def test_invented_keys_cause_one_reading_in_so_many_seconds(
+    server: KeyServer, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waits for the next one too long is told to come again."""
+    monkeypatch.setattr("iogate.http.logout.KEY_PAUSE", 60)
+    monkeypatch.setattr("iogate.http.logout.VERIFY_TIMEOUT", 0.5)
+    server.publish(jwk("ES256"))
+    io = make_server(auth=issuer.auth(key_set_url(server, issuer)))
+    async with served(io, issuer=issuer.name) as url:
+        assert (await post(url, logout_of(issuer, "ES256", "invented"))).status_code == 400
+        assert (await post(url, logout_of(issuer, "ES256", "invented too"))).status_code == 503
+        assert server.count() == 2
+        assert (await post(url, logout_of(issuer, "ES256"))).status_code == 200
+
+
 async def test_where_the_keys_cannot_be_read_the_provider_is_told_to_come_again(
     server: KeyServer, issuer: Issuer
 ) -> None:

@@ -175,6 +175,7 @@ async def test_a_revocation_of_somebody_else_leaves_a_websocket_alone(guarded: G
         assert await within(peer.recv()) == "still here"
         await peer.close(1000, "bye")
         assert (await within(app.ended))[0] == 1000
+    assert not auth.watchers
 
 
 async def test_any_server_that_shares_the_auth_ends_it(guarded: Guarded) -> None:
@@ -188,6 +189,7 @@ async def test_any_server_that_shares_the_auth_ends_it(guarded: Guarded) -> None
 
 async def test_a_server_on_another_event_loop_ends_it(guarded: Guarded) -> None:
     """Such as one of `protect` for threads."""
+    asyncio.get_running_loop().set_debug(True)  # Then it objects to calls from another thread.
     auth, app = make_auth(), Application()
     io = Server(auth=auth)
     async with connected(guarded(app, auth), Server(auth=None)) as peer:
@@ -343,6 +345,20 @@ async def test_a_client_that_does_not_read_holds_nobody_up() -> None:
     await stream.send({"type": "websocket.close"})  # What an application says at its end is no error.
 
 
+async def test_a_websocket_that_ends_before_it_is_accepted_is_refused_as_asgi_has_it() -> None:
+    """The application gets `websocket.connect` all the same, and learns of the end from what it sends."""
+    io, wire = Server(auth=(auth := make_auth())), Wire()
+    wire.reads.set()
+    stream = Stream("websocket", wire.incoming.get, wire.send)
+    stream.bind(Guard(auth), auth.verify(make_token()))
+    wire.incoming.put_nowait({"type": "websocket.connect"})
+    await io.revoke(subject="ann")
+    assert (await within(stream.receive()))["type"] == "websocket.connect"
+    with pytest.raises(StreamEnded):
+        await stream.send({"type": "websocket.accept"})
+    assert [message["type"] for message in wire.sent] == ["websocket.close"]
+
+
 async def test_a_timeout_of_the_servers_own_is_not_taken_for_an_end() -> None:
     """What the ASGI server raises passes through."""
 
@@ -476,14 +492,19 @@ async def test_a_response_that_says_how_long_it_is_is_completed(framework: str) 
         assert await within(anext(parts)) == b"3,4"
 
 
-async def test_a_request_that_revokes_its_own_token_is_answered() -> None:
+@pytest.mark.parametrize("sized", [True, False])
+async def test_a_request_that_revokes_its_own_token_is_answered(sized: bool) -> None:
     """Such as the one by which a person signs out."""
     auth = make_auth()
     io = Server(auth=auth)
 
-    async def sign_out(request: Request) -> JSONResponse:
+    async def sign_out(request: Request) -> Any:
         await io.revoke(subject=request.state.principal.subject)
-        return JSONResponse({"signed": "out"})
+        return JSONResponse({"signed": "out"}) if sized else _answer
+
+    async def _answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b'{"signed": "out"}'})
 
     app = JWTMiddleware(Starlette(routes=[Route("/", sign_out, methods=["POST"])]), auth)
     headers = {"authorization": f"Bearer {make_token()}"}
