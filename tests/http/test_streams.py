@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse
 from starlette.responses import StreamingResponse as StarletteStreamingResponse
 from starlette.routing import Route, WebSocketRoute
 
-from iogate import KeySetFile, MemoryRevocations, Revocation, Server, background
+from iogate import KeySetFile, MemoryRevocations, Principal, Revocation, Server, background
 from iogate.asgi_types import Message, Receive, Scope, Send
 from iogate.http import Guard
 from iogate.http.asgi import JWTMiddleware
@@ -357,6 +357,24 @@ async def test_a_websocket_that_ends_before_it_is_accepted_is_refused_as_asgi_ha
     with pytest.raises(StreamEnded):
         await stream.send({"type": "websocket.accept"})
     assert [message["type"] for message in wire.sent] == ["websocket.close"]
+
+
+async def test_a_store_that_fails_ends_a_websocket(caplog: pytest.LogCaptureFixture) -> None:
+    """Whether the token was revoked is then not known; the client is told to come again later."""
+
+    class Broken(MemoryRevocations):
+        def revoked(self, principal: Principal, now: float) -> bool:
+            raise ConnectionError("the inside")
+
+    wire = Wire()
+    wire.reads.set()
+    stream = make_stream(Guard(make_auth(), revocations=Broken()), wire)
+    with pytest.raises(StreamEnded):
+        await stream.send({"type": "websocket.send", "text": "secret"})
+    assert [(message["type"], message["reason"]) for message in wire.sent] == [
+        ("websocket.close", "Authentication is unavailable")
+    ]
+    assert "the inside" in caplog.text
 
 
 async def test_a_timeout_of_the_servers_own_is_not_taken_for_an_end() -> None:

@@ -281,7 +281,11 @@ class Guard:
             pass  # The deadline has the grace too, and does not depend on the wall clock.
         except AuthError as refusal:
             return refusal
-        return RevokedToken() if self.revoked(principal, self.auth.clock.wall()) else None
+        try:
+            return RevokedToken() if self.revoked(principal, self.auth.clock.wall()) else None
+        except Exception as error:
+            self._log.add(None, type(error).__name__, "disconnected: revocations could not be read", error=error)
+            return AuthUnavailable("revocations could not be read")
 
     @property
     def look_every(self) -> float:

@@ -78,10 +78,13 @@ class Watch:
         if self._watching and self.refusal is None:
             for guard, principal, deadline in self._identities:
                 if deadline <= guard.auth.clock.monotonic():
-                    self._end(TokenExpired("the token expired while the connection was open"))
-                elif (refusal := guard.refusal(principal)) is not None:
-                    self._end(refusal)
+                    self.refusal = TokenExpired("the token expired while the connection was open")
+                else:
+                    self.refusal = guard.refusal(principal)
                 if self.refusal is not None:
+                    logger.info("disconnected %r from a WebSocket or stream: %s", principal.subject[:100], self.refusal)
+                    self.unwatch()
+                    self._ended()
                     break
         return self.refusal is not None
 
@@ -105,14 +108,7 @@ class Watch:
         if not self.look():
             self._arm()
 
-    def _end(self, refusal: AuthError) -> None:
-        principal = self._identities[0][1]
-        logger.info("disconnected %r from a WebSocket or stream: %s", principal.subject[:100], refusal)
-        self.refusal = refusal
-        self.unwatch()
-        self._ended(refusal)
-
-    def _ended(self, refusal: AuthError) -> None:
+    def _ended(self) -> None:
         raise NotImplementedError
 
 
@@ -130,7 +126,7 @@ class TaskWatch(Watch):
         self._task = task
         task.add_done_callback(lambda _: self.unwatch())
 
-    def _ended(self, refusal: AuthError) -> None:
+    def _ended(self) -> None:
         self._task.cancel()
 
 
@@ -220,7 +216,7 @@ class Stream(Watch):
         finally:
             self._waiting.discard(deadline)
 
-    def _ended(self, refusal: AuthError) -> None:
+    def _ended(self) -> None:
         for deadline in self._waiting:  # What waits for the client to read is not sent any more.
             deadline.reschedule(0)
         self._closing = self._loop.create_task(self._close())
