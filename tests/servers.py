@@ -20,14 +20,18 @@ import uvicorn
 from iogate import JWTAuth, Server
 from iogate.transports.fasthttp import FastHTTP
 from iogate.transports.fastlane import FastLane
+from iogate.transports.uvicorn_http import HTTPProtocol
+from iogate.transports.uvicorn_websocket import WebSocketProtocol
 
-Kind = Literal["uvicorn", "uvicorn-fast", "uvicorn-wsproto", "hypercorn"]
+Kind = Literal["uvicorn", "uvicorn-fast", "uvicorn-ordinary", "uvicorn-wsproto", "hypercorn"]
 KINDS: tuple[Kind, ...] = ("uvicorn", "uvicorn-fast", "uvicorn-wsproto", "hypercorn")
 
 PROTOCOLS: dict[Kind, dict[str, Any]] = {
-    "uvicorn": {"ws": "websockets-sansio"},
+    "uvicorn": {"ws": "websockets-sansio", "ws_per_message_deflate": False},
     "uvicorn-fast": {"http": FastHTTP, "ws": FastLane},
-    "uvicorn-wsproto": {"ws": "wsproto"},
+    # Plain uvicorn is the first; this one is what `iogate run` takes without picows.
+    "uvicorn-ordinary": {"http": HTTPProtocol, "ws": WebSocketProtocol, "ws_per_message_deflate": False},
+    "uvicorn-wsproto": {"ws": "wsproto", "ws_per_message_deflate": False},
 }
 
 LANE: Kind = "uvicorn"

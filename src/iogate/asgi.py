@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar
 
-from iogate.asgi_types import DENIAL, ASGIApp, Message, Receive, Scope, Send
+from iogate.asgi_types import DENIAL, MESSAGE_LIMIT, ASGIApp, Message, Receive, Scope, Send
 from iogate.protocol.engineio.handshake import RequestError
+from iogate.server.compression import CompressionWarning
 from iogate.server.handshake import Handshake, hide
 from iogate.server.requests import JSON, Answer, Request, examine, is_for, upgrade_target
 from iogate.transports.polling import PollingTransport, TooLarge
@@ -32,7 +33,7 @@ class SocketIOApp:
         other: the application that gets what is not for the server's path.
     """
 
-    __slots__ = ("_other", "_termination", "server")
+    __slots__ = ("_compression", "_other", "_termination", "server")
 
     polling: ClassVar[bool] = True
     """Whether long-polling is served: a worker that shares its port gets only some of a client's requests."""
@@ -40,12 +41,8 @@ class SocketIOApp:
     def __init__(self, server: Server, other: ASGIApp | None = None) -> None:
         self.server = server
         self._other = other
+        self._compression = CompressionWarning()
         self._termination: asyncio.Task[None] | None = None
-
-    @property
-    def fast_lane_server(self) -> Server:
-        """The server, for a lane that leads past this application: `transports/fastlane.py`."""
-        return self.server
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection, as ASGI says."""
@@ -127,6 +124,10 @@ class SocketIOApp:
         return transport if isinstance(transport, PollingTransport) else RequestError.BAD_REQUEST
 
     async def _websocket(self, handshake: Handshake, scope: Scope, receive: Receive, send: Send) -> None:
+        self._compression.check(scope, receive)
+        limit = scope.get("extensions", {}).get(MESSAGE_LIMIT)
+        if limit is not None:
+            limit(self.server.settings.max_payload)
         await receive()  # websocket.connect
         polled = upgrade_target(self.server, handshake)
         if isinstance(polled, Answer):
@@ -154,6 +155,7 @@ class SocketIOApp:
             message = await receive()
             first = first or message
             if message["type"] == "lifespan.startup":
+                self._compression.check(scope, receive)
                 try:
                     self.server.start()
                     await self.server.ready()

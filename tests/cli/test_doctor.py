@@ -408,6 +408,7 @@ class Own:
     leeway = 0.0
     max_lifetime = 366 * 86400.0
     uses_cookies = False
+    max_token_bytes = 8192
     stopped = False
 
     def __init__(self, error: Exception | None = None) -> None:

@@ -16,6 +16,7 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
+from tests.attacks.raw import wire
 from tests.cli.certificates import write_certificate
 from tests.cli.running import ENDS_WITHIN, SERVER, Run, close_code, python, serves, serving
 from tests.conformance.wire import (
@@ -194,6 +195,46 @@ async def test_without_picows_the_ordinary_lane_is_used_and_a_line_says_so(
         line = "The fast WebSocket lane is not there (no picows in this test); the ordinary one is used."
         assert run.output.count(line) == 1
         assert ORDINARY in run.output
+
+
+WRAPPED = f"""{SEEN}
+class Middleware:
+    def __init__(self, app):
+        self.app = app
+
+    def __getattr__(self, name):
+        return getattr(self.app, name)
+
+    async def __call__(self, scope, receive, send):
+        await self.app(scope, receive, send)
+
+app = Middleware(app)
+"""
+
+
+async def test_a_wrapped_application_takes_the_ordinary_lane_and_a_line_says_why(tmp_path: Path) -> None:
+    """Once, at the start: whoever asked for the fast lane can see what stands in its way."""
+    async with serving(tmp_path, WRAPPED) as run:
+        await serves(run)
+        await serves(run)
+        line = "the ordinary lane: the application is a chat.Middleware, and not what io.asgi() returns"
+        assert run.output.count(line) == 1
+        assert ORDINARY in run.output
+
+
+@pytest.mark.parametrize("size", [40_000, 100_000_000])
+async def test_a_head_without_end(tmp_path: Path, lane: str, size: int) -> None:
+    """It is answered, a line says so, and the process does not keep it: also on the event loop of `iogate run`."""
+    async with seeing(tmp_path, lane) as run:
+        async with wire(run.url) as mallory:
+            await mallory.send(b"GET / HTTP/1.1\r\nHost: x\r\nA: ")
+            for _ in range(size // 20_000):
+                if mallory.closed:
+                    break
+                await mallory.send(b"a" * 20_000)
+            assert await mallory.status() == 431
+        await run.says("refused a request from 127.0.0.1 with 431")
+        await serves(run)
 
 
 async def test_uvicorn_takes_the_fast_lane_by_its_name(tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ async def test_of_two_sockets_that_are_accepted_at_once_one_takes_the_session(io
             "path": "/socket.io/",
             "root_path": "",
             "query_string": urlencode(target(before)).encode(),
-            "headers": [],
+            "headers": [(b"host", b"chat.example")],
             "client": ("192.0.2.1", 1),
         }
         sockets = [SlowSocket("2probe", "5"), SlowSocket("2probe", "5")]

@@ -31,6 +31,8 @@ MAX_BUFFERED = 300_000
 class Frame:
     """A frame from the client, as picows gives it."""
 
+    rsv1 = rsv2 = rsv3 = 0
+
     def __init__(self, payload: bytes, msg_type: WSMsgType = WSMsgType.TEXT) -> None:
         self.msg_type = msg_type
         self.fin = True

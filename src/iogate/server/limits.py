@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 import logging
 from collections import OrderedDict
-from collections.abc import Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -73,32 +73,40 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pending:
-    """The transports that have no verdict yet, counted by address.
+    """The transports that have no verdict yet, and the TCP connections on which a request is awaited, by address.
+
+    Only transports are ever told that there are too many: a connection without a request makes room for the next.
 
     Args:
         limits: how many there may be.
     """
 
-    __slots__ = ("_by_address", "_connections", "_limits")
+    __slots__ = ("_by_address", "_connections", "_limits", "_silent", "_silent_by_address", "evict")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._connections: set[Connection] = set()
         self._by_address: dict[str | None, int] = {}
+        # Dicts for the order: the oldest comes first.
+        self._silent: dict[asyncio.Transport, str | None] = {}
+        self._silent_by_address: dict[str, dict[asyncio.Transport, None]] = {}
+        self.evict: Callable[[asyncio.Transport], None] = _abort
 
     def __len__(self) -> int:
         return len(self._connections)
 
     def check(self, address: str | None) -> None:
-        """See whether there is room for one more.
+        """Return if there is room for one more transport; the oldest connection without a request is closed for it.
 
         Raises:
-            TooManyConnections: there is not.
+            TooManyConnections: transports alone take all the room.
         """
+        source = _source(address)
         if len(self._connections) >= self._limits.pending:
             raise TooManyConnections("too many transports wait for a verdict: Limits(pending=...)")
-        if self._by_address.get(_source(address), 0) >= self._limits.pending_per_address:
+        if self._by_address.get(source, 0) >= self._limits.pending_per_address:
             raise TooManyConnections("too many transports of one address wait: Limits(pending_per_address=...)")
+        self._make_room(source)
 
     def add(self, connection: Connection) -> None:
         """Count a transport until `discard`."""
@@ -115,6 +123,51 @@ class Pending:
             self._by_address[address] -= 1
             if not self._by_address[address]:
                 del self._by_address[address]
+
+    def add_silent(self, transport: asyncio.Transport, address: str | None) -> None:
+        """Count a connection without a request until `discard_silent`; if there are too many, the oldest is closed.
+
+        Args:
+            transport: the connection. It becomes the newest, also if it is counted already.
+            address: its client's; None if that is not known yet, and it counts towards the total only.
+        """
+        self.discard_silent(transport)
+        source = _source(address)
+        self._make_room(source)
+        if source is not None:
+            self._silent_by_address.setdefault(source, {})[transport] = None
+        self._silent[transport] = source
+
+    def discard_silent(self, transport: asyncio.Transport) -> None:
+        """Count it no more: its request is there, or it has gone."""
+        source = self._silent.pop(transport, None)
+        if source is not None:
+            others = self._silent_by_address[source]
+            del others[transport]
+            if not others:
+                del self._silent_by_address[source]
+
+    def is_silent(self, transport: asyncio.Transport) -> bool:
+        """Return True if a connection is counted as one without a request."""
+        return transport in self._silent
+
+    def _make_room(self, source: str | None) -> None:
+        """Close the oldest connection without a request, of the server or of an address, if there is no room."""
+        if len(self._connections) + len(self._silent) >= self._limits.pending:
+            self._evict_oldest(self._silent)
+        silent = self._silent_by_address.get(source) if source is not None else None
+        if silent and self._by_address.get(source, 0) + len(silent) >= self._limits.pending_per_address:
+            self._evict_oldest(silent)
+
+    def _evict_oldest(self, silent: Mapping[asyncio.Transport, object]) -> None:
+        oldest = next(iter(silent), None)
+        if oldest is not None:
+            self.discard_silent(oldest)
+            self.evict(oldest)
+
+
+def _abort(transport: asyncio.Transport) -> None:
+    transport.abort()
 
 
 class Subjects:
@@ -308,14 +361,17 @@ class Proxies:
             return peer
         address = peer
         hops = headers.get("x-forwarded-for", "").split(",")
-        while self._trusts(address) and hops:
+        while self.trusts(address) and hops:
             hop = hops.pop().strip()
             if not _is_address(hop):
                 break
             address = hop
         return address
 
-    def _trusts(self, address: str | None) -> bool:
+    def trusts(self, address: str | None) -> bool:
+        """Return True if this is the address of a trusted proxy."""
+        if not self.networks:
+            return False
         if address is None or not _is_address(address):
             return False
         ip = _unmapped(ipaddress.ip_address(address))

@@ -5,6 +5,7 @@ Every lane that a request can come by asks here, so that it is decided in one pl
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -25,6 +26,8 @@ Headers = list[tuple[bytes, bytes]]
 
 JSON = (b"content-type", b"application/json")
 
+_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~!$&'()*+,;=%-]+)(?::[0-9]*)?")
+"""The name or address of a host, and perhaps its port (RFC 3986, section 3.2.2, and RFC 9110, section 7.2)."""
 RETRY_AFTER = 5
 """Seconds after which a client may come again for which there was no room."""
 
@@ -79,6 +82,8 @@ def examine(server: Server, scope: Scope) -> Request | Answer:
         handshake = Handshake.of_scope(scope)
     except ValueError:
         return Answer.to(RequestError.BAD_REQUEST)
+    if not _has_one_host(handshake, scope.get("http_version", "1.1")):
+        return Answer.to(RequestError.BAD_REQUEST)
     handshake.address = server.proxies.client(handshake.address, handshake.headers)
     cors = _cors(server, handshake)
     if cors is None:
@@ -91,6 +96,12 @@ def examine(server: Server, scope: Scope) -> Request | Answer:
     if _is_of_somebody_else(server, handshake):
         return Answer.to(RequestError.FORBIDDEN, cors)
     return _no_room(server, handshake, cors) or Request(handshake, cors)
+
+
+def _has_one_host(handshake: Handshake, version: str) -> bool:
+    """Return False if `Host` is missing, invalid or there twice, when its values are joined (RFC 9112, section 3.2)."""
+    host = handshake.headers.get("host")
+    return version == "1.0" if host is None else _HOST.fullmatch(host) is not None
 
 
 def upgrade_target(server: Server, handshake: Handshake) -> Connection | Answer | None:

@@ -29,6 +29,7 @@ from iogate.server.emitter import Emitter, Target
 from iogate.server.gate import Gate
 from iogate.server.handlers import Registers
 from iogate.server.handshake import Handshake
+from iogate.server.heads import Heads
 from iogate.server.lifetimes import Lifetimes, call_watchers, expel_unproven, revoke
 from iogate.server.limits import Failures, Limits, Pending, Proxies, Subjects
 from iogate.server.namespace import DynamicNamespace, Namespace, Namespaces, Predicate
@@ -185,6 +186,7 @@ class Server(Registers, Emitter):
         self._ping_due = deadlines.queue(ping_interval, self._ping)
         self._pong_due = deadlines.queue(ping_timeout, _pong_timed_out)
         self.linger_due = deadlines.queue(LINGER, _abort)
+        self.heads = Heads(self.pending, deadlines, connect_timeout, self.proxies, self.prepare)
 
     # The application's side.
 
@@ -331,6 +333,14 @@ class Server(Registers, Emitter):
 
     def take(self, connection: Connection) -> None:
         """Begin the deadlines of a session whose pings are somebody else's."""
+        self.prepare()
+        connection.context = self.eager.context_of_caller()
+        self.connections[connection.sid] = connection
+        self.identity_due.start(connection)
+        self.pending.add(connection)
+
+    def prepare(self) -> None:
+        """Use the running event loop from now on."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:  # The first one, or the one before has ended, as in one test after another.
             self._loop = loop
@@ -338,10 +348,6 @@ class Server(Registers, Emitter):
                 part.prepare(loop)
             if self.auth is not None:
                 self.auth.start(self._keys_changed)
-        connection.context = self.eager.context_of_caller()
-        self.connections[connection.sid] = connection
-        self.identity_due.start(connection)
-        self.pending.add(connection)
 
     def transport(self, sid: str) -> Transport | None:
         """Return the transport of a session, or of one that has ended and still has something to fetch."""

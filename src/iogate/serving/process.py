@@ -9,7 +9,8 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -22,11 +23,9 @@ from iogate.errors import ConfigurationError
 from iogate.server.server import SHUTDOWN_TIMEOUT, Server
 from iogate.serving.options import Options
 from iogate.serving.target import named
-from iogate.serving.tls import FailedHandshakes, handshake_deadline
 
-ORDINARY = "websockets-sansio"
-MAX_FRAME = 16 * 1024 * 1024
-"""Bytes of a WebSocket frame where the application is not iogate's own: what uvicorn allows too."""
+MAX_MESSAGE = 16 * 1024 * 1024
+"""Bytes of a message of a WebSocket that is not Socket.IO's: what uvicorn allows too."""
 STARTUP_FAILURE = 3
 """The exit code of a server that could not start: uvicorn's."""
 CANCEL_WITHIN = 1.0
@@ -55,7 +54,6 @@ class _Uvicorn(uvicorn.Server):
         self._server = server
         self._ready = ready
         self._supervised = supervised
-        self._failed_handshakes = FailedHandshakes()
         self._starting: asyncio.Task[Any] | None = None
         self._patience: threading.Timer | None = None
 
@@ -64,8 +62,7 @@ class _Uvicorn(uvicorn.Server):
             return
         self._starting = starting = asyncio.current_task()
         try:
-            with handshake_deadline(self.config.ssl, self._failed_handshakes):
-                await super().startup(sockets)
+            await self._listen(sockets)
         except asyncio.CancelledError:
             if not self.should_exit or starting is None:
                 raise
@@ -109,10 +106,23 @@ class _Uvicorn(uvicorn.Server):
         if self._starting is not None:
             self._starting.cancel()
 
+    async def _listen(self, sockets: list[socket.socket] | None) -> None:
+        context, self.config.ssl = self.config.ssl, None  # The listener speaks TCP; TLS begins in the protocol.
+        if context is not None:
+            from iogate.transports.uvicorn_tls import TLSProtocol
+
+            http: Any = self.config.http_protocol_class
+            self.config.http_protocol_class = partial(TLSProtocol, context, http)  # type: ignore[assignment]
+        self._context = context
+        await super().startup(sockets)
+
+    def _log_started_message(self, listeners: Sequence[socket.SocketType]) -> None:
+        self.config.ssl = self._context  # It tells whether the URL begins with https.
+        super()._log_started_message(listeners)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for listener in self.servers:
             listener.close()
-        self._failed_handshakes.log_others()
         if self._server is not None:
             await self._server.shutdown(SHUTDOWN_TIMEOUT)
         await super().shutdown(sockets)
@@ -180,20 +190,20 @@ def serve(
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 100)
-    uvicorn_ = _Uvicorn(_config(app, server, options), server, ready, supervised=listener is not None)
+    uvicorn_ = _Uvicorn(_config(app, options), server, ready, supervised=listener is not None)
     uvicorn_.run(None if listener is None else [listener])
     if not uvicorn_.started:
         raise SystemExit(STARTUP_FAILURE)
 
 
-def _config(app: ASGIApp, server: Server | None, options: Options) -> uvicorn.Config:
+def _config(app: ASGIApp, options: Options) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         host=options.host,
         port=options.port,
         workers=1,  # This process: else uvicorn reads a number from the environment.
-        **_protocols(options),
-        ws_max_size=server.settings.max_payload if server is not None else MAX_FRAME,
+        **_protocols(app, options),
+        ws_max_size=MAX_MESSAGE,  # For an application beside the server; Socket.IO's have `max_payload`.
         ws_ping_interval=None,  # Engine.IO has pings of its own.
         ws_per_message_deflate=False,
         root_path=options.root_path,
@@ -207,9 +217,17 @@ def _config(app: ASGIApp, server: Server | None, options: Options) -> uvicorn.Co
     )
 
 
-def _protocols(options: Options) -> dict[str, Any]:
+def _protocols(app: ASGIApp, options: Options) -> dict[str, Any]:
+    from iogate.transports.application import why_unknown
+    from iogate.transports.uvicorn_http import HTTPProtocol
+    from iogate.transports.uvicorn_websocket import WebSocketProtocol
+
     if options.lane == "ordinary":
-        return {"ws": ORDINARY}
+        return {"http": HTTPProtocol, "ws": WebSocketProtocol}
+    why = why_unknown(app)
+    if why is not None:
+        logger.info("WebSockets take the ordinary lane: %s.", why)
+        return {"http": HTTPProtocol, "ws": WebSocketProtocol}
     from iogate.transports.fasthttp import FastHTTP
     from iogate.transports.fastlane import FastLane
 

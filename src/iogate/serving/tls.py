@@ -1,16 +1,11 @@
-"""TLS: certificates that cannot be used are explained at the start, and handshakes have a deadline."""
+"""TLS: certificates that cannot be used are explained at the start."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import ssl
-import time
-import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -18,10 +13,6 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from iogate.errors import ConfigurationError
 
-HANDSHAKE_TIMEOUT = 5.0
-"""Seconds that a client has for the TLS handshake."""
-LOG_INTERVAL = 60.0
-"""Seconds between two log lines about handshakes that failed."""
 _KEY = b" PRIVATE KEY-----"  # Without the kind before it: RSA, EC, ENCRYPTED or none.
 _CERTIFICATE = b" CERTIFICATE-----"
 
@@ -103,85 +94,3 @@ def _parses(load: Callable[[], object]) -> bool:
     except (ValueError, TypeError, UnsupportedAlgorithm):
         return False
     return True
-
-
-class FailedHandshakes:
-    """Counts them, and logs the first one at once, and then one line a minute at most."""
-
-    def __init__(self) -> None:
-        self._quiet_until = 0.0
-        self._unlogged = 0
-
-    def add(self, why: str) -> None:
-        """Take note of one."""
-        now = time.monotonic()
-        if now < self._quiet_until:
-            self._unlogged += 1
-            return
-        self.log_others()
-        logger.info("A TLS handshake failed: %s.", why)
-        self._quiet_until = now + LOG_INTERVAL
-
-    def log_others(self) -> None:
-        """Log the number of those that have no line of their own."""
-        if self._unlogged:
-            logger.info("%d more TLS handshakes failed since.", self._unlogged)
-            self._unlogged = 0
-
-
-@contextmanager
-def handshake_deadline(context: ssl.SSLContext | None, failures: FailedHandshakes) -> Iterator[None]:
-    """Give handshakes of each server that is created with this context a deadline, and log those that fail.
-
-    uvicorn has no setting for it; the event loop gives each handshake 60 seconds, and logs nothing.
-    """
-    if context is None:
-        yield
-        return
-    context.sslobject_class = _watched(failures)
-    loop: Any = asyncio.get_running_loop()
-    create_server = loop.create_server
-    deadlines = {"ssl_handshake_timeout": HANDSHAKE_TIMEOUT, "ssl_shutdown_timeout": HANDSHAKE_TIMEOUT}
-
-    def create(*args: Any, **settings: Any) -> Any:
-        return create_server(*args, **settings, **(deadlines if settings.get("ssl") is context else {}))
-
-    loop.create_server = create
-    try:
-        yield
-    finally:
-        del loop.create_server
-
-
-def _watched(failures: FailedHandshakes) -> type[ssl.SSLObject]:
-    """Return what the event loop keeps of a TLS connection, such that handshakes that fail are counted."""
-
-    class Watched(ssl.SSLObject):
-        deadline: asyncio.TimerHandle | None = None
-
-        def do_handshake(self) -> None:
-            if self.deadline is None:
-                # Before the event loop's own: then nothing would be left of the handshake.
-                self.deadline = asyncio.get_running_loop().call_later(0.98 * HANDSHAKE_TIMEOUT, late, weakref.ref(self))
-            try:
-                super().do_handshake()
-            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                raise  # It goes on when more has come.
-            except ssl.SSLError as error:
-                self.deadline.cancel()
-                failures.add(_REASONS.get(error.reason or "", error.reason or "no reason is known"))
-                raise
-            self.deadline.cancel()
-
-    def late(handshake: weakref.ref[Watched]) -> None:
-        if handshake() is not None:
-            failures.add(f"it took more than {HANDSHAKE_TIMEOUT:g} s")
-
-    return Watched
-
-
-_REASONS = {
-    "HTTP_REQUEST": "the client speaks plain HTTP, and this is https",
-    "WRONG_VERSION_NUMBER": "what the client sent is not TLS",
-    "UNEXPECTED_EOF_WHILE_READING": "the client left in the middle of it",
-}

@@ -12,9 +12,10 @@ import asyncio
 import re
 from typing import TYPE_CHECKING, Any
 
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
-
-from iogate.transports.fastlane import FastLane, unwrapped
+from iogate.server.heads import MAX_FIELDS, MAX_HEAD
+from iogate.transports.application import heads, is_proxy, unwrapped
+from iogate.transports.fastlane import FastLane
+from iogate.transports.uvicorn_http import HTTPProtocol
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
@@ -39,22 +40,29 @@ class FastHTTP(asyncio.Protocol):
         app_state: the state of the application's lifespan.
     """
 
-    __slots__ = ("_app_state", "_config", "_state", "_transport")
+    __slots__ = ("_app_state", "_config", "_heads", "_state", "_transport")
 
     def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], **_: object) -> None:
         self._config = config
         self._state = server_state
         self._app_state = app_state
+        self._heads = heads(config)
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Wait for the first request."""
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for the first request, and count the connection until it is there."""
         self._transport = transport
         self._state.connections.add(self)  # type: ignore[arg-type]
+        peername = transport.get_extra_info("peername")
+        peer = peername[0] if isinstance(peername, tuple) else None
+        self._heads.open(transport, peer, is_proxy=is_proxy(self._config, peer))
 
     def data_received(self, data: bytes) -> None:
         """Hand the connection over."""
         self._state.connections.discard(self)
-        lane: Any = FastLane if self._is_for_the_fast_lane(data) else AutoHTTPProtocol
+        lane: Any = HTTPProtocol
+        if self._is_for_the_fast_lane(data):
+            self._heads.done(self._transport)
+            lane = FastLane
         protocol = lane(config=self._config, server_state=self._state, app_state=self._app_state)
         transport: Any = self._transport
         protocol.connection_made(transport)
@@ -64,6 +72,7 @@ class FastHTTP(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget a client that has asked for nothing."""
         self._state.connections.discard(self)
+        self._heads.close(self._transport)
 
     def shutdown(self) -> None:
         """Close the connection, for uvicorn."""
@@ -71,11 +80,13 @@ class FastHTTP(asyncio.Protocol):
 
     def _is_for_the_fast_lane(self, data: bytes) -> bool:
         server, _ = unwrapped(self._config.loaded_app)
-        if server is None:
+        if server is None or self._config.ws_protocol_class is not FastLane:
             return False
         path = server.settings.path.encode()
         return (
-            data.startswith((b"GET %b?" % path, b"GET %b/?" % path))
+            len(data) <= MAX_HEAD
+            and data.startswith((b"GET %b?" % path, b"GET %b/?" % path))
+            and data.count(b"\r\n") <= MAX_FIELDS + 2
             and _HEAD.fullmatch(data) is not None
             and _UPGRADE.search(data) is not None
             and _CONNECTION.search(data) is not None

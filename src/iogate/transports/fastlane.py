@@ -17,18 +17,18 @@ from urllib.parse import unquote
 
 from picows import WSProtocolError, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-defined]
-from uvicorn.middleware.message_logger import MessageLoggerMiddleware
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string, is_ssl
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from iogate.server.connection import TOO_LARGE
 from iogate.server.requests import Answer, Headers, examine, is_for, upgrade_target
 from iogate.server.server import Server
+from iogate.transports.application import unwrapped
 from iogate.transports.fastwebsocket import FastTransport
+from iogate.transports.uvicorn_websocket import WebSocketProtocol
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
+    from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
     from uvicorn.server import ServerState
 
     from iogate.asgi_types import Scope
@@ -41,7 +41,19 @@ CUT_OFF_AFTER = 0.5
 """Seconds that a client whose frame is too large has to read the close frame before the connection is cut."""
 UNVERIFIED_READ = 4096
 """Bytes that are read at a time from a client that has not been let in."""
-_CONNECTION = re.compile(rb"(\r\nconnection:)[^\r\n]*", re.IGNORECASE)
+_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
+"""16 bytes in Base64 (RFC 6455, section 4.1)."""
+_ONCE = {b"upgrade", b"connection", b"sec-websocket-version", b"sec-websocket-key"}
+_WITH_BODY = {b"content-length", b"transfer-encoding"}
+_HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: -\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %b\r\n\r\n"
+)
+"""The request as picows is given it: with what it looks at, and without what has been decided already.
+
+picows takes heads of less than 16 KiB, versions before RFC 6455, only the first of several fields of a name, and no
+list of tokens in `Connection`.
+"""
 
 
 class _Reticent(logging.LoggerAdapter[logging.Logger]):
@@ -79,7 +91,7 @@ class FastLane(WSProtocol):  # type: ignore[misc]
         self._state = server_state
         self._app_state = app_state
         self._socketio, self._proxies = unwrapped(config.loaded_app)
-        self._ordinary: WebSocketsSansIOProtocol | None = None
+        self._ordinary: WebSocketProtocol | None = None
         self._verdict = _Verdict()
         max_frame = config.ws_max_size if self._socketio is None else self._socketio.settings.max_payload
         super().__init__(
@@ -108,12 +120,11 @@ class FastLane(WSProtocol):  # type: ignore[misc]
 
     def data_received(self, head: bytes) -> None:
         """Take the head of the request, and decide."""
-        scope = self._scope(head)
-        if self._socketio is None or not is_for(self._socketio, scope) or not _plain(scope["headers"]):
+        scope = self._scope(head) if head.startswith(b"GET ") and head.isascii() else None
+        key = _key(scope["headers"]) if scope is not None else None
+        if scope is None or key is None or self._socketio is None or not is_for(self._socketio, scope):
             self._go_the_ordinary_way(head)
             return
-        # It is a list of tokens (RFC 6455, section 4.2.1); picows, which has seen nothing of it yet, takes one alone.
-        head = _CONNECTION.sub(rb"\1 Upgrade", head)
         if self._proxies is not None:
             _apply(self._proxies, scope)
         self._state.connections.add(self)
@@ -122,14 +133,9 @@ class FastLane(WSProtocol):  # type: ignore[misc]
             outcome = "[accepted]" if isinstance(decision, FastTransport) else decision.status
             _uvicorn.info('%s - "WebSocket %s" %s', get_client_addr(scope), get_path_with_query_string(scope), outcome)  # type: ignore[arg-type]
         super().connection_made(self._asyncio)
-        view = self.get_buffer(len(head))
-        while len(view) < len(head):  # It grows by what is read, and this is no read.
-            view[:] = head[: len(view)]
-            head = head[len(view) :]
-            self.buffer_updated(len(view))
-            view = self.get_buffer(len(head))
-        view[: len(head)] = head
-        self.buffer_updated(len(head))
+        handshake = _HANDSHAKE % key
+        self.get_buffer(len(handshake))[: len(handshake)] = handshake
+        self.buffer_updated(len(handshake))
 
     def get_buffer(self, size_hint: int) -> memoryview:
         """Return where the next bytes are read to. picows' buffer grows until a frame is whole: here only so far.
@@ -165,14 +171,14 @@ class FastLane(WSProtocol):  # type: ignore[misc]
             self._verdict.decision.end("server shutting down")
 
     def _go_the_ordinary_way(self, head: bytes) -> None:
-        self._ordinary = ordinary = WebSocketsSansIOProtocol(self._config, self._state, self._app_state)
+        self._ordinary = ordinary = WebSocketProtocol(self._config, self._state, self._app_state)
         ordinary.connection_made(self._asyncio)
         ordinary.data_received(head)
         # This protocol is put in place as soon as this returns; until it is exchanged nothing may be read.
         self._asyncio.pause_reading()
         asyncio.get_running_loop().call_soon(self._hand_over, ordinary)
 
-    def _hand_over(self, ordinary: WebSocketsSansIOProtocol) -> None:
+    def _hand_over(self, ordinary: WebSocketProtocol) -> None:
         if not self._asyncio.is_closing():
             self._asyncio.set_protocol(ordinary)
             self._asyncio.resume_reading()
@@ -196,14 +202,26 @@ class FastLane(WSProtocol):  # type: ignore[misc]
         }
 
 
-def _plain(headers: Headers) -> bool:
-    """Say whether these ask for a WebSocket as everybody does: all else is left to the ordinary implementation.
+def _key(headers: Headers) -> bytes | None:
+    """Return the key of a request for a WebSocket, or None if it does not ask as everybody does.
 
-    picows takes versions before RFC 6455, and of several fields of a name only the first.
+    All else is left to the ordinary implementation: so both lanes answer it alike.
     """
-    connection = [value.lower().split(b",") for name, value in headers if name == b"connection"]
-    upgrade = len(connection) == 1 and b"upgrade" in [token.strip(b" \t") for token in connection[0]]
-    return upgrade and (b"sec-websocket-version", b"13") in headers
+    fields: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name in _WITH_BODY or name in fields:
+            return None
+        if name in _ONCE:
+            fields[name] = value
+    connection = [token.strip(b" \t") for token in fields.get(b"connection", b"").lower().split(b",")]
+    key = fields.get(b"sec-websocket-key", b"")
+    is_usual = (
+        b"upgrade" in connection
+        and fields.get(b"upgrade", b"").lower() == b"websocket"
+        and fields.get(b"sec-websocket-version") == b"13"
+        and _KEY.fullmatch(key)
+    )
+    return key if is_usual else None
 
 
 class _Admitted(FastLane):
@@ -247,16 +265,6 @@ def _decide(server: Server, scope: Scope) -> FastTransport | Answer:
         return request
     target = upgrade_target(server, request.handshake)
     return target if isinstance(target, Answer) else FastTransport(server, request.handshake, target)
-
-
-def unwrapped(app: Any) -> tuple[Server | None, ProxyHeadersMiddleware | None]:
-    """Return the server behind uvicorn's own middleware, if there is nothing else in front of it."""
-    proxies = None
-    while isinstance(app, ProxyHeadersMiddleware | MessageLoggerMiddleware):
-        if isinstance(app, ProxyHeadersMiddleware):
-            proxies = app
-        app = app.app
-    return getattr(app, "fast_lane_server", None), proxies
 
 
 async def _nothing(*_: Any) -> None:

@@ -22,6 +22,8 @@ MAX_PENDING = 64
 MAX_PENDING_BYTES = 65_536
 """Bytes of them, likewise."""
 
+PROTOCOL_ERROR = 1002
+"""The close code of RFC 6455, section 7.4.1."""
 TEXT, BINARY, CONTINUATION = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION
 CLOSE, PING_FRAME = WSMsgType.CLOSE, WSMsgType.PING
 
@@ -162,7 +164,9 @@ class FastTransport(WSListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """Take a frame."""
         type_ = frame.msg_type
-        if type_ is TEXT and frame.fin and self._probe is None and self._fragments is None and not self._held:
+        if frame.rsv1 or frame.rsv2 or frame.rsv3:  # No extension has been negotiated (RFC 6455, section 5.2).
+            self._fail(PROTOCOL_ERROR)
+        elif type_ is TEXT and frame.fin and self._probe is None and self._fragments is None and not self._held:
             connection = self._connection
             connection.receive(frame.get_payload_as_bytes())  # type: ignore[union-attr]
             if connection.busy:  # type: ignore[union-attr]

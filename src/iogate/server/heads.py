@@ -1,0 +1,168 @@
+"""TCP connections on which a request is awaited: how large its head may be, how long it may take, how many there are.
+
+The HTTP protocols of `iogate run` (`transports/uvicorn_http.py`, `transports/fasthttp.py`) report their connections
+here. Another ASGI server does not: it has limits of its own, or none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from iogate.clock import Clock
+from iogate.server.deadlines import Deadlines
+from iogate.server.limits import Pending, Proxies
+
+logger = logging.getLogger("iogate")
+
+MAX_HEAD = 32 * 1024
+"""Bytes of a request line and header fields, and of a trailer section; as many as nginx has room for (4 * 8 KiB).
+
+A token of `max_token_bytes` in a header, cookies, and what proxies add fit in it.
+"""
+MAX_FIELDS = 100
+"""Header fields of a request; as many as Apache httpd allows."""
+HEAD_TIMEOUT = 10.0
+"""Seconds that a request head may take where no `Server` says so with its `connect_timeout`."""
+LINGER = 2.0
+"""Seconds in which a client can read why its request was refused, while what it still sends is thrown away.
+
+A connection that is closed with unread input is reset, and the answer is lost with it (RFC 9112, section 9.6).
+"""
+LOG_LINES = 20
+"""Lines of one kind that clients can cause in `LOG_PERIOD` seconds; the others are counted."""
+LOG_PERIOD = 60.0
+
+
+_REASONS = {
+    "HTTP_REQUEST": "the client speaks plain HTTP, and this is https",
+    "WRONG_VERSION_NUMBER": "what the client sent is not TLS",
+    "UNEXPECTED_EOF_WHILE_READING": "the client left in the middle of it",
+}
+"""What some reasons of OpenSSL mean."""
+
+
+class BoundedLog:
+    """A kind of log line that any client can cause: the first `LOG_LINES` of a period, then how many were left out.
+
+    Args:
+        clock: what the period is measured with.
+    """
+
+    __slots__ = ("_clock", "_ends", "_lines")
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._ends = 0.0
+        self._lines = 0
+
+    def info(self, message: str, *args: object) -> None:
+        """Log a line, or count it."""
+        now = self._clock.monotonic()
+        if now >= self._ends:
+            if self._lines > LOG_LINES:
+                logger.info("%d more lines like the next one were left out", self._lines - LOG_LINES)
+            self._ends, self._lines = now + LOG_PERIOD, 0
+        self._lines += 1
+        if self._lines <= LOG_LINES:
+            logger.info(message, *args)
+
+
+class Heads:
+    """The TCP connections on which a request is awaited.
+
+    A connection counts in `pending` from the moment it is accepted until the head of its request is complete, and
+    again once that request is answered. Its deadline starts when it is accepted, and for each later request with the
+    first byte that does not complete a head. No traffic extends it.
+
+    Args:
+        pending: where they are counted.
+        deadlines: where their deadlines are kept.
+        timeout: seconds that a head may take.
+        proxies: the proxies whose connections count towards the total only.
+        prepare: called before a connection is counted; it lets `deadlines` use the running event loop.
+    """
+
+    __slots__ = ("_due", "_linger_due", "_log", "_pending", "_prepare", "_proxies", "timeout")
+
+    def __init__(
+        self,
+        pending: Pending,
+        deadlines: Deadlines,
+        timeout: float,
+        proxies: Proxies,
+        prepare: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._pending = pending
+        self._proxies = proxies
+        self._prepare = prepare
+        self.timeout = timeout
+        self._due = deadlines.queue(timeout, self._timed_out)
+        self._linger_due = deadlines.queue(LINGER, _abort)
+        self._log = BoundedLog(deadlines.clock)
+        pending.evict = self._evicted
+
+    def open(self, transport: asyncio.Transport, peer: str | None, *, is_proxy: bool = False) -> None:
+        """Count a connection that has just been accepted, and start its deadline.
+
+        Args:
+            transport: the connection. One that is counted already keeps its place and its deadline.
+            peer: the address at its other end.
+            is_proxy: whether that is a proxy in front, although the `Server` does not know of it.
+        """
+        if not self._pending.is_silent(transport):
+            self._prepare()
+            self.wait(transport, peer, is_proxy=is_proxy)
+            self._due.start(transport)
+
+    def wait(self, transport: asyncio.Transport, peer: str | None, *, is_proxy: bool = False) -> None:
+        """Count a connection whose last request has been answered. It has no deadline until something comes."""
+        # A proxy has the connections of many clients: until a head says whose this one is, it counts in total only.
+        shared = is_proxy or peer is None or self._proxies.trusts(peer)
+        self._pending.add_silent(transport, None if shared else peer)
+
+    def begin(self, transport: asyncio.Transport) -> None:
+        """Start the deadline: a part of something has come, but not a whole head."""
+        self._due.start(transport)
+
+    def done(self, transport: asyncio.Transport) -> None:
+        """Count a connection no more: the head is complete, and what follows has limits of its own."""
+        self._pending.discard_silent(transport)
+        self._due.stop(transport)
+
+    def close(self, transport: asyncio.Transport) -> None:
+        """Forget a connection that is gone."""
+        self.done(transport)
+        self._linger_due.stop(transport)
+
+    def linger(self, transport: asyncio.Transport, peer: str | None, *, is_proxy: bool = False) -> None:
+        """Close a connection in `LINGER` seconds, unless its client does so before; it may be evicted meanwhile."""
+        self.close(transport)
+        self.wait(transport, peer, is_proxy=is_proxy)
+        self._linger_due.start(transport)
+
+    def refused(self, peer: str | None, status: int, reason: str) -> None:
+        """Log that a request was refused before anything looked at it."""
+        self._log.info("refused a request from %s with %d: %s", peer, status, reason)
+
+    def handshake_failed(self, peer: str | None, error: OSError) -> None:
+        """Log that a TLS handshake did not succeed."""
+        reason = getattr(error, "reason", None) or type(error).__name__
+        self._log.info("closed a connection from %s: no TLS handshake: %s", peer, _REASONS.get(reason, reason))
+
+    def _evicted(self, transport: asyncio.Transport) -> None:
+        self._drop(transport, "its place was needed, and it was the oldest without a request (Limits)")
+
+    def _timed_out(self, transport: asyncio.Transport) -> None:
+        self._drop(transport, f"no complete request head within {self.timeout:g} s")
+
+    def _drop(self, transport: asyncio.Transport, reason: str) -> None:
+        peer = transport.get_extra_info("peername")
+        self._log.info("closed a connection from %s: %s", peer[0] if isinstance(peer, tuple) else None, reason)
+        self.close(transport)
+        transport.abort()
+
+
+def _abort(transport: asyncio.Transport) -> None:
+    transport.abort()

@@ -1,0 +1,190 @@
+"""uvicorn's HTTP, with limits on what a client may send before an application looks at it.
+
+uvicorn itself takes heads of any size, waits for them for ever, and counts nobody who has not sent one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from iogate.server.heads import MAX_FIELDS, MAX_HEAD
+from iogate.transports.application import heads, is_proxy
+
+if TYPE_CHECKING:
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
+
+MAX_PIPELINED = 32
+"""Requests of a connection that may wait for the answer to one before them (RFC 9112, section 9.3.2)."""
+_WITH_BODY = {b"content-length", b"transfer-encoding"}
+
+
+class _Refused(Exception):
+    """What the client sent is not read any further."""
+
+    def __init__(self, status: HTTPStatus, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+class HTTPProtocol(HttpToolsProtocol):
+    """What uvicorn makes of a connection: `uvicorn.Config(app, http=HTTPProtocol)`.
+
+    Args:
+        config: uvicorn's configuration.
+        server_state: uvicorn's state.
+        app_state: the state of the application's lifespan.
+    """
+
+    def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], **_: object) -> None:
+        super().__init__(config, server_state, app_state)
+        self._heads = heads(config)
+        self._refused = False  # The answer is on its way; what still comes is thrown away.
+        self._waiting = True  # For a request: the application has none to answer.
+        self._timed = True  # The deadline of the head has started.
+        self._in_head = True
+        self._size = 0  # Bytes of the head at most; or of what came since the last piece of a body.
+        self._large = False  # The head that is being read may be larger than it may.
+        self._progress = False  # A piece of a body has come.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Count the connection until its first request is there."""
+        super().connection_made(transport)
+        peer = self.client[0] if self.client else None
+        self._is_proxy = is_proxy(self.config, peer)
+        self._heads.open(transport, peer, is_proxy=self._is_proxy)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Count it no more."""
+        self._heads.close(self.transport)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has come, within the limits."""
+        if self._refused:
+            return
+        self._unset_keepalive_if_required()
+        self._size += len(data)
+        self._large = self._size > MAX_HEAD
+        self._progress = False
+        try:
+            self._feed(data)
+        except _Refused as refused:
+            self._refuse(refused.status, refused.reason)
+            return
+        if self._waiting and not self._timed:
+            self._timed = True
+            self._heads.begin(self.transport)
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
+            return  # Any other protocol is not spoken here, and the request has been taken as one without `Upgrade`.
+        except httptools.HttpParserError as error:
+            if isinstance(error.__context__, _Refused):
+                raise error.__context__ from None
+            raise _Refused(HTTPStatus.BAD_REQUEST, "it is not HTTP/1.1") from None
+        if not self._in_head and self._progress:
+            self._size = 0
+        elif self._size > MAX_HEAD and self.transport.get_protocol() is self:
+            what = "its head" if self._in_head else "its trailer section, or the extension of a chunk,"
+            raise _Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"{what} has more than {MAX_HEAD} bytes")
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection over, if the request for it is one that every implementation understands alike."""
+        if self._is_answering():
+            raise _Refused(HTTPStatus.BAD_REQUEST, "it asks for a WebSocket before the last answer")
+        if any(name in _WITH_BODY for name, _ in self.headers):
+            raise _Refused(HTTPStatus.BAD_REQUEST, "it asks for a WebSocket and has a body")
+        super().handle_websocket_upgrade()
+
+    def _is_answering(self) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle  # None before the first request.
+        return cycle is not None and not cycle.response_complete
+
+    def _get_upgrade(self) -> bytes | None:
+        if self.parser.get_http_version() == "1.0":  # RFC 9110, section 7.8
+            return None
+        # `Connection` is one list, in however many fields it comes (RFC 9110, sections 5.3 and 7.6.1).
+        lines = [value for name, value in self.headers if name == b"connection"]
+        if b"upgrade" not in [token.strip().lower() for line in lines for token in line.split(b",")]:
+            return None
+        return next((value.lower() for name, value in self.headers if name == b"upgrade"), None)
+
+    # What the parser finds.
+
+    def on_headers_complete(self) -> None:
+        """Look at the size of a head; the application gets what is within the limits."""
+        if len(self.headers) > MAX_FIELDS:
+            raise _Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"it has more than {MAX_FIELDS} header fields")
+        if self._large and self._length_of_head() > MAX_HEAD:
+            raise _Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"its head has more than {MAX_HEAD} bytes")
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise _Refused(HTTPStatus.TOO_MANY_REQUESTS, f"more than {MAX_PIPELINED} requests wait for an answer")
+        self._in_head = False
+        self._size = 0
+        if self._waiting:
+            self._waiting = self._timed = False
+            self._heads.done(self.transport)
+        super().on_headers_complete()
+        if "path" in self.scope:  # It is no upgrade.
+            self.headers = []  # Trailers are not headers (RFC 9110, section 6.5.1): the application does not get them.
+
+    def _length_of_head(self) -> int:
+        line = len(self.parser.get_method()) + len(self.url) + len("  HTTP/1.1\r\n\r\n")
+        return line + sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of a body."""
+        self._progress = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Wait for the head of the next request, which may be behind this one already."""
+        self._in_head = True
+        self._size = 0
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Count the connection again if the application has nothing more to answer."""
+        super().on_response_complete()
+        if self.timeout_keep_alive_task is not None:
+            self._waiting = True
+            self._heads.wait(self.transport, self.client[0] if self.client else None, is_proxy=self._is_proxy)
+
+    # What is not read any further.
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse a request."""
+        self._refuse(HTTPStatus.BAD_REQUEST, msg)
+
+    def _refuse(self, status: HTTPStatus, reason: str) -> None:
+        if self.transport.is_closing():
+            return
+        self._refused = True
+        peer = self.client[0] if self.client else None
+        self._heads.refused(peer, status, reason)
+        if self._is_answering():
+            if self._in_head or self.pipeline or self.cycle.response_started:
+                self.transport.abort()  # The next answer belongs to a request before this one.
+                return
+            self.cycle.disconnected = True  # It is this request's body that is wrong: the application is told so.
+            self.cycle.message_event.set()
+        body = f"{status} {status.phrase}: {reason}".encode()
+        head = (
+            f"HTTP/1.1 {status} {status.phrase}\r\ncontent-type: text/plain; charset=utf-8\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self._heads.linger(self.transport, peer, is_proxy=self._is_proxy)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()

@@ -1,0 +1,117 @@
+"""TLS below uvicorn's HTTP: a connection is counted, and has a deadline, from before its handshake.
+
+A TLS listener of asyncio tells nobody of a connection before its handshake is done, for which it gives it a minute.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from iogate.transports.application import heads, is_proxy
+
+if TYPE_CHECKING:
+    import ssl
+
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
+
+
+class TLSProtocol(asyncio.Protocol):
+    """What is made of a TCP connection that TLS is to be spoken on.
+
+    Args:
+        context: the certificate and the settings of TLS.
+        http: the protocol that takes over when the handshake is done.
+        config: uvicorn's configuration.
+        server_state: uvicorn's state.
+        app_state: the state of the application's lifespan.
+    """
+
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        http: Any,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        **_: object,
+    ) -> None:
+        self._context = context
+        self._state = server_state
+        self._heads = heads(config)
+        self._config = config
+        self._http = http(config=config, server_state=server_state, app_state=app_state)
+        self._transport: asyncio.Transport
+        self._peer: str | None = None
+        self._handshake: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for the handshake."""
+        self._transport = transport
+        self._state.connections.add(self)  # type: ignore[arg-type]
+        peername = transport.get_extra_info("peername")
+        self._peer = peername[0] if isinstance(peername, tuple) else None
+        self._heads.open(transport, self._peer, is_proxy=is_proxy(self._config, self._peer))
+
+    def data_received(self, data: bytes) -> None:
+        """Start the handshake, whose first bytes these are."""
+        self._transport.pause_reading()
+        self._handshake = asyncio.get_running_loop().create_task(self._shake_hands(data))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget a client that has not begun."""
+        self._forget()
+
+    def shutdown(self) -> None:
+        """Close the connection, for uvicorn."""
+        self._transport.abort()
+
+    async def _shake_hands(self, first: bytes) -> None:
+        loop = asyncio.get_running_loop()
+        early = _Early()
+        # `heads` keeps the deadline; this one only has to be later.
+        timeout = 2 * self._heads.timeout
+        starting = loop.create_task(
+            loop.start_tls(self._transport, early, self._context, server_side=True, ssl_handshake_timeout=timeout)
+        )
+        await asyncio.sleep(0)  # asyncio's protocol for TLS is in place,
+        await asyncio.sleep(0)  # and has the connection: it is given what was read before.
+        tls: Any = self._transport.get_protocol()
+        while first:
+            view = tls.get_buffer(len(first))
+            size = min(len(view), len(first))
+            view[:size] = first[:size]
+            tls.buffer_updated(size)
+            first = first[size:]
+        try:
+            secure = await starting
+        except OSError as error:
+            self._heads.handshake_failed(self._peer, error)
+            self._transport.abort()
+            return
+        finally:
+            self._forget()
+        if secure is not None and not (early.ended or self._transport.is_closing()):
+            self._http.connection_made(secure)
+            secure.set_protocol(self._http)
+            if early.data:
+                self._http.data_received(bytes(early.data))
+
+    def _forget(self) -> None:
+        self._heads.close(self._transport)
+        self._state.connections.discard(self)
+
+
+class _Early(asyncio.Protocol):
+    """Keeps what comes with the end of the handshake, until the protocol that takes over is in place."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.ended = False
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ended = True

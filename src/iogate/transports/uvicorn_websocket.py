@@ -1,0 +1,55 @@
+"""uvicorn's WebSockets, with the limits that an application asks for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import websockets.http11
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request
+
+from iogate.asgi_types import MESSAGE_LIMIT
+from iogate.server.heads import MAX_HEAD
+
+_BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+# The head has been parsed, within `MAX_HEAD`, when this implementation parses it again: where a line of it has more
+# than 8 KiB, as a long token makes it, `websockets` would not even answer. Its own setting for that is an environment
+# variable, WEBSOCKETS_MAX_LINE_LENGTH, which it reads when it is imported.
+websockets.http11.MAX_LINE_LENGTH = max(websockets.http11.MAX_LINE_LENGTH, MAX_HEAD)
+
+
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    """What uvicorn makes of a connection that asks for a WebSocket: `uvicorn.Config(app, ws=WebSocketProtocol)`.
+
+    It negotiates no compression: what a client may send is counted in bytes on the wire, before the verdict and after.
+    The application finds `MESSAGE_LIMIT` among the extensions in its scope, and nothing is read until it has asked for
+    its first event: so its limit holds from the first frame.
+    """
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.conn.available_extensions = []
+
+    def handle_connect(self, event: Request) -> None:
+        """Start the application."""
+        super().handle_connect(event)
+        if not self.handshake_complete:  # It has not been refused already.
+            # Lower-case, as ASGI wants them: a head that comes from the fast lane has not been through uvicorn's HTTP.
+            self.scope["headers"] = [(name.lower(), value) for name, value in self.scope["headers"]]
+            extensions: dict[str, Any] = self.scope["extensions"]
+            extensions[MESSAGE_LIMIT] = self._limit
+            self.read_paused = True
+            self.transport.pause_reading()
+
+    def handle_parser_exception(self) -> None:
+        """Answer a request that cannot be parsed, or close the WebSocket."""
+        if self.handshake_initiated:
+            super().handle_parser_exception()
+            return
+        self.handshake_complete = self.close_sent = True
+        self.transport.write(_BAD_REQUEST)
+        self.transport.close()
+
+    def _limit(self, size: int) -> None:
+        self.conn.max_message_size = size
