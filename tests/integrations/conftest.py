@@ -14,3 +14,14 @@ def threaded(request: pytest.FixtureRequest) -> bool:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut off at once who does not take what is said at the end."""
     monkeypatch.setattr("iogate.server.server.LINGER", 0.05)
+
+
+@pytest.fixture(params=["AsyncServer", "Server", "Flask-SocketIO"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=["polling", "websocket"])
+def way(request: pytest.FixtureRequest) -> str:
+    """Either transport, on the ordinary lane: the fast one leads past an application that is not iogate's own."""
+    return str(request.param)

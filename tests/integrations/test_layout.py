@@ -293,6 +293,7 @@ async def test_a_poll_that_offers_another_protocol_is_a_poll() -> None:
     transport = EngineTransport(Server(auth=make_auth()), socket, _never, _never)
     offer = {"HTTP_CONNECTION": "Upgrade, HTTP2-Settings", "HTTP_UPGRADE": "h2c"}
     websocket = {"HTTP_CONNECTION": "keep-alive, Upgrade", "HTTP_UPGRADE": "WebSocket"}
+    websocket |= {"HTTP_SEC_WEBSOCKET_VERSION": "13", "HTTP_SEC_WEBSOCKET_KEY": "MDEyMzQ1Njc4OWFiY2RlZg=="}
     with transport.turn(offer) as first, transport.turn({}) as second, transport.turn(websocket) as third:
         assert (first, second, third) == (True, False, True)
 

@@ -11,11 +11,13 @@ import pytest
 
 from iogate.integrations.layout import VERSIONS
 from tests.gate import test_every_server
+from tests.integrations import test_frames
 from tests.processes import run
 
 ROOT = Path(__file__).parents[2]
 OLDER = Path(sys.prefix) / "older"
 WITHIN = 100.0  # seconds that the tests of one version may take
+WEBSOCKET = "AsyncServer-websocket or Server-websocket or Flask-SocketIO-websocket"
 
 
 def test_the_newest_that_is_supported_is_the_one_that_all_tests_run_with() -> None:
@@ -34,9 +36,9 @@ async def test_the_gate_stands_in_front_of(minor: str) -> None:
             "-q",
             "-p",
             "no:cacheprovider",
-            str(Path(test_every_server.__file__)),
+            *(str(Path(str(module.__file__))) for module in (test_every_server, test_frames)),
             "-k",
-            "AsyncServer-websocket or Server-websocket or Flask-SocketIO-websocket",
+            f"(({WEBSOCKET}) and not not_a_packet) or would_have_read",
         ),
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(path), str(ROOT / "src"), str(ROOT)])},

@@ -6,14 +6,22 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
-from iogate.asgi_types import Receive, Scope, Send
-from iogate.integrations.engine import EngineTransport, check_packet
+from engineio.exceptions import EngineIOError
+
+from iogate.asgi_types import Message, Receive, Scope, Send
+from iogate.errors import ProtocolError
+from iogate.integrations.engine import EngineTransport
 from iogate.integrations.glue import Glue
+from iogate.integrations.incoming import content_length, read_payload
+from iogate.integrations.session import Session
+from iogate.protocol.socketio.packets import PacketType
 from iogate.server.handshake import hide
 from iogate.server.scopes import Scopes
 from iogate.server.server import Server
 
 T = TypeVar("T")
+
+_LAST = [(b"content-length", b"0"), (b"connection", b"close")]
 
 
 class AsyncGlue(Glue):
@@ -21,21 +29,43 @@ class AsyncGlue(Glue):
 
     def __init__(self, sio: Any, io: Server, scopes: Mapping[str, Scopes]) -> None:
         super().__init__(sio, io, scopes)
-        if sio.async_mode == "asgi" and io.hidden_parameters:
+        if sio.async_mode == "asgi":
             self._translate = sio.eio._async["translate_request"]
             sio.eio._async = {**sio.eio._async, "translate_request": self._translate_request}
+            self._serve = sio.eio.handle_request
+            sio.eio.handle_request = self._handle_request
+
+    async def _handle_request(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        """Serve a request whose body begins in time: python-engineio waits for that before it looks at anything.
+
+        A client that goes away before that is not an error, and not worth a traceback.
+        """
+        try:
+            return await self._serve(scope, receive, send)
+        except _NoBody:
+            await send({"type": "http.response.start", "status": 408, "headers": _LAST})
+            await send({"type": "http.response.body"})
 
     async def _translate_request(self, scope: Scope, receive: Receive, send: Send) -> Any:
         """Take the token out of the URL in the scope, for whoever logs it. The server has read it then."""
-        environ = await self._translate(scope, receive, send)
+
+        async def received() -> Message:
+            try:
+                async with asyncio.timeout(self.io.settings.connect_timeout):
+                    message = await receive()
+            except TimeoutError:
+                raise _NoBody from None
+            if message["type"] == "http.disconnect":
+                raise _NoBody
+            return message
+
+        environ = await self._translate(scope, received if scope["type"] == "http" else receive, send)
         hide(scope, self.io.hidden_parameters)
         return environ
 
-    async def _call(self, name: str, *args: Any) -> Any:
+    async def _call(self, check: Callable[[], None], name: str, *args: Any) -> Any:
+        check()
         return await self._original[name](*args)
-
-    async def _result(self, work: asyncio.Future[Any]) -> Any:
-        return await work
 
     def at_the_gate(self, function: Callable[..., T], *args: Any) -> T:
         """Call a function on the event loop of the gate."""
@@ -49,18 +79,13 @@ class AsyncGlue(Glue):
         await socket.close(wait=False, abort=True)
         self.sio.eio.sockets.pop(socket.sid, None)
 
-    def _transport(self, socket: Any) -> EngineTransport:
+    def _transport(self, session: Session, socket: Any) -> EngineTransport:
         transport = EngineTransport(self.io, socket, self._end, _cut)
-        poll, receive, close = socket.poll, socket.receive, socket.close
-        get, serve = socket.handle_get_request, socket._websocket_handler
+        poll, close, get, serve = socket.poll, socket.close, socket.handle_get_request, socket._websocket_handler
 
         async def taken() -> list[Any]:
             with transport.writer():
                 return transport.taken(await poll())
-
-        async def received(packet: Any) -> None:
-            check_packet(packet)
-            await receive(packet)
 
         async def closed(wait: bool = True, **details: Any) -> None:
             await close(wait=False, **details)  # Else for ever, if nobody fetches what is queued.
@@ -69,27 +94,68 @@ class AsyncGlue(Glue):
             with transport.turn(environ) as free:
                 return await get(environ) if free else self.sio.eio._bad_request()
 
+        async def posted(environ: dict[str, Any]) -> None:
+            with transport.post() as free:
+                packets = await self._posted(session, transport, environ) if free else None
+                for packet in packets or ():
+                    await socket.receive(packet)
+            if packets is None and socket.sid in self.sio.eio.sockets:
+                raise EngineIOError  # python-engineio ends the session, and answers 400.
+
         async def served(websocket: Any) -> Any:
+            wait = websocket.wait
+
+            async def waited() -> Any:
+                message = await wait()
+                if message is not None:
+                    self._check(session, socket, message)
+                return message
+
+            websocket.wait = waited
             with self._reading(socket.sid), transport.websocket(websocket):
                 return await serve(websocket)
 
-        socket.poll, socket.receive, socket.close = taken, received, closed
-        socket.handle_get_request, socket._websocket_handler = got, served
+        socket.last_ping = None  # The gate sends pings and waits for pongs; python-engineio has a task for each.
+        socket.schedule_ping = lambda: self.io.pong_received(session)
+        socket.poll, socket.close = taken, closed
+        socket.handle_get_request, socket.handle_post_request, socket._websocket_handler = got, posted, served
         return transport
+
+    async def _posted(self, session: Session, transport: EngineTransport, environ: dict[str, Any]) -> list[Any] | None:
+        """Return the packets of a POST; None if it has none that may be sent, or takes too long."""
+        try:
+            length = content_length(environ, session.max_body)
+            reading = asyncio.ensure_future(environ["wsgi.input"].read(length))
+            try:
+                with transport.body(reading.cancel):
+                    await asyncio.wait([reading])
+            finally:
+                reading.cancel()
+            if not reading.cancelled():
+                return read_payload(reading.result())
+        except ProtocolError as error:
+            self._fail(session, error)
+        except _NoBody:
+            session.close("transport error", abort=True)
+        return None
 
     async def engine_connected(self, sid: str, environ: dict[str, Any]) -> Any:
         """Take a new Engine.IO session."""
         return self._open(sid, environ) or await self._original["_handle_eio_connect"](sid, environ)
 
     async def engine_message(self, sid: str, data: Any) -> None:
-        """Take a frame."""
-        for frame in self._read(sid, data):
-            await self._original["_handle_eio_message"](sid, frame)
+        """Take a message."""
+        packet = self._read(sid, data)
+        if packet is not None:
+            name = "_handle_event" if packet.type is PacketType.EVENT else "_handle_ack"
+            await self._original[name](sid, packet.namespace, packet.id, packet.data)
 
     async def engine_disconnected(self, sid: str, reason: str) -> None:
         """Take note of the end of an Engine.IO session."""
+        session = self._sessions.get(sid)
         try:
-            await self._original["_handle_eio_disconnect"](sid, reason)
+            if session is not None:
+                await self._start(session, "_handle_eio_disconnect", sid, reason)
         finally:
             self.sio.environ.pop(sid, None)
             self._close(sid)
@@ -104,6 +170,8 @@ class AsyncGlue(Glue):
 
     async def trigger_event(self, event: str, namespace: str, *args: Any) -> Any:
         """Stand in for `_trigger_event`."""
+        if self._is_over(event, args):
+            return self.sio.not_handled
         with self._serving(event, args):
             return await self._original["_trigger_event"](event, namespace, *args)
 
@@ -116,6 +184,10 @@ class AsyncGlue(Glue):
         """Stand in for the method of that name."""
         await self.io.shutdown()
         await self._original["shutdown"]()
+
+
+class _NoBody(Exception):
+    """A request whose body does not come."""
 
 
 async def _cut(websocket: Any) -> None:

@@ -9,16 +9,18 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from engineio.exceptions import UnknownPacketError
-from engineio.packet import CLOSE, MESSAGE, UPGRADE
+from engineio.packet import CLOSE, MESSAGE
 from engineio.packet import Packet as EnginePacket
 
+from iogate.integrations.incoming import wants_websocket
 from iogate.protocol.engineio.packets import Encoded
 from iogate.server.handshake import Handshake
 from iogate.server.server import Server
 
 End = Callable[[Any], Coroutine[Any, Any, None]]
 """Ends an Engine.IO socket, or a WebSocket."""
+Limit = Callable[[Any, int], None]
+"""Tells a WebSocket how many bytes a message may have."""
 
 
 class EngineTransport:
@@ -31,11 +33,12 @@ class EngineTransport:
         socket: the Engine.IO socket.
         end: ends it, without waiting for what is queued.
         cut: cuts off a WebSocket.
+        limit: tells a WebSocket how many bytes a message may have, where that can be told.
     """
 
     __slots__ = (
-        *("_cut", "_end", "_leaving", "_loop", "_sent", "_served", "_server", "_socket", "_taken", "_websocket"),
-        *("_writing", "lock"),
+        *("_body", "_cut", "_end", "_leaving", "_limit", "_loop", "_most", "_posting", "_sent", "_served", "_server"),
+        *("_socket", "_taken", "_websocket", "_writing", "lock"),
     )
 
     name = "engineio"
@@ -43,11 +46,15 @@ class EngineTransport:
     writable = True
     congested = False
 
-    def __init__(self, server: Server, socket: Any, end: End, cut: End) -> None:
+    def __init__(self, server: Server, socket: Any, end: End, cut: End, limit: Limit | None = None) -> None:
         self._server = server
         self._socket = socket
         self._end = end
         self._cut = cut
+        self._limit = limit
+        self._most = 0
+        self._posting = False
+        self._body: Callable[[], None] | None = None
         self._served: set[bool] = set()
         self._websocket: Any = None
         self.lock = threading.RLock()
@@ -66,8 +73,11 @@ class EngineTransport:
     @contextmanager
     def turn(self, environ: dict[str, Any]) -> Iterator[bool]:
         """Say whether a GET is to be served: one poll and one WebSocket at a time, or each would hold a thread."""
-        tokens = [token.strip() for token in environ.get("HTTP_CONNECTION", "").lower().split(",")]
-        is_websocket = "upgrade" in tokens and environ.get("HTTP_UPGRADE", "").lower() in self._socket.upgrade_protocols
+        try:
+            is_websocket = wants_websocket(environ)
+        except ValueError:
+            yield False
+            return
         with self.lock:
             free = is_websocket not in self._served and not (is_websocket and self._leaving)
             if free:
@@ -79,10 +89,48 @@ class EngineTransport:
                 self._served.discard(is_websocket)
 
     @contextmanager
+    def post(self) -> Iterator[bool]:
+        """Give whether a POST is to be read: one at a time, or each would hold a body, and a thread."""
+        with self.lock:
+            free = not self._posting and not self._leaving
+            self._posting = True
+        try:
+            yield free
+        finally:
+            if free:
+                self._posting = False
+
+    @contextmanager
+    def body(self, cut: Callable[[], None]) -> Iterator[None]:
+        """Have the reading of a body cut off if the session ends meanwhile.
+
+        Args:
+            cut: lets the reader wait for no more.
+        """
+        with self.lock:
+            self._body = cut
+        try:
+            yield
+        finally:
+            with self.lock:
+                self._body = None
+
+    def limit(self, most: int) -> None:
+        """Set how many bytes a message of the client may have from now on."""
+        with self.lock:
+            self._most = most
+            self._limit_websocket()
+
+    def _limit_websocket(self) -> None:
+        if self._limit is not None and self._websocket is not None:
+            self._limit(self._websocket, self._most)
+
+    @contextmanager
     def websocket(self, websocket: Any) -> Iterator[None]:
         """Take note of a WebSocket, that there is something to cut off, and that an upgrade ends with it."""
         with self.lock:
             self._websocket = websocket
+            self._limit_websocket()
             leaving = self._leaving
         if leaving:  # The session has been ended while the handshake of this one was going on.
             self._loop.call_soon_threadsafe(lambda: self._server.spawn(self._cut(websocket)))
@@ -121,8 +169,8 @@ class EngineTransport:
 
     def _written(self) -> None:
         self._writing = False
-        with self.lock:  # Else between "leaving" and the close packet.
-            done = self._leaving and self._socket.queue.qsize() <= 1  # The mark at which a writer stops stays in it.
+        with self.lock, _stopped(self._socket.queue) as waiting:  # Else between "leaving" and the close packet.
+            done = self._leaving and not any(waiting)  # Marks at which a writer stops, None, stay in it.
         if done:
             self._loop.call_soon_threadsafe(self._finish)
 
@@ -148,7 +196,7 @@ class EngineTransport:
         """Send the rest and a close packet; a client that does not take it within `LINGER` seconds is cut off."""
         self._server.linger_due.start(self)
         with self.lock:
-            self._leaving = True
+            self._leave()
             self._socket.queue.put_nowait(EnginePacket(CLOSE))
             self._socket.queue.put_nowait(None)
 
@@ -156,12 +204,17 @@ class EngineTransport:
         """Cut the connection."""
         self.drop()
         with self.lock:
-            self._leaving = True
+            self._leave()
             websocket, self._websocket = self._websocket, None
         self._socket.queue.put_nowait(None)
         if websocket is not None:
             self._server.spawn(self._cut(websocket))
         self._finish()
+
+    def _leave(self) -> None:
+        self._leaving = True
+        if self._body is not None:
+            self._body()
 
     async def closed(self) -> None:
         """Return when the close packet has been written, if somebody is there to write it."""
@@ -238,16 +291,6 @@ def namespace_of(text: str) -> str:
         return "/"
     end = text.find(",", start)
     return text[start:end] if end >= 0 else text[start:]
-
-
-def check_packet(packet: Any) -> None:
-    """Refuse what python-engineio takes at any time, and answers: the end of an upgrade belongs to an upgrade.
-
-    Raises:
-        UnknownPacketError: it is that. python-engineio then ends the session.
-    """
-    if packet.packet_type == UPGRADE:
-        raise UnknownPacketError
 
 
 def handshake_of(environ: dict[str, Any]) -> Handshake:

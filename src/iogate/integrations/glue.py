@@ -19,12 +19,14 @@ from engineio.packet import MESSAGE
 from engineio.packet import Packet as EnginePacket
 from socketio.packet import CONNECT, CONNECT_ERROR, DISCONNECT
 
-from iogate.errors import AuthError
+from iogate.errors import AuthError, ProtocolError
 from iogate.integrations.engine import EngineTransport, handshake_of
+from iogate.integrations.incoming import check_message, escaped, wants_websocket
 from iogate.integrations.layout import SIGNATURES
 from iogate.integrations.session import Decision, Session
-from iogate.protocol.socketio.packets import ROOT
+from iogate.protocol.socketio.packets import ROOT, Packet
 from iogate.server.attempts import Entry
+from iogate.server.gate import hold
 from iogate.server.scopes import Scopes
 from iogate.server.server import Server
 from iogate.server.socket import Socket
@@ -37,6 +39,10 @@ current: contextvars.ContextVar[tuple[str, str]] = contextvars.ContextVar("iogat
 """The event that is being handled, and the `sid` of whose it is."""
 _ids: contextvars.ContextVar[list[str]] = contextvars.ContextVar("iogate_ids")
 """The id that the next socket of python-socketio is to have: the one that it has at the gate."""
+
+
+def _always() -> None:
+    """Have a call made in any case."""
 
 
 class Glue(ABC):
@@ -58,6 +64,8 @@ class Glue(ABC):
         self._original = {name: getattr(sio, name) for name in SIGNATURES}
         self._generate_id = sio.eio.generate_id
         sio.eio.generate_id = self._next_id
+        log_error_once = sio.eio._log_error_once
+        sio.eio._log_error_once = lambda message, key: log_error_once(escaped(message), key)
         sio.__iogate__ = io
         for name in ("_send_packet", "_send_eio_packet", "_trigger_event", "disconnect", "shutdown"):
             setattr(sio, name, getattr(self, name.lstrip("_")))
@@ -75,12 +83,14 @@ class Glue(ABC):
     # How a server of this kind is called, and calls. These are the only differences between the kinds.
 
     @abstractmethod
-    async def _call(self, name: str, *args: Any) -> Any:
-        """Call an original method of the server, on the event loop of the gate."""
+    async def _call(self, check: Callable[[], None], name: str, *args: Any) -> Any:
+        """Call an original method of the server, from the event loop of the gate.
 
-    @abstractmethod
-    async def _result(self, work: asyncio.Future[Any]) -> Any:
-        """Return the result of a call; cancel it, if that can be done, when nobody waits for it any more."""
+        Args:
+            check: raises if the call is not to be made any more; asked when nothing is waited for before the call.
+            name: the name of the method.
+            args: its arguments.
+        """
 
     @abstractmethod
     def at_the_gate(self, function: Callable[..., T], *args: Any) -> T:
@@ -134,6 +144,8 @@ class Glue(ABC):
             handshake = handshake_of(environ)
             if "j" in handshake.query:  # JSONP: any page could read the session that it opens with a visitor's cookie.
                 raise ValueError
+            if wants_websocket(environ) != (handshake.query.get("transport") == "websocket"):
+                raise ValueError
             handshake.address = self.io.proxies.client(handshake.address, handshake.headers)
             self.io.pending.check(handshake.address)
         except AuthError as refusal:
@@ -141,22 +153,50 @@ class Glue(ABC):
         except ValueError:
             return "Bad request"
         session = Session(self.io, sid, handshake)
-        session.transport = self._transport(self.sio.eio.sockets[sid])
+        session.transport = self._transport(session, self.sio.eio.sockets[sid])
+        session.transport.limit(session.max_body)
         self._sessions[sid] = session
         self.io.take(session)
+        self.io._ping_due.start(session)
         return None
 
     @abstractmethod
-    def _transport(self, socket: Any) -> EngineTransport: ...
+    def _transport(self, session: Session, socket: Any) -> EngineTransport: ...
 
-    def _read(self, sid: str, data: object) -> list[str | bytes]:
+    def _read(self, sid: str, data: str | bytes) -> Packet | None:
         session = self._sessions.get(sid)
-        return [] if session is None else session.read(data)
+        return None if session is None else session.read(data)
+
+    def _check(self, session: Session, socket: Any, message: str | bytes) -> None:
+        """Check a message of a WebSocket before python-engineio parses it; end the session if it is not a packet.
+
+        Raises:
+            ProtocolError: it is not.
+        """
+        try:
+            check_message(message, session.max_body, upgrading=socket.upgrading)
+        except ProtocolError as error:
+            self.at_the_gate(self._fail, session, error)
+            raise
+
+    def _fail(self, session: Session, error: ProtocolError) -> None:
+        """End a session whose client has sent what is not a packet; its reader stops."""
+        if session.open:
+            logger.info("closed: %s", error)
+            session.close("parse error", abort=True)
 
     def _close(self, sid: str) -> None:
         session = self._sessions.pop(sid, None)
         if session is not None:
             session.close("transport close", abort=True)
+
+    def _start(self, session: Session, name: str, *args: Any, check: Callable[[], None] = _always) -> asyncio.Task[Any]:
+        """Call an original method of the server that runs code of the application's.
+
+        It runs in a copy of the session's own context: what it finds there was not set by another client's code,
+        whoever calls it, such as a timer that another client's code has started.
+        """
+        return asyncio.create_task(self._call(check, name, *args), context=session.context.copy())
 
     # What the gate asks for, as an application of iogate's.
 
@@ -172,15 +212,21 @@ class Glue(ABC):
         session, name = _session(socket), socket.namespace.name
         attempt = session.attempts.get(name)
         payload = attempt.payload if isinstance(attempt, Entry) else None  # With the token: handlers may look at it.
+
+        def check() -> None:
+            """See whether the identity still holds after all that was waited for; give python-socketio our id."""
+            if socket.authenticated and self.io.auth is not None:
+                hold(socket.principal, self.io.auth, self.io.revocations)
+            _ids.set([socket.id])
+
         if (gone := self._gone.get((session.sid, name))) is not None:
             await gone.wait()  # The one before: python-socketio has one socket of a client in a namespace.
+        await session.connecting.acquire()  # Until the server has no half-entered socket any more: `_settle`.
         decision = session.deciding[name] = Decision(socket.id)
         self.sockets[socket.id] = socket
-        _ids.set([socket.id])
-        work = self._call("_handle_connect", session.sid, name, payload)
-        decision.work = asyncio.ensure_future(work)
         try:
-            await self._result(decision.work)
+            decision.work = self._start(session, "_handle_connect", session.sid, name, payload, check=check)
+            await decision.work
             if decision.refusal is None and not self.sio.manager.is_connected(socket.id, name):
                 decision.refuse()
             if decision.refusal is not None:
@@ -196,19 +242,27 @@ class Glue(ABC):
         socket = session.sockets.get(name)
         if socket is None or socket.id != decision.socket_id:
             self.io.spawn(self._clear(session, name, decision))
+        else:
+            session.connecting.release()
 
     async def _clear(self, session: Session, name: str, decision: Decision) -> None:
         if decision.work is not None:  # Until it has ended the server may still enter the socket.
             await asyncio.gather(decision.work, return_exceptions=True)
-        try:
-            if self.sio.manager.is_connected(decision.socket_id, name):
-                # The application has heard that it is there, and is to hear that it is not.
-                await self._call("_handle_disconnect", session.sid, name, self.sio.reason.SERVER_DISCONNECT)
-        except Exception:
-            logger.exception("the disconnect handler of %s failed", name)
+        try:  # If the application has heard that it is there, it is to hear that it is not.
+            await self._disconnect(session, name, decision.socket_id, self.sio.reason.SERVER_DISCONNECT)
         finally:
-            self.sio.manager.basic_disconnect(decision.socket_id, name)
-            self.sockets.pop(decision.socket_id, None)
+            session.connecting.release()
+
+    async def _disconnect(self, session: Session, name: str, socket_id: str, reason: str) -> None:
+        """Have the server, and the application's disconnect handler, let go of a socket."""
+        try:
+            if self.sio.manager.is_connected(socket_id, name):
+                await self._start(session, "_handle_disconnect", session.sid, name, reason)
+        except Exception:
+            logger.exception("the disconnect handler of %.100r failed", name)
+        finally:
+            self.sio.manager.basic_disconnect(socket_id, name)  # A handler that fails has kept it from doing so.
+            self.sockets.pop(socket_id, None)
 
     def _entered(self, socket: Socket) -> None:
         """Send what was kept: its client has been told now that it is let in."""
@@ -229,10 +283,8 @@ class Glue(ABC):
         session, name = _session(socket), socket.namespace.name
         gone = self._gone[session.sid, name] = asyncio.Event()
         try:
-            await self._call("_handle_disconnect", session.sid, name, self._reason(reason))
+            await self._disconnect(session, name, socket.id, self._reason(reason))
         finally:
-            self.sio.manager.basic_disconnect(socket.id, name)  # A handler that fails has kept it from doing so.
-            self.sockets.pop(socket.id, None)
             self._gone.pop((session.sid, name), None)
             gone.set()
 
@@ -241,6 +293,7 @@ class Glue(ABC):
         known = {
             "client namespace disconnect": reasons.CLIENT_DISCONNECT,
             "transport close": reasons.TRANSPORT_CLOSE,
+            "ping timeout": reasons.PING_TIMEOUT,
         }
         return str(known.get(reason, reasons.SERVER_DISCONNECT))
 
@@ -286,6 +339,13 @@ class Glue(ABC):
             decision = _session(socket).deciding.get(namespace or "/")
             if decision is not None and decision.socket_id == sid:
                 decision.refuse()
+
+    def _is_over(self, event: str, args: tuple[Any, ...]) -> bool:
+        """Return True if the client of an event has gone while the event waited for its task or thread."""
+        if event in self.sio.reserved_events:
+            return False
+        socket = self.sockets.get(args[0])
+        return socket is None or not socket.connected
 
     @staticmethod
     @contextlib.contextmanager

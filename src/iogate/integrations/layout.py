@@ -18,6 +18,8 @@ VERSIONS = ("5.16", "5.17", "5.18")
 SIGNATURES = {
     "_handle_connect": ("eio_sid", "namespace", "data"),
     "_handle_disconnect": ("eio_sid", "namespace", "reason"),
+    "_handle_event": ("eio_sid", "namespace", "id", "data"),
+    "_handle_ack": ("eio_sid", "namespace", "id", "data"),
     "_handle_eio_connect": ("eio_sid", "environ"),
     "_handle_eio_message": ("eio_sid", "data"),
     "_handle_eio_disconnect": ("eio_sid", "reason"),
@@ -32,7 +34,9 @@ OF_AN_ENGINE_SOCKET = {
     "poll": (),
     "receive": ("pkt",),
     "close": ("wait", "abort"),
+    "schedule_ping": (),
     "handle_get_request": ("environ",),
+    "handle_post_request": ("environ",),
     "_websocket_handler": ("ws",),
 }
 """The methods of python-engineio's sockets that are stood in for, and what they take, at least."""

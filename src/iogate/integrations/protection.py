@@ -27,6 +27,9 @@ from iogate.server.socket import Socket
 
 logger = logging.getLogger("iogate")
 
+MAX_PING = 3600
+"""Seconds that a ping, and the answer to it, take at most, whatever the server says."""
+
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
@@ -189,6 +192,8 @@ def protect(
         auth=auth,
         cors_allowed_origins=_origins(sio.eio.cors_allowed_origins) if any(map(may_read_cookies, auth.sources)) else (),
         connect_timeout=connect_timeout,
+        ping_interval=min(sio.eio.ping_interval, MAX_PING),
+        ping_timeout=min(sio.eio.ping_timeout, MAX_PING),
         max_payload=sio.eio.max_http_buffer_size,
         limits=limits,
         revocations=revocations,

@@ -2,7 +2,8 @@
 
 The gate, its deadlines and its answers are those of iogate's own server: a `Session` is a `Connection` whose bytes the
 other server's Engine.IO moves, and whose events the other server's handlers take. Here is what that makes different:
-which frames go on to the other server, and which of its packets may go out.
+which packets go on to the other server, and which of its packets may go out. The other server gets packets as the gate
+has decoded them, and never a frame: what two decoders do not read alike cannot come between them.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ import threading
 from typing import Any
 
 import msgspec
+from engineio.packet import PING
+from engineio.packet import Packet as EnginePacket
 
-from iogate.errors import Refused
+from iogate.errors import ProtocolError, Refused
 from iogate.integrations.engine import EngineTransport, namespace_of
+from iogate.integrations.incoming import has_large_integer
 from iogate.protocol.socketio.packets import Packet, PacketType
 from iogate.server.connection import AUTHENTICATE, EVENT, Connection
 from iogate.server.handshake import Handshake
@@ -69,31 +73,29 @@ class Session(Connection):
         handshake: the request that opened it.
     """
 
-    __slots__ = ("deciding", "forwarded", "frames")
+    __slots__ = ("_forwarded", "_text", "connecting", "deciding")
 
     transport: EngineTransport
 
     def __init__(self, server: Server, sid: str, handshake: Handshake) -> None:
         super().__init__(server, sid, handshake)
-        self.frames: list[str | bytes] = []  # Of the packet that is being read.
-        self.forwarded: list[str | bytes] = []  # What the other server is to read.
+        self.connecting = asyncio.Lock()  # One connect handler at a time, as in python-socketio.
         self.deciding: dict[str, Decision] = {}
+        self._forwarded: Packet | None = None
+        self._text = ""
 
     # In.
 
-    def read(self, data: object) -> list[str | bytes]:
-        """Take what the other server's Engine.IO has read, and return the frames that it is to handle itself."""
+    def read(self, data: str | bytes) -> Packet | None:
+        """Take a message that the other server's Engine.IO has read; return the packet that it is to handle, if any."""
         if not self.open:
-            return []
-        if not isinstance(data, str | bytes):  # It parses what looks like JSON. No packet of Socket.IO does.
-            self.close("parse error")
-            return []
-        self.frames.append(data)
+            return None
+        self._text = data if isinstance(data, str) else self._text
         self.receive(b"4" + data.encode() if isinstance(data, str) else data, binary=isinstance(data, bytes))
         if not self.socketio.waiting:
-            self.frames = []
-        forwarded, self.forwarded = self.forwarded, []
-        return forwarded
+            self._text = ""
+        packet, self._forwarded = self._forwarded, None
+        return packet
 
     def _choose_direct(self) -> None:
         """Leave events to the other server."""
@@ -102,10 +104,12 @@ class Session(Connection):
         event = packet.data[0] if packet.type is EVENT else None
         if packet.type not in {EVENT, PacketType.ACK} or packet.namespace not in self.sockets or event == AUTHENTICATE:
             super()._handle(packet)
-        elif event == CATCH_ALL or (len(self.frames) > 1 and _reads_as_attachment(packet.data)):
-            self.close("parse error")
+        elif event == CATCH_ALL:
+            raise ProtocolError("an event with the name of the handler of all events")
+        elif has_large_integer(self._text, packet.data):
+            raise ProtocolError("an integer of more than 99 digits")
         else:
-            self.forwarded += self.frames
+            self._forwarded = packet
 
     # Out.
 
@@ -133,6 +137,16 @@ class Session(Connection):
             decision.refuse()
         return False
 
+    def ping(self) -> None:
+        """Send a ping: as one of Engine.IO, and not as a message."""
+        with self.transport.lock:
+            self.transport.put(EnginePacket(PING))
+
+    def enter(self, socket: Socket) -> None:
+        """Let a socket in. From now on the client may send larger messages."""
+        super().enter(socket)
+        self.transport.limit(self.max_body)
+
     def dismiss(self, socket: Socket, reason: str) -> None:
         """Send a socket out of its namespace; what was queued for it there is not sent."""
         name = socket.namespace.name
@@ -145,13 +159,3 @@ class Session(Connection):
         with self.transport.lock:
             self.transport.drop()
             super().expel(refusal, reason)
-
-
-def _reads_as_attachment(data: Any) -> bool:
-    """Say whether python-socketio would put an attachment where there is none: for it `"_placeholder": 1` is one too.
-
-    The number of those is not counted: one attachment could become as many as there is room for.
-    """
-    if isinstance(data, dict):
-        return bool(data.get("_placeholder") and "num" in data) or any(map(_reads_as_attachment, data.values()))
-    return isinstance(data, list) and any(map(_reads_as_attachment, data))

@@ -5,14 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
 import socket as sockets
+import threading
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from engineio.exceptions import EngineIOError
+
 from iogate import background
-from iogate.integrations.engine import EngineTransport, check_packet
+from iogate.errors import ProtocolError
+from iogate.integrations.engine import EngineTransport
 from iogate.integrations.glue import Glue
+from iogate.integrations.incoming import content_length, read_payload
+from iogate.integrations.session import Session
+from iogate.protocol.socketio.packets import PacketType
 from iogate.server.scopes import Scopes
 from iogate.server.server import Server
 
@@ -28,13 +36,21 @@ class ThreadedGlue(Glue):
     def __init__(self, sio: Any, io: Server, scopes: Mapping[str, Scopes]) -> None:
         super().__init__(sio, io, scopes)
         self._threads = _threads()
+        self._ends = _threads()  # Apart from the others: what has ended does not wait for slow connect handlers.
+        self._free = asyncio.Semaphore(MAX_THREADS)
+        websocket = functools.partial(sio.eio._async["websocket"], thread_class=_Reader)
+        sio.eio._async = {**sio.eio._async, "websocket": websocket}
 
-    async def _call(self, name: str, *args: Any) -> Any:
-        context = contextvars.copy_context()
-        return await asyncio.wrap_future(self._threads.submit(context.run, self._original[name], *args))
-
-    async def _result(self, work: asyncio.Future[Any]) -> Any:
-        return await asyncio.shield(work)  # A thread cannot be cancelled.
+    async def _call(self, check: Callable[[], None], name: str, *args: Any) -> Any:
+        async with self._free:  # Who has gone meanwhile does not have a call in the queue of the threads.
+            check()
+            context = contextvars.copy_context()
+            running = asyncio.wrap_future(self._threads.submit(context.run, self._original[name], *args))
+            try:
+                return await asyncio.shield(running)
+            except asyncio.CancelledError:
+                await asyncio.wait([running])  # A thread cannot be cancelled.
+                raise
 
     def at_the_gate(self, function: Callable[..., T], *args: Any) -> T:
         """Call a function on the event loop of the gate."""
@@ -45,50 +61,85 @@ class ThreadedGlue(Glue):
         return background.run(work)
 
     async def _end(self, socket: Any) -> None:
-        await asyncio.wrap_future(self._threads.submit(socket.close, wait=False, abort=True))
+        await asyncio.wrap_future(self._ends.submit(socket.close, wait=False, abort=True))
         self.sio.eio.sockets.pop(socket.sid, None)
 
-    def _transport(self, socket: Any) -> EngineTransport:
-        transport = EngineTransport(self.io, socket, self._end, _cut)
-        poll, receive, close = socket.poll, socket.receive, socket.close
-        get, serve = socket.handle_get_request, socket._websocket_handler
+    def _transport(self, session: Session, socket: Any) -> EngineTransport:
+        transport = EngineTransport(self.io, socket, self._end, _cut, _limit)
+        poll, close, get, serve = socket.poll, socket.close, socket.handle_get_request, socket._websocket_handler
 
         def taken() -> list[Any]:
             with transport.writer():
                 return transport.taken(poll())
 
-        def received(packet: Any) -> None:
-            check_packet(packet)
-            receive(packet)
-
         def closed(wait: bool = True, **details: Any) -> None:
             close(wait=False, **details)  # Else for ever, if nobody fetches what is queued.
 
         def got(environ: dict[str, Any], start_response: Any) -> Any:
+            environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)  # No compression: a few bytes could become very many.
             with transport.turn(environ) as free:
                 return get(environ, start_response) if free else self.sio.eio._bad_request()
 
+        def posted(environ: dict[str, Any]) -> None:
+            with transport.post() as free:
+                packets = self._posted(session, transport, environ) if free else None
+                for packet in packets or ():
+                    socket.receive(packet)
+            if packets is None:
+                raise EngineIOError  # python-engineio ends the session, and answers 400.
+
         def served(websocket: Any) -> Any:
+            wait = websocket.wait
+
+            def waited() -> Any:
+                message = wait()
+                if message is not None:
+                    self._check(session, socket, message)
+                return message
+
+            websocket.wait = waited
             with self._reading(socket.sid), transport.websocket(websocket):
                 return serve(websocket)
 
-        socket.poll, socket.receive, socket.close = taken, received, closed
-        socket.handle_get_request, socket._websocket_handler = got, served
+        socket.last_ping = None  # The gate sends pings and waits for pongs; python-engineio has a thread for each.
+        socket.schedule_ping = lambda: self.at_the_gate(self.io.pong_received, session)
+        socket.poll, socket.close = taken, closed
+        socket.handle_get_request, socket.handle_post_request, socket._websocket_handler = got, posted, served
         return transport
+
+    def _posted(self, session: Session, transport: EngineTransport, environ: dict[str, Any]) -> list[Any] | None:
+        """Return the packets of a POST; None if it has none that may be sent, or takes too long."""
+        try:
+            length = content_length(environ, session.max_body)
+            sock = environ.get("werkzeug.socket") or environ.get("gunicorn.socket")
+            with transport.body(functools.partial(_shut, sock)):
+                body = environ["wsgi.input"].read(length)
+            if len(body) < length:
+                raise ProtocolError("a body that has ended early")
+            return read_payload(body)
+        except ProtocolError as error:
+            self.at_the_gate(self._fail, session, error)
+        except OSError:
+            self.at_the_gate(functools.partial(session.close, "transport error", abort=True))
+        return None
 
     def engine_connected(self, sid: str, environ: dict[str, Any]) -> Any:
         """Take a new Engine.IO session."""
         return self.at_the_gate(self._open, sid, environ) or self._original["_handle_eio_connect"](sid, environ)
 
     def engine_message(self, sid: str, data: Any) -> None:
-        """Take a frame."""
-        for frame in self.at_the_gate(self._read, sid, data):
-            self._original["_handle_eio_message"](sid, frame)
+        """Take a message."""
+        packet = self.at_the_gate(self._read, sid, data)
+        if packet is not None:
+            name = "_handle_event" if packet.type is PacketType.EVENT else "_handle_ack"
+            self._original[name](sid, packet.namespace, packet.id, packet.data)
 
     def engine_disconnected(self, sid: str, reason: str) -> None:
         """Take note of the end of an Engine.IO session."""
+        session = self._sessions.get(sid)
         try:
-            self._original["_handle_eio_disconnect"](sid, reason)
+            if session is not None:
+                session.context.copy().run(self._original["_handle_eio_disconnect"], sid, reason)
         finally:
             self.sio.environ.pop(sid, None)
             self.at_the_gate(self._close, sid)
@@ -103,6 +154,12 @@ class ThreadedGlue(Glue):
 
     def trigger_event(self, event: str, namespace: str, *args: Any) -> Any:
         """Stand in for `_trigger_event`."""
+        if self._is_over(event, args):
+            return self.sio.not_handled
+        # In a copy of the context: a thread of the WSGI server goes on to serve other clients.
+        return contextvars.copy_context().run(self._trigger, event, namespace, *args)
+
+    def _trigger(self, event: str, namespace: str, *args: Any) -> Any:
         with self._serving(event, args):
             return self._original["_trigger_event"](event, namespace, *args)
 
@@ -114,16 +171,42 @@ class ThreadedGlue(Glue):
     def shutdown(self) -> None:
         """Stand in for the method of that name."""
         background.run(self.io.shutdown())
-        running, self._threads = self._threads, _threads()  # python-engineio may still end a connection or two.
-        running.shutdown()
+        # New ones: python-engineio may still end a connection or two.
+        running, self._threads, self._ends = (self._threads, self._ends), _threads(), _threads()
+        for threads in running:
+            threads.shutdown()
         self._original["shutdown"]()
 
 
+class _Reader(threading.Thread):
+    """The thread of simple-websocket that reads. When it ends, nobody waits for a message that cannot come any more."""
+
+    def __init__(self, target: Callable[[], None]) -> None:
+        super().__init__(target=target, name="simple-websocket (_thread)")
+        self._websocket: Any = getattr(target, "__self__", None)
+
+    def run(self) -> None:
+        """Read until the connection ends, or a message is too large: simple-websocket misses to tell of the latter."""
+        try:
+            super().run()
+        finally:
+            self._websocket.connected = False
+            self._websocket.event.set()
+
+
 async def _cut(websocket: Any) -> None:
+    _shut(websocket.ws.sock)  # A close frame wakes no thread before the client answers it.
+
+
+def _shut(sock: Any) -> None:
     with contextlib.suppress(OSError):
-        # A close frame wakes no thread before the client answers it. And `SSLSocket.shutdown` would first take TLS away
-        # from a thread that writes.
-        sockets.socket.shutdown(websocket.ws.sock, sockets.SHUT_RDWR)
+        if sock is not None:  # `SSLSocket.shutdown` would first take TLS away from a thread that writes.
+            sockets.socket.shutdown(sock, sockets.SHUT_RDWR)
+
+
+def _limit(websocket: Any, most: int) -> None:
+    # Without a limit simple-websocket keeps the fragments of a message for as long as they come.
+    websocket.ws.max_message_size = most
 
 
 def _threads() -> ThreadPoolExecutor:

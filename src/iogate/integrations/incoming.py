@@ -1,0 +1,135 @@
+"""What a client sends to the other server's Engine.IO, checked before python-engineio sees it.
+
+python-engineio parses what looks like JSON, decodes base64 leniently, logs a traceback for a packet of an unknown type,
+and goes on reading from that client. Here, as on iogate's own server, anything that is not a packet ends the session,
+and nothing is parsed that is larger than the client may send now.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from typing import Any
+
+from engineio.packet import CLOSE, MESSAGE, PONG
+from engineio.packet import Packet as EnginePacket
+from engineio.payload import Payload
+
+from iogate.errors import ProtocolError
+from iogate.protocol.engineio.payload import Frame, decode_payload
+
+MAX_INTEGER = 10**99
+"""python-socketio raises for integers of more than 100 characters, and its applications rely on that."""
+MAX_LOGGED = 200
+"""Characters of a message with a client's words that are logged."""
+
+_STRIDE = 16
+_LONG_NUMBER = re.compile(r"[0-9]{100}").search
+_PERHAPS = re.compile(r"[0-9]{6}").search
+
+_PACKETS = frozenset({"1", "3"})
+_OF_AN_UPGRADE = frozenset({"2probe", "5"})
+_TYPES = frozenset("0123456")
+
+
+def wants_websocket(environ: dict[str, Any]) -> bool:
+    """Return True if a request opens a WebSocket, False if it is one of polling.
+
+    Raises:
+        ValueError: it is a bit of both, or asks for a WebSocket in a way that has no answer (RFC 6455, section 4.2.1).
+            python-engineio would poll on it, or raise.
+    """
+    connection = [token.strip() for token in environ.get("HTTP_CONNECTION", "").lower().split(",")]
+    wanted = "upgrade" in connection and environ.get("HTTP_UPGRADE", "").lower() == "websocket"
+    scope = environ.get("asgi.scope")
+    if scope is not None:  # The ASGI server has answered then.
+        if wanted != (scope["type"] == "websocket"):
+            raise ValueError("not a WebSocket of the ASGI server")
+    elif wanted:
+        key = base64.b64decode(environ.get("HTTP_SEC_WEBSOCKET_KEY", ""), validate=True)
+        if environ.get("HTTP_SEC_WEBSOCKET_VERSION") != "13" or len(key) != 16:
+            raise ValueError("not a handshake of WebSocket")
+    return wanted
+
+
+def check_message(message: str | bytes, most: int, *, upgrading: bool) -> None:
+    """Check a WebSocket message.
+
+    Args:
+        message: the message.
+        most: how many bytes it may have.
+        upgrading: whether a session is moving to this WebSocket.
+
+    Raises:
+        ProtocolError: it is too large, or not a packet that a client may send.
+    """
+    _check_size(len(message), most)
+    if isinstance(message, bytes) or (message[:1] == "4" and message[1:2] in _TYPES):
+        return
+    if message not in _PACKETS and not (upgrading and message in _OF_AN_UPGRADE):
+        raise ProtocolError("not a packet that a client may send")
+
+
+def content_length(environ: dict[str, Any], most: int) -> int:
+    """Return how many bytes the body of a request has.
+
+    Raises:
+        ProtocolError: it is not said in plain digits, or there are too many.
+    """
+    length = environ.get("CONTENT_LENGTH") or "0"
+    if not (length.isascii() and length.isdigit() and len(length) < 16):
+        raise ProtocolError("a Content-Length that is not a number")
+    _check_size(int(length), most)
+    return int(length)
+
+
+def read_payload(body: bytes) -> list[EnginePacket]:
+    """Return the packets in the body of a polling request.
+
+    Raises:
+        ProtocolError: it holds too many, or something that is not a packet that a client may send.
+    """
+    return [_packet(frame) for frame in decode_payload(body, max_packets=Payload.max_decode_packets)] if body else []
+
+
+def _packet(frame: Frame) -> EnginePacket:
+    if frame.binary:
+        return EnginePacket(MESSAGE, frame.data)
+    try:
+        text = frame.data.decode()
+    except UnicodeDecodeError:
+        raise ProtocolError("a packet that is not UTF-8") from None
+    check_message(text, len(text), upgrading=False)
+    return EnginePacket(MESSAGE, text[1:]) if text[0] == "4" else EnginePacket({"1": CLOSE, "3": PONG}[text])
+
+
+def _check_size(size: int, most: int) -> None:
+    if size > most:
+        raise ProtocolError(f"{size} bytes, of {most} at most")
+
+
+def has_large_integer(text: str, data: Any) -> bool:
+    """Return True if there is an integer that python-socketio would not take.
+
+    Args:
+        text: the packet.
+        data: what was read from it.
+    """
+    # Looking at every sixteenth character is enough to exclude it, and costs a tenth.
+    if len(text) < 100 or not _PERHAPS(text[::_STRIDE]) or not _LONG_NUMBER(text):
+        return False
+    level = [data]
+    while level:
+        if any(type(value) is int and abs(value) >= MAX_INTEGER for value in level):
+            return True
+        level = [child for value in level if isinstance(value, list | dict) for child in _children(value)]
+    return False
+
+
+def _children(value: list[Any] | dict[str, Any]) -> Any:
+    return value.values() if isinstance(value, dict) else value
+
+
+def escaped(message: str) -> str:
+    """Return a message as it may be logged, although parts of it come from a client."""
+    return message[:MAX_LOGGED].encode("unicode_escape").decode("ascii")
