@@ -401,7 +401,7 @@ class Connection:
         if self._closed or (not self._outbox and self.transport.write(packet)):
             return
         writable = self.transport.writable
-        if volatile and not (writable and self.buffered < VOLATILE_BUFFERED):
+        if volatile and not (writable and self.buffered < min(VOLATILE_BUFFERED, self.server.settings.max_buffered)):
             return
         # What counts is what the client has had a chance to read, so one large packet ends nobody. But what one turn of
         # the event loop may leave for it, before it has had that chance, is bounded too.
