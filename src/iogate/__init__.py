@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging as _logging
+
 from iogate.auth import Auth, AuthPayload, BearerHeader, BodyField, Cookie, Header, JWTAuth, Principal, Query
 from iogate.clock import Clock
 from iogate.errors import (
@@ -27,6 +29,7 @@ from iogate.errors import (
 )
 from iogate.http import BackChannelLogout
 from iogate.keys import Discovery, KeySetFile, KeySetURL
+from iogate.printable import SafeRecords as _SafeRecords
 from iogate.revocation import MemoryRevocations, Revocation, Revocations, SQLiteRevocations
 from iogate.server.handlers import Event
 from iogate.server.handshake import Handshake
@@ -37,6 +40,9 @@ from iogate.server.socket import Socket
 from iogate.serving import run
 
 __version__ = "0.1.0"
+
+for _name in ("iogate", "iogate.client"):  # A filter of a logger is not asked about the lines of those below it.
+    _logging.getLogger(_name).addFilter(_SafeRecords())
 
 __all__ = [
     "AckTimeout",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from iogate.asgi_types import DENIAL, MESSAGE_LIMIT, ASGIApp, Message, Receive, Scope, Send
 from iogate.protocol.engineio.handshake import RequestError
 from iogate.server.compression import CompressionWarning
-from iogate.server.handshake import Handshake, hide
+from iogate.server.handshake import Handshake, hidden_from_log, hide
 from iogate.server.requests import JSON, Answer, Request, examine, is_for, upgrade_target
 from iogate.transports.polling import PollingTransport, TooLarge
 from iogate.transports.websocket import CLOSE_CODES, WebSocketTransport, upgrade
@@ -51,7 +51,7 @@ class SocketIOApp:
         elif is_for(self.server, scope):
             await self._serve(scope, receive, send)
         elif self._other is not None:
-            await self._other(scope, receive, send)
+            await self._other(hidden_from_log(scope, self.server.hidden_parameters), receive, send)
         else:
             # A client that has the path wrong sends its token all the same, and the ASGI server logs that.
             hide(scope, self.server.hidden_parameters)

@@ -97,8 +97,8 @@ def test_origins_are_checked_when_the_server_is_made() -> None:
 
 
 def test_parameters_that_hold_a_token_are_known() -> None:
-    assert Server(auth=jwt(sources=[Query("token"), Query("jwt")])).hidden_parameters == {"token", "jwt"}
-    assert Server(auth=None).hidden_parameters == frozenset()
+    assert Server(auth=jwt(sources=[Query("token"), Query("jwt")])).hidden_parameters == {"token", "access_token", "jwt"}
+    assert Server(auth=None).hidden_parameters == {"token", "access_token"}
 
 
 def test_a_server_shows_its_path_and_nothing_of_its_keys() -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from iogate.printable import printable
+
 
 class Principal(msgspec.Struct, frozen=True, eq=False):
     """Hold the identity that a verified token gives a connection.
@@ -39,8 +41,10 @@ class Principal(msgspec.Struct, frozen=True, eq=False):
 
     def __repr__(self) -> str:
         # The other claims are personal data: an identity may be logged, a person's details may not.
-        return f"Principal(subject={self.subject!r}, issuer={self.issuer!r}, expires_at={self.expires_at!r})"
+        subject, issuer = printable(repr(self.subject)), printable(repr(self.issuer))
+        return f"Principal(subject={subject}, issuer={issuer}, expires_at={self.expires_at!r})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         """Show the same harmless fields where rich prints tracebacks and objects."""
-        return [("subject", self.subject), ("issuer", self.issuer), ("expires_at", self.expires_at)]
+        issuer = None if self.issuer is None else printable(self.issuer)
+        return [("subject", printable(self.subject)), ("issuer", issuer), ("expires_at", self.expires_at)]

@@ -12,7 +12,8 @@ from iogate.http.body import BODY_TIMEOUT, MAX_BODY, SlowBody, fields_of
 from iogate.http.guard import WEBSOCKET, Admitted, Guard, HTTPRequest, guard_of
 from iogate.http.streams import STREAM, Stream, StreamMiddleware
 from iogate.http.users import Credentials, TokenUser
-from iogate.server.handshake import Handshake, hide
+from iogate.printable import TOKEN_NAMES
+from iogate.server.handshake import Handshake, hidden_from_log, hide, hide_parameters
 
 
 class JWTMiddleware:
@@ -49,8 +50,10 @@ class JWTMiddleware:
             request, receive = await request_of(self._guard, scope, receive)
             admitted = await self._guard.check(request)
         except Refused as refused:
+            hide(scope, TOKEN_NAMES | self._guard.hidden_parameters)
             await _refuse(scope, receive, send, answer_to(refused, self._guard))
             return
+        scope = hidden_from_log(scope, TOKEN_NAMES | self._guard.hidden_parameters)
         scope = {**scope, "state": {**scope.get("state", {}), **state_of(admitted)}}
         if admitted is not None:
             replace_user(scope, admitted)
@@ -102,7 +105,7 @@ def handshake_of(guard: Guard, scope: Scope) -> Handshake:
     Raises:
         CredentialsBadFormat: it has too many parameters.
     """
-    hide(scope, guard.hidden_parameters)
+    hide_parameters(scope, guard.hidden_parameters)
     try:
         return Handshake.of_scope(scope)
     except ValueError:

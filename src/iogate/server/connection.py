@@ -16,6 +16,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from iogate.errors import AuthTimeout, ProtocolError, Refused
+from iogate.printable import printable
 from iogate.protocol.engineio import connection as engineio
 from iogate.protocol.engineio.packets import MESSAGE_DIGIT, PING, Encoded, OpenPacket, PacketType
 from iogate.protocol.socketio import connection as socketio
@@ -537,7 +538,7 @@ class Connection:
             await self._idle.wait()
 
     def __repr__(self) -> str:
-        return f"<Connection of {self.handshake.address} in {len(self.sockets)} namespaces>"
+        return f"<Connection of {printable(self.handshake.address)} in {len(self.sockets)} namespaces>"
 
 
 def _nothing() -> None:

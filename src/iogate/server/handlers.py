@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from iogate.errors import ConfigurationError
+from iogate.printable import printable
 from iogate.protocol.socketio.packets import RESERVED_EVENTS
 from iogate.server.scopes import Scopes, parse_scopes
 
@@ -48,7 +49,7 @@ class Event:
         self.args = args
 
     def __repr__(self) -> str:
-        return f"<Event {self.name!r}, {len(self.args)} arguments>"
+        return f"<Event {printable(repr(self.name))}, {len(self.args)} arguments>"
 
 
 ConnectMiddleware = Callable[["Socket"], Awaitable[None] | None]

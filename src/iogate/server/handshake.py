@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import parse_qsl
+
+from iogate.printable import is_harmless, printable, redact, redact_parameters
 
 GIVEN = "iogate.query_string"
 """Where a scope has its query string as it came, once something was taken out of it."""
 MAX_QUERY_FIELDS = 64
 """Parameters that the URL of a handshake may have."""
+MAX_SHOWN = 4096
+"""Characters of a path or of a query string that are left for the log of the ASGI server."""
 
 _KNOWN = {
     name.encode(): name
@@ -113,7 +117,7 @@ class Handshake:
 
     def __repr__(self) -> str:
         # Headers, parameters and payload may hold credentials.
-        return f"<Handshake {self.path!r} from {self.address}>"
+        return f"<Handshake {printable(self.path)} from {printable(self.address)}>"
 
 
 def parse_query(query_string: bytes) -> dict[str, str]:
@@ -126,30 +130,58 @@ def parse_query(query_string: bytes) -> dict[str, str]:
     return _joined(pairs)
 
 
-def hide(scope: MutableMapping[str, Any], hidden: Collection[str]) -> None:
-    """Take the values of parameters out of the URL in an ASGI scope, for whoever logs it.
+def hide(scope: MutableMapping[str, Any], hidden: frozenset[str]) -> None:
+    """Take every token out of the URL in an ASGI scope, for whoever logs it, and bound it.
+
+    It is for a request that iogate answers itself: an application behind would not get what the client sent.
+
+    Args:
+        scope: of an HTTP request or a WebSocket.
+        hidden: the names of parameters that may have a token.
+    """
+    query, path = _query(scope), scope["path"]
+    url = f"{path}?{query}"
+    if len(url) <= MAX_SHOWN and is_harmless(url, hidden):
+        return
+    _show(scope, redact(_bounded(query), hidden))
+    scope["path"] = redact(_bounded(path), hidden)
+    if raw_path := scope.get("raw_path"):
+        scope["raw_path"] = redact(_bounded(raw_path.decode("latin-1")), hidden).encode("latin-1")
+
+
+def hidden_from_log(scope: MutableMapping[str, Any], hidden: frozenset[str]) -> MutableMapping[str, Any]:
+    """Call `hide` for a request that goes on to an application, and return a scope with what the client sent for that.
+
+    The ASGI server logs the scope that it has made itself. Where there is nothing to hide, that is the one returned.
+    """
+    given = dict(scope)
+    hide(scope, hidden)
+    return scope if scope == given else given
+
+
+def hide_parameters(scope: MutableMapping[str, Any], hidden: frozenset[str]) -> None:
+    """Take the values of parameters out of the URL in an ASGI scope, for whoever logs it. All else stays.
 
     Args:
         scope: of an HTTP request or a WebSocket.
         hidden: the names of the parameters.
     """
-    if not hidden:
-        return
-    given = scope.get("query_string") or b""
-    shown = redact_query(given, hidden.__contains__)
-    if shown != given:
-        scope["query_string"] = shown
-        scope.setdefault(GIVEN, given)
+    _show(scope, redact_parameters(_query(scope), hidden))
 
 
-def redact_query(query_string: bytes, hidden: Callable[[str], bool]) -> bytes:
-    """Return the query string with the values of the hidden parameters taken out."""
-    parts = query_string.split(b"&")
-    for index, part in enumerate(parts):
-        pairs = parse_qsl(part.decode("latin-1"), keep_blank_values=True)
-        if any(hidden(name) for name, _ in pairs):
-            parts[index] = part.partition(b"=")[0] + b"=REDACTED"
-    return b"&".join(parts)
+def _query(scope: Mapping[str, Any]) -> str:
+    query: bytes = scope.get("query_string") or b""
+    return query.decode("latin-1")
+
+
+def _show(scope: MutableMapping[str, Any], query: str) -> None:
+    if query != _query(scope):
+        scope.setdefault(GIVEN, scope["query_string"])
+        scope["query_string"] = query.encode("latin-1")
+
+
+def _bounded(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def _joined(pairs: Iterable[tuple[str, str]], separators: Mapping[str, str] = _NONE) -> dict[str, str]:

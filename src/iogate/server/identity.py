@@ -9,6 +9,7 @@ import msgspec
 
 from iogate.auth import Principal, jws
 from iogate.errors import InvalidToken
+from iogate.printable import printable
 
 
 class Identity(msgspec.Struct, frozen=True, eq=False):
@@ -43,7 +44,7 @@ class Identity(msgspec.Struct, frozen=True, eq=False):
         return True
 
     def __repr__(self) -> str:
-        return f"<Identity of {self.principal.subject!r}>"
+        return f"<Identity of {printable(repr(self.principal.subject))}>"
 
 
 def named_in(token: str) -> tuple[object, object] | None:

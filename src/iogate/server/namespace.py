@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from iogate.auth import Principal
 from iogate.errors import ConfigurationError
+from iogate.printable import printable
 from iogate.protocol.socketio.packets import MAX_NAMESPACE, Encode
 from iogate.server.emitter import Emitter, Target
 from iogate.server.handlers import Handlers, Registers
@@ -69,7 +70,7 @@ class Namespace(Registers, Emitter):
             self.pattern.children.pop(self.name, None)
 
     def __repr__(self) -> str:
-        return f"<Namespace {self.name} with {len(self.members.sockets)} sockets>"
+        return f"<Namespace {printable(self.name)} with {len(self.members.sockets)} sockets>"
 
 
 class DynamicNamespace(Registers, Emitter):

@@ -8,6 +8,8 @@ import logging.config
 
 import uvicorn.config
 
+from iogate.printable import SafeRecords
+
 
 class _NotRefusals(logging.Filter):
     """Drops what is logged as an error and is none.
@@ -24,16 +26,17 @@ class _NotRefusals(logging.Filter):
 
 
 def configure_logging(level: str) -> None:
-    """Set up logging as uvicorn does, with iogate's own lines in it.
+    """Set up logging as uvicorn does, with iogate's own lines in it. No line has a token in it.
 
-    At `debug` uvicorn would write down requests as they came, tokens included: it stays at `info`.
+    At `debug` uvicorn would write down requests as they came: it stays at `info`.
 
     Args:
         level: the least level to log.
     """
     config = copy.deepcopy(uvicorn.config.LOGGING_CONFIG)
-    config["filters"] = {"refusals": {"()": _NotRefusals}}
-    config["handlers"]["default"]["filters"] = ["refusals"]
+    config["filters"] = {"refusals": {"()": _NotRefusals}, "safe": {"()": SafeRecords}}
+    config["handlers"]["default"]["filters"] = ["refusals", "safe"]
+    config["handlers"]["access"]["filters"] = ["safe"]
     config["loggers"]["iogate"] = {"handlers": ["default"], "level": level.upper(), "propagate": False}
     quiet = "INFO" if level == "debug" else level.upper()
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):

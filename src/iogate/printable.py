@@ -1,0 +1,149 @@
+"""Text from clients as it may stand in logs and reprs: on one line, bounded, and without tokens.
+
+Every log line of iogate passes `SafeRecords`, which is the one place that sees to it. What applications may log
+themselves, such as reprs and the URL of a request, uses `printable` and `redact`.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+MAX_NAME = 200
+"""Characters of a name that are shown in a repr."""
+MAX_ARGUMENT = 1000
+"""Characters of one argument of a log line that are shown."""
+MAX_TRACEBACK = 16_384
+"""Characters of a traceback that are shown: half from its beginning and half from its end."""
+REDACTED = "REDACTED"
+"""What stands in the place of a token."""
+TOKEN_NAMES = frozenset(("token", "access_token"))
+"""Parameters of a URL whose values are never shown, whatever the settings."""
+
+# A character may be percent-encoded, and its percent sign again: proxies and pages that quote a URL do that.
+_PERCENT = "%(?:25){0,3}"
+
+
+def _encoded(character: str) -> str:
+    """Return a pattern for the percent-encoding of a character."""
+    octets = character.encode("utf-8", "surrogatepass")
+    return "".join(_PERCENT + "".join(f"[{digit}{digit.lower()}]" for digit in f"{octet:02X}") for octet in octets)
+
+
+def _one_of(characters: str) -> str:
+    """Return a pattern for one of some characters, encoded or not."""
+    return "(?:" + "|".join(f"{re.escape(one)}|{_encoded(one)}" for one in characters) + ")"
+
+
+_BASE64URL = rf"(?:[A-Za-z0-9_-]|{_PERCENT}(?:2[Dd]|3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]|5[Ff]))"
+# A header is a JSON object: in base64url that begins with `{"`, or with `{` and white space. Nothing after the twelve
+# characters that follow can make the match fail, so each character is looked at once.
+_JWT = re.compile(
+    rf"{_one_of('e')}(?:{_one_of('y')}{_one_of('JA')}|{_one_of('w')}{_one_of('0ko')}){_BASE64URL}{{12,}}+"
+    rf"(?:{_one_of('=')}*+{_one_of('.')}{_BASE64URL}*+)*+{_one_of('=')}*+"
+)
+
+
+def printable(value: object, most: int = MAX_NAME) -> str:
+    """Return a value as text on one line: control and bidirectional characters escaped, bounded, without tokens.
+
+    Args:
+        value: a name, an address, an error: whatever a client may have had a say in.
+        most: the number of its characters that are shown.
+    """
+    text = value if isinstance(value, str) else str(value)
+    if len(text) > most:
+        text = f"{text[:most]}... ({len(text)} characters)"
+    return redact(_escape(text), frozenset())
+
+
+def redact(text: str, names: frozenset[str] = TOKEN_NAMES) -> str:
+    """Return a text with everything taken out that looks like a JWT, and the values of some URL parameters.
+
+    Both are also found where they are percent-encoded. It takes time in proportion to the length of the text.
+
+    Args:
+        text: a URL, a part of one, or a line with one in it.
+        names: see `redact_parameters`.
+    """
+    if is_harmless(text, names):
+        return text
+    return _JWT.sub(REDACTED, redact_parameters(text, names))
+
+
+def redact_parameters(text: str, names: frozenset[str]) -> str:
+    """Return a text with the values of some URL parameters taken out.
+
+    Args:
+        text: a URL, a part of one, or a line with one in it.
+        names: the parameters, in any case of letters, after `?`, `&` or `;`, or at the beginning.
+    """
+    return _parameters(names).sub(rf"\1{REDACTED}", text) if names else text
+
+
+def is_harmless(text: str, names: frozenset[str]) -> bool:
+    """Return True if a glance tells that `redact` would change nothing, which takes a fraction of its time."""
+    if "%" in text or "ey" in text or "ew" in text:
+        return False
+    lower = text.lower()
+    for name in names:  # noqa: SIM110  # A generator would take longer than all of the rest.
+        if name.lower() in lower:
+            return False
+    return True
+
+
+@lru_cache
+def _parameters(names: frozenset[str]) -> re.Pattern[str]:
+    spelled = "|".join("".join(_one_of(one.lower() + one.upper()) for one in name) for name in sorted(names))
+    # To the next `&`, and not to the next `;`: a value that is read there may have that in it.
+    return re.compile(rf"((?:^|{_one_of('?&;')})(?:{spelled}){_one_of('=')})[^& \t\r\n]*+")
+
+
+def _escape(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
+
+
+class SafeRecords(logging.Filter):
+    """Makes log records safe, whatever handlers and formatters they go to.
+
+    The arguments of a line are escaped and bounded one by one. A traceback keeps its lines, which are indented, so
+    that none of them looks like a line of the log. Tokens are taken out of both.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Change a record in place, and let it through."""
+        if isinstance(record.args, tuple):
+            record.args = tuple(map(_argument, record.args))
+        elif record.args:
+            record.args = {name: _argument(value) for name, value in record.args.items()}
+        if not record.args:
+            record.msg = _lines(str(record.msg))
+        if record.exc_info and not record.exc_text:
+            record.exc_text = "  " + _lines(_FORMATTER.formatException(record.exc_info))
+        return True
+
+
+_FORMATTER = logging.Formatter()
+
+
+def _argument(value: Any) -> Any:
+    if value is None or isinstance(value, int | float | Mapping):  # A mapping is for a format that picks from it.
+        return value
+    text = str(value)
+    safe = redact(printable(text, MAX_ARGUMENT))
+    return value if safe == text else safe
+
+
+def _lines(text: str) -> str:
+    if len(text) > MAX_TRACEBACK:
+        half = MAX_TRACEBACK // 2
+        text = f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
+    return "\n  ".join(redact(_escape(line)) for line in text.rstrip("\n").split("\n"))
