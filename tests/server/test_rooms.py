@@ -55,6 +55,13 @@ async def test_who_has_not_been_added_is_in_no_room(rooms: Rooms) -> None:
     assert rooms.select(("id-1", "news")) == []
 
 
+async def test_no_room_chooses_nobody_and_no_choice_everybody(rooms: Rooms) -> None:
+    ann = make_socket(1)
+    rooms.add(ann)
+    assert rooms.select(()) == rooms.select((), ()) == []
+    assert rooms.select(None) == rooms.select(None, ()) == [ann]
+
+
 async def test_a_socket_in_several_of_the_rooms_is_chosen_once(rooms: Rooms) -> None:
     ann = make_socket(1)
     rooms.add(ann)
@@ -68,10 +75,10 @@ async def test_the_excluded_are_left_out_by_room_and_by_id(rooms: Rooms) -> None
         rooms.add(socket)
         rooms.join(socket, ["news"])
     rooms.join(bob, ["muted"])
-    assert rooms.select((), ("muted",)) == [ann, eve]
+    assert rooms.select(None, ("muted",)) == [ann, eve]
     assert set(rooms.select(("news",), ("muted", ann.id))) == {eve}
     assert rooms.select((ann.id,), (ann.id,)) == []
-    assert rooms.select((), ("nobody is here",)) == everybody
+    assert rooms.select(None, ("nobody is here",)) == everybody
 
 
 async def test_the_order_of_a_choice_of_everybody_is_the_order_of_arrival(rooms: Rooms) -> None:
@@ -154,14 +161,14 @@ class Model(RuleBasedStateMachine):
         del self.model[socket]
         assert self.rooms.of(socket) == frozenset()
 
-    @rule(chosen=names, excluded=names)
-    def select(self, chosen: list[str], excluded: list[str]) -> None:
-        found = self.rooms.select(tuple(chosen), tuple(excluded))
+    @rule(chosen=strategies.none() | names, excluded=names)
+    def select(self, chosen: list[str] | None, excluded: list[str]) -> None:
+        found = self.rooms.select(None if chosen is None else tuple(chosen), tuple(excluded))
         assert len(found) == len(set(found))
         assert set(found) == {
             socket
             for socket, names in self.model.items()
-            if (not chosen or names & set(chosen)) and not names & set(excluded)
+            if (chosen is None or names & set(chosen)) and not names & set(excluded)
         }
 
     @invariant()

@@ -47,6 +47,10 @@ class Auth(Protocol):
         """The application's function that turns claims into a user, if it gave one."""
 
     @property
+    def issuers(self) -> frozenset[str] | None:
+        """The accepted issuers; None: they are not told apart."""
+
+    @property
     def clock(self) -> Clock:
         """The clock that tokens are judged by."""
 

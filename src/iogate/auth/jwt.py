@@ -198,6 +198,11 @@ class JWTAuth:
         return f"JWTAuth({algorithms=}, keys={self.keys!r}, sources={self.sources}, guests={self.guests})"
 
     @property
+    def issuers(self) -> frozenset[str] | None:
+        """The accepted issuers; None: they are not told apart, as neither they nor their keys were named."""
+        return self.policy.rules.issuers
+
+    @property
     def max_token_bytes(self) -> int:
         """The size in bytes above which a token is not even looked at."""
         return self.policy.max_token_bytes

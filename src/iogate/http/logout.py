@@ -117,6 +117,11 @@ class BackChannelLogout:
             raise ConfigurationError(
                 "the server has no JWTAuth to check logout tokens with: give one, auth=JWTAuth(...)"
             )
+        known = getattr(io.auth, "issuers", None)
+        if known is not None and issuer not in known:
+            raise ConfigurationError(
+                f"issuer is {issuer!r}, whose tokens the server does not accept: a logout there would end nobody here"
+            )
         self._auth = found
         self._io = io
         self._rules = LogoutRules(issuer, audience, leeway=leeway, require_exp=require_exp)

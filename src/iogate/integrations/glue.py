@@ -22,11 +22,12 @@ from socketio.packet import CONNECT, CONNECT_ERROR, DISCONNECT
 from iogate.errors import AuthError, ProtocolError
 from iogate.integrations.engine import EngineTransport, handshake_of
 from iogate.integrations.incoming import check_message, escaped, wants_websocket
-from iogate.integrations.layout import SIGNATURES
+from iogate.integrations.layout import OF_ROOMS, SIGNATURES
 from iogate.integrations.session import Decision, Session
 from iogate.protocol.socketio.packets import ROOT, Packet
 from iogate.server.attempts import Entry
 from iogate.server.gate import hold
+from iogate.server.rooms import check_not_own
 from iogate.server.scopes import Scopes
 from iogate.server.server import Server
 from iogate.server.socket import Socket
@@ -67,7 +68,7 @@ class Glue(ABC):
         log_error_once = sio.eio._log_error_once
         sio.eio._log_error_once = lambda message, key: log_error_once(escaped(message), key)
         sio.__iogate__ = io
-        for name in ("_send_packet", "_send_eio_packet", "_trigger_event", "disconnect", "shutdown"):
+        for name in ("_send_packet", "_send_eio_packet", "_trigger_event", "disconnect", "shutdown", *OF_ROOMS):
             setattr(sio, name, getattr(self, name.lstrip("_")))
         sio.eio.on("connect", self.engine_connected)
         sio.eio.on("message", self.engine_message)
@@ -277,7 +278,7 @@ class Glue(ABC):
         """Have somebody in the room of his own, also a guest who has authenticated now."""
         if socket.authenticated and socket.principal.subject:
             name = socket.namespace.name
-            self.sio.manager.basic_enter_room(socket.id, name, f"user:{socket.principal.subject}")
+            self.sio.manager.basic_enter_room(socket.id, name, self.io._room_of(socket.principal))
 
     async def _left(self, socket: Socket, reason: str) -> None:
         session, name = _session(socket), socket.namespace.name
@@ -287,6 +288,25 @@ class Glue(ABC):
         finally:
             self._gone.pop((session.sid, name), None)
             gone.set()
+
+    # The rooms that the application says. What it says may be a client's word: it must not lead to another user.
+
+    def enter_room(self, sid: str, room: Any, namespace: str | None = None) -> Any:
+        """Stand in for the method of that name. Raises `ConfigurationError` for a room of the gate's own."""
+        return self._of_rooms("enter_room", room, sid, room, namespace)
+
+    def leave_room(self, sid: str, room: Any, namespace: str | None = None) -> Any:
+        """Stand in for the method of that name. Raises `ConfigurationError` for a room of the gate's own."""
+        return self._of_rooms("leave_room", room, sid, room, namespace)
+
+    def close_room(self, room: Any, namespace: str | None = None) -> Any:
+        """Stand in for the method of that name. Raises `ConfigurationError` for a room of the gate's own."""
+        return self._of_rooms("close_room", room, room, namespace)
+
+    def _of_rooms(self, name: str, room: Any, *args: Any) -> Any:
+        if isinstance(room, str):
+            check_not_own(room)
+        return self._original[name](*args)
 
     def _reason(self, reason: str) -> str:
         reasons = self.sio.reason

@@ -28,6 +28,9 @@ SIGNATURES = {
     "_trigger_event": ("event", "namespace", "args"),
     "disconnect": ("sid", "namespace", "ignore_queue"),
     "shutdown": (),
+    "enter_room": ("sid", "room", "namespace"),
+    "leave_room": ("sid", "room", "namespace"),
+    "close_room": ("room", "namespace"),
 }
 """The methods of a server that are called or stood in for, and what they take."""
 OF_AN_ENGINE_SOCKET = {
@@ -40,6 +43,8 @@ OF_AN_ENGINE_SOCKET = {
     "_websocket_handler": ("ws",),
 }
 """The methods of python-engineio's sockets that are stood in for, and what they take, at least."""
+OF_ROOMS = ("enter_room", "leave_room", "close_room")
+"""The methods of a server that an application names rooms to."""
 OF_THE_MANAGER = ("basic_enter_room", "basic_disconnect", "is_connected")
 
 

@@ -67,6 +67,13 @@ class Protection:
         """
         return self._socket(sid).user
 
+    def user_room(self, subject: str, issuer: str | None = None) -> str:
+        """Return the name of the room in which all sockets of a user are: see `iogate.Server.user_room`.
+
+        `sio.emit("message", text, room=gate.user_room("bob"))` sends to them.
+        """
+        return self._glue.io.user_room(subject, issuer)
+
     def revoke(self, **what: Any) -> Any:
         """Revoke tokens, and end the sockets that came with them: see `iogate.Server.revoke` for what can be said.
 

@@ -6,7 +6,6 @@ An attempt knows what was shown and how the verdict is told to the client. What 
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from iogate.auth import Auth, AuthPayload
 from iogate.errors import BAD_CREDENTIALS, AuthUnavailable, Refused
 from iogate.protocol.socketio.packets import Packet, PacketType
 from iogate.server.handshake import Handshake
+from iogate.server.rooms import new_socket_id
 
 if TYPE_CHECKING:
     from iogate.server.connection import Connection
@@ -119,7 +119,7 @@ class Connect(Entry):
     __slots__ = ()
 
     def __init__(self, connection: Connection, namespace: str, payload: Any) -> None:
-        super().__init__(connection, namespace, payload, secrets.token_urlsafe(15))
+        super().__init__(connection, namespace, payload, new_socket_id())
 
     def credential(self, auth: Auth) -> str | None:
         """Return the token in the handshake or the payload."""

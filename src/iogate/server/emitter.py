@@ -11,6 +11,7 @@ from iogate.errors import AckTimeout, ConfigurationError, Disconnected
 from iogate.protocol.engineio.packets import Encoded
 from iogate.protocol.socketio.packets import RESERVED_EVENTS, Packet, PacketType
 from iogate.server.handlers import GATE_EVENTS
+from iogate.server.rooms import check_joinable, check_names
 
 if TYPE_CHECKING:
     from iogate.server.namespace import Namespace
@@ -38,14 +39,14 @@ class Target(msgspec.Struct, frozen=True):
 
     Args:
         namespaces: where.
-        rooms: those in any of these rooms; none of them named: everybody.
+        rooms: those in any of these rooms, so no room means nobody; None: everybody.
         excluded: but nobody who is in one of these.
         volatile: drop it for a client that cannot take it at once.
         local: keep it on this server. A server that stands alone has no other.
     """
 
     namespaces: tuple[Namespace, ...]
-    rooms: tuple[str, ...] = ()
+    rooms: tuple[str, ...] | None = None
     excluded: tuple[str, ...] = ()
     volatile: bool = False
     local: bool = False
@@ -83,16 +84,31 @@ class Emitter:
         raise NotImplementedError
 
     def to(self, *rooms: str) -> Broadcast:
-        """Choose the sockets that are in any of these rooms, beside those chosen before."""
+        """Choose the sockets that are in any of these rooms, beside those chosen before.
+
+        Without a room it chooses nobody: `io.to(*[]).emit(...)` sends nothing.
+
+        Args:
+            rooms: names of rooms, ids of sockets, and what `Server.user_room` returns.
+
+        Raises:
+            ConfigurationError: one is not a string.
+        """
+        check_names(rooms)
         target = self._target
-        return Broadcast(msgspec.structs.replace(target, rooms=target.rooms + rooms))
+        return Broadcast(msgspec.structs.replace(target, rooms=(target.rooms or ()) + rooms))
 
     def in_(self, *rooms: str) -> Broadcast:
         """Do the same as `to`, for where it reads better."""
         return self.to(*rooms)
 
     def except_(self, *rooms: str) -> Broadcast:
-        """Leave out the sockets that are in any of these rooms."""
+        """Leave out the sockets that are in any of these rooms. Without a room it leaves out nobody.
+
+        Raises:
+            ConfigurationError: one is not a string.
+        """
+        check_names(rooms)
         target = self._target
         return Broadcast(msgspec.structs.replace(target, excluded=target.excluded + rooms))
 
@@ -123,7 +139,7 @@ class Emitter:
         data = event_data(event, args)
         for namespace in target.namespaces:
             packet = namespace.encode(Packet(PacketType.EVENT, namespace.name, data))
-            if target.rooms:
+            if target.rooms is not None:
                 packet.audience = target.rooms
             loop = namespace.members.loop
             if loop is None or loop is _running_loop():
@@ -164,12 +180,22 @@ class Emitter:
         return self._target.sockets()
 
     def sockets_join(self, *rooms: str) -> None:
-        """Put every chosen socket into rooms."""
+        """Put every chosen socket into rooms.
+
+        Raises:
+            ConfigurationError: one cannot be joined by name; see `Socket.join`. No socket has joined any then.
+        """
+        check_joinable(rooms)
         for socket in self._target.sockets():
             socket.join(*rooms)
 
     def sockets_leave(self, *rooms: str) -> None:
-        """Take every chosen socket out of rooms."""
+        """Take every chosen socket out of rooms.
+
+        Raises:
+            ConfigurationError: one cannot be left by name; see `Socket.leave`. No socket has left any then.
+        """
+        check_joinable(rooms)
         for socket in self._target.sockets():
             socket.leave(*rooms)
 

@@ -1,15 +1,113 @@
-"""Who is in which room. Indexed both ways, so that leaving costs a socket's own rooms and not all rooms."""
+"""Who is in which room, and which rooms are the gate's own.
+
+Rooms are indexed both ways, so that leaving costs a socket's own rooms and not all rooms. Two kinds are the gate's own:
+`user:...`, in which the sockets of one user are, and the id of each socket. A name that came from a client must not
+lead into either, so no socket can join or leave them by name.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import binascii
+import hashlib
+import secrets
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from iogate.errors import ConfigurationError
+from iogate.printable import printable
 
 if TYPE_CHECKING:
     from iogate.server.socket import Socket
 
 Names = Collection[str]
+
+MAX_ROOM = 256
+"""Characters of the name of a room that is joined."""
+USER = "user:"
+"""How the names of users' rooms begin."""
+_ID_BYTES = 12
+"""Random bytes of the id of a socket."""
+_MARK_BYTES = 3
+"""Bytes by which the id of a socket is recognised: one in 16 million other names of its length looks like one."""
+
+
+def room_of_user(subject: str, issuer: str | None) -> str:
+    """Return the name of the room in which all sockets of a user are.
+
+    Args:
+        subject: the `sub` of the user's tokens.
+        issuer: their `iss`, where the server accepts several issuers, of which each may have a user of that name. It
+            is quoted: the first colon after it is always the one between issuer and subject.
+    """
+    return USER + subject if issuer is None else f"{USER}{quote(issuer, safe='', errors='surrogatepass')}:{subject}"
+
+
+def new_socket_id() -> str:
+    """Return a new id for a socket: 20 characters, by which `is_socket_id` recognises it."""
+    random = secrets.token_bytes(_ID_BYTES)
+    return urlsafe_b64encode(random + _mark(random)).decode()
+
+
+def is_socket_id(name: str) -> bool:
+    """Return True if a name is the id of a socket, of this server or another, also of one that has gone."""
+    if len(name) != (_ID_BYTES + _MARK_BYTES) // 3 * 4:
+        return False
+    try:
+        octets = urlsafe_b64decode(name)
+    except (binascii.Error, ValueError):
+        return False
+    return octets[_ID_BYTES:] == _mark(octets[:_ID_BYTES])
+
+
+def _mark(random: bytes) -> bytes:
+    return hashlib.sha256(b"socket" + random).digest()[:_MARK_BYTES]
+
+
+def check_names(rooms: Iterable[object]) -> None:
+    """Raise unless these can be names of rooms.
+
+    Raises:
+        ConfigurationError: one is not a string.
+    """
+    for room in rooms:
+        if not isinstance(room, str):
+            raise ConfigurationError(
+                f'the name of a room is a string, and not {printable(repr(room))}: write to("a", "b"), or to(*names)'
+            )
+
+
+def check_joinable(rooms: Collection[str]) -> None:
+    """Raise unless a socket may join and leave these rooms by name.
+
+    Raises:
+        ConfigurationError: one is not a string, is longer than `MAX_ROOM`, or is a room of the gate's own.
+    """
+    check_names(rooms)
+    for room in rooms:
+        if len(room) > MAX_ROOM:
+            raise ConfigurationError(f"the name of a room has at most {MAX_ROOM} characters: {printable(room, 50)}")
+        check_not_own(room)
+
+
+def check_not_own(room: str) -> None:
+    """Raise if a room is one of the gate's own.
+
+    Raises:
+        ConfigurationError: it is.
+    """
+    if room.startswith(USER):
+        raise ConfigurationError(
+            f"{printable(repr(room))} is the room of a user: all sockets of the user are in it, and no others, so it"
+            ' cannot be joined or left. Send to it with io.to(io.user_room("bob")), and name rooms of yours otherwise'
+        )
+    if is_socket_id(room):
+        raise ConfigurationError(
+            f"{room!r} is the id of a socket: only that socket is in the room, so it cannot be joined or left. Send to"
+            " it with io.to(id), and name rooms of yours otherwise"
+        )
 
 
 class Rooms:
@@ -65,12 +163,16 @@ class Rooms:
             return frozenset()
         return frozenset(self._rooms.get(socket, ())) | {socket.id}
 
-    def select(self, rooms: Names = (), excluded: Names = ()) -> list[Socket]:
-        """Return the sockets that are in any of these rooms (no room: all of them) and in none of the excluded.
+    def select(self, rooms: Names | None = None, excluded: Names = ()) -> list[Socket]:
+        """Return the sockets that are in any of these rooms and in none of the excluded.
 
         It is a list of its own: sockets may go while it is worked through.
+
+        Args:
+            rooms: the names; None chooses all sockets, and no name chooses none.
+            excluded: names too.
         """
-        if not rooms:
+        if rooms is None:
             found = list(self.sockets.values())
         elif len(rooms) == 1:
             found = list(self._in(*rooms))

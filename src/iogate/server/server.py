@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import msgspec
 
-from iogate.auth import Auth, JWTAuth, Query
+from iogate.auth import Auth, JWTAuth, Principal, Query
 from iogate.auth.interface import is_auth
 from iogate.auth.policy import MAX_TOKEN_BYTES
 from iogate.auth.sources import BodyField, may_read_cookies
 from iogate.clock import SYSTEM, Clock
 from iogate.errors import ConfigurationError
+from iogate.printable import TOKEN_NAMES, printable
 from iogate.protocol.socketio.json import JSON
 from iogate.protocol.socketio.msgpack import MSGPACK
 from iogate.protocol.socketio.packets import MAX_ATTACHMENTS, ROOT, Parser
@@ -34,6 +35,7 @@ from iogate.server.lifetimes import Lifetimes, call_watchers, expel_unproven, re
 from iogate.server.limits import Failures, Limits, Pending, Proxies, Subjects
 from iogate.server.namespace import DynamicNamespace, Namespace, Namespaces, Predicate
 from iogate.server.origins import Origins
+from iogate.server.rooms import room_of_user
 from iogate.server.scopes import Scopes, parse_scopes
 from iogate.server.transport import Transport
 from iogate.server.turn import Turn
@@ -145,7 +147,7 @@ class Server(Registers, Emitter):
                 'a source of your own may find the token in a cookie, which with cors_allowed_origins=["*"] any page'
                 ' could send for its visitor: list the pages that may connect, ["https://app.example.com"]'
             )
-        self.hidden_parameters = frozenset(
+        self.hidden_parameters = TOKEN_NAMES.union(
             source.name for source in (auth.sources if auth is not None else ()) if isinstance(source, Query)
         )
         tokens = auth.max_token_bytes if auth is not None else MAX_TOKEN_BYTES
@@ -165,6 +167,8 @@ class Server(Registers, Emitter):
         self.turn = Turn()
         self._tasks: dict[asyncio.Task[None], Callable[[], None] | None] = {}
         self.auth = auth
+        self._issuers = getattr(auth, "issuers", None)  # An `auth` of the application's own may have none.
+        self._several_issuers = self._issuers is not None and len(self._issuers) > 1
         self.proxies = Proxies(trusted_proxies)
         limits = limits or Limits()
         self.pending = Pending(limits)
@@ -220,6 +224,43 @@ class Server(Registers, Emitter):
         found.scopes |= parse_scopes(scopes)
         return found
 
+    def user_room(self, subject: str, issuer: str | None = None) -> str:
+        """Return the name of the room in which all sockets of a user are: `io.to(io.user_room("bob")).emit(...)`.
+
+        It is `user:<subject>`; with several issuers, of which each may have a user of that name, the issuer is in it
+        too.
+
+        Args:
+            subject: the `sub` of the user's tokens.
+            issuer: their `iss`. It may be left out unless `auth` accepts several issuers.
+
+        Raises:
+            ConfigurationError: the issuer is missing, or is not one that is accepted.
+        """
+        if not subject:
+            raise ConfigurationError('a user is named by the sub of the tokens: write io.user_room("bob")')
+        issuer = self._the_issuer(issuer, "user_room")
+        return room_of_user(subject, issuer if self._several_issuers else None)
+
+    def _room_of(self, principal: Principal) -> str:
+        """Return the name of the room of the user of a verified identity, which has a subject."""
+        return room_of_user(principal.subject, (principal.issuer or "") if self._several_issuers else None)
+
+    def _the_issuer(self, issuer: str | None, method: str) -> str | None:
+        """Return the issuer that is meant; None where issuers are not told apart and none is given."""
+        known = self._issuers
+        if known is None:
+            return issuer
+        names = ", ".join(printable(repr(name)) for name in sorted(known))
+        if issuer is None and len(known) > 1:
+            raise ConfigurationError(
+                f"auth accepts several issuers, and each may have such a user, session or token: say whose it is,"
+                f" {method}(..., issuer=...), with one of {names}"
+            )
+        if issuer is not None and issuer not in known:
+            raise ConfigurationError(f"issuer is {printable(repr(issuer))}, which auth does not accept: give {names}")
+        return issuer if issuer is not None else next(iter(known), None)
+
     def asgi(self, other: ASGIApp | None = None) -> SocketIOApp:
         """Return the ASGI application.
 
@@ -270,7 +311,8 @@ class Server(Registers, Emitter):
                 otherwise.
             session_id: their `sid`.
             key_id: the `kid` of the key that signed them.
-            issuer: their `iss`.
+            issuer: their `iss`. With several issuers it must be given with `subject`, `session_id` and `token_id`,
+                which are names that another issuer may use too; with one it is that.
             issued_before: Unix time in seconds until which they were issued.
             until: Unix time in seconds after which this is forgotten. Left out, it is remembered for as long as a token
                 that it means can be accepted. That is for ever if `key_id` is given without `issued_before`, and also
@@ -278,10 +320,13 @@ class Server(Registers, Emitter):
                 A token whose `exp` + `leeway` is later than the `until` that you give is accepted again after it.
 
         Raises:
-            ConfigurationError: nothing was said that tells one token from another, or the server has no `auth`.
+            ConfigurationError: nothing was said that tells one token from another, the issuer is missing or not one
+                that is accepted, or the server has no `auth`.
         """
         if self.auth is None:
             raise ConfigurationError("there is no token to revoke on a server with auth=None")
+        if issuer is not None or not (subject is None and session_id is None and token_id is None):
+            issuer = self._the_issuer(issuer, "revoke")
         now = self.auth.clock.wall()
         if subject is not None and issued_before is None:
             issued_before = now + self.auth.leeway  # The issuer's clock may be that far ahead.

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from iogate.auth import Principal
 from iogate.errors import AckTimeout, Disconnected, InsufficientScope, NotAuthenticated
+from iogate.printable import printable
 from iogate.protocol.engineio.packets import Encoded
 from iogate.protocol.socketio.packets import Packet, PacketType
 from iogate.server.emitter import ACK_TIMEOUT, Broadcast, Target, event_data
 from iogate.server.handshake import Handshake
 from iogate.server.identity import Identity
+from iogate.server.rooms import check_joinable
 from iogate.server.scopes import Scopes, parse_scopes
 
 if TYPE_CHECKING:
@@ -107,20 +109,23 @@ class Socket:
 
     @property
     def rooms(self) -> frozenset[str]:
-        """The rooms that it is in: the one of its own id, `user:<subject>` if it has an identity, and the joined."""
+        """The rooms that it is in: that of its own id, that of its user (`Server.user_room`), and those it joined."""
         return self.namespace.members.of(self)
 
     def join(self, *rooms: str, scopes: Scopes = ()) -> None:
         """Enter rooms. Nothing happens once it has gone.
 
         Args:
-            rooms: their names.
+            rooms: their names, of at most 256 characters. Rooms of users and ids of sockets cannot be joined: with a
+                name from a client, anybody could listen in. It is in those of its own by itself.
             scopes: scopes that its token must have, all of them, as long as it is there: a refresh that takes one
                 away takes it out of the rooms, and what was queued for them is not sent.
 
         Raises:
+            ConfigurationError: one is not a string, is too long, or cannot be joined.
             InsufficientScope: its token lacks one.
         """
+        check_joinable(rooms)
         needed = parse_scopes(scopes)
         if not needed <= self.scopes:
             raise InsufficientScope(needed)
@@ -132,7 +137,12 @@ class Socket:
             self._rooms += rooms
 
     def leave(self, *rooms: str) -> None:
-        """Leave rooms."""
+        """Leave rooms.
+
+        Raises:
+            ConfigurationError: one is not a string, is too long, or is one that cannot be joined either.
+        """
+        check_joinable(rooms)
         for room in rooms:
             (self._scoped or {}).pop(room, None)
         if self.connected:
@@ -248,8 +258,9 @@ class Socket:
         return packet.namespace == self.namespace.name
 
     def _own_rooms(self) -> tuple[str, ...]:
-        subject = self._identity.principal.subject if self._identity is not None else ""
-        return (f"user:{subject}",) if subject else ()
+        if self._identity is None or not self._identity.principal.subject:
+            return ()
+        return (self._connection.server._room_of(self._identity.principal),)
 
     def _exit(self) -> None:
         """Be gone: from the namespace, the rooms, and for whoever waits for an answer."""
@@ -267,4 +278,4 @@ class Socket:
 
     def __repr__(self) -> str:
         subject = self._identity.principal.subject if self._identity is not None else None
-        return f"<Socket {self.id} in {self.namespace.name} of {subject!r}>"
+        return f"<Socket {self.id} in {printable(self.namespace.name)} of {printable(repr(subject))}>"
