@@ -38,6 +38,8 @@ def _one_of(characters: str) -> str:
     return "(?:" + "|".join(f"{re.escape(one)}|{_encoded(one)}" for one in characters) + ")"
 
 
+_BEFORE_NAME = "?&; \"'("
+"""What may stand before the name of a parameter: in a URL, and in a line that says what is in one."""
 _BASE64URL = rf"(?:[A-Za-z0-9_-]|{_PERCENT}(?:2[Dd]|3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]|5[Ff]))"
 # A header is a JSON object: in base64url that begins with `{"`, or with `{` and white space. Nothing after the twelve
 # characters that follow can make the match fail, so each character is looked at once.
@@ -79,7 +81,7 @@ def redact_parameters(text: str, names: frozenset[str]) -> str:
 
     Args:
         text: a URL, a part of one, or a line with one in it.
-        names: the parameters, in any case of letters, after `?`, `&` or `;`, or at the beginning.
+        names: the parameters, in any case of letters, after `?`, `&`, `;` or a space, or at the beginning.
     """
     return _parameters(names).sub(rf"\1{REDACTED}", text) if names else text
 
@@ -99,7 +101,7 @@ def is_harmless(text: str, names: frozenset[str]) -> bool:
 def _parameters(names: frozenset[str]) -> re.Pattern[str]:
     spelled = "|".join("".join(_one_of(one.lower() + one.upper()) for one in name) for name in sorted(names))
     # To the next `&`, and not to the next `;`: a value that is read there may have that in it.
-    return re.compile(rf"((?:^|{_one_of('?&;')})(?:{spelled}){_one_of('=')})[^& \t\r\n]*+")
+    return re.compile(rf"((?:^|{_one_of(_BEFORE_NAME)})(?:{spelled}){_one_of('=')})[^& \t\r\n]*+")
 
 
 def _escape(text: str) -> str:

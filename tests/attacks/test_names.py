@@ -9,6 +9,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -31,6 +32,7 @@ from iogate import (
 from iogate.auth import AuthPayload
 from iogate.printable import MAX_ARGUMENT, MAX_TRACEBACK, redact
 from iogate.server.rooms import MAX_ROOM, is_socket_id, new_socket_id, room_of_user
+from tests.cli.running import SERVER, serving
 from tests.conformance.wire import POLLING, WEBSOCKET, client, refused, session, within
 from tests.gate.support import make_auth
 from tests.integrations.both import Both
@@ -143,10 +145,11 @@ async def test_users_of_two_issuers_with_one_name_are_two(transport: str) -> Non
         await here.hears_nothing_before(io)
         assert "cannot be joined" in (await here.ask("join", io.user_room("bob", THERE)))[0]
 
-        for what in ({"subject": "bob"}, {"session_id": "1"}, {"token_id": "1"}, {"subject": "bob", "key_id": "1"}):
+        which: list[dict[str, Any]] = [{"subject": "bob"}, {"session_id": "1"}, {"token_id": "1"}]
+        for what in which:
             with pytest.raises(ConfigurationError, match=rf"revoke\(\.\.\., issuer=\.\.\.\), with one of '{HERE}'"):
                 await io.revoke(**what)
-        for what in ({"subject": "bob"}, {"session_id": "1"}, {"issued_before": 1.0}, {"key_id": "1"}):
+        for what in (*which, {"issued_before": 1.0}, {"key_id": "1"}):
             with pytest.raises(ConfigurationError, match="does not accept"):
                 await io.revoke(**what, issuer="https://else.example")
         await io.revoke(subject="bob", issuer=HERE)
@@ -310,16 +313,16 @@ def hostile_server(**settings: Any) -> Server:
 
     @everywhere.use
     def look(socket: Socket) -> None:
-        if socket.claims.get("fail"):
+        if socket.claims["fate"] == "fail":
             raise ValueError(f"{socket.principal.subject} {socket!r}")
-        if socket.claims.get("refuse"):
+        if socket.claims["fate"] == "refuse":
             raise Refused(socket.principal.subject)
 
     def fail(socket: Socket, *args: Any) -> None:
         raise RuntimeError(f"{args} {args[0] if args else ''} in {socket.namespace.name} of {socket.principal.subject}")
 
     def arrive(socket: Socket) -> None:
-        if socket.claims.get("late"):
+        if socket.claims["fate"] == "late":
             fail(socket)
 
     everywhere.on("connect", arrive)
@@ -353,7 +356,7 @@ async def test_names_from_clients_are_logged_on_one_line_and_bounded(
     """Row 47: namespaces, events, subjects, issuers and texts of exceptions, with JSON and with MessagePack."""
     io = hostile_server(parser=parser)
     subject = f"{EVIL} {LONG[:3000]}".replace("\0", "")
-    token = {fate: make_token(sub=subject, iss=EVIL, **{fate: True}) for fate in FATES}
+    token = {fate: make_token(sub=subject, iss=EVIL, fate=fate) for fate in FATES}
     async with serve(io) as url:
         for fate in FATES:
             async with session(url, transport) as wire:
@@ -554,3 +557,43 @@ async def ask(url: str, transport: str) -> None:
     assert (await within(reader.readuntil(b"\r\n"))).startswith(b"HTTP/1.1 ")
     writer.close()
     await writer.wait_closed()
+
+
+AROUND = f"""{SERVER}
+import logging
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route
+
+async def fail(request):
+    raise RuntimeError(f"{{request.headers['referer']}} {{request.query_params}}")
+
+async def hello(request):
+    logging.getLogger("iogate").info("visited from %s by %s", request.headers["referer"], request.headers["user-agent"])
+    return PlainTextResponse(request.scope["path"] + " " + request.scope["query_string"].decode())
+
+app = Starlette(routes=[Route("/fail", fail), Mount("/chat", io.asgi()), Route("/{{rest:path}}", hello)])
+"""
+
+
+@pytest.mark.parametrize("lane", ["fast", "ordinary"])
+async def test_under_iogate_run_no_token_is_logged_whatever_serves_the_request(tmp_path: Path, lane: str) -> None:
+    """Row 48: the log of the process, also where applications stand around the server, fail, and log what they get."""
+    async with serving(tmp_path, AROUND, "--access-log", "--lane", lane) as run:
+        async with client(run.url) as http:
+            for shape in URLS:
+                url = url_with_a_token(shape)
+                query = "?" + url.partition("?")[2]
+                agent = f"\x9b31m {TOKEN}".encode("latin-1")
+                headers = {b"referer": f"http://else{url}".encode(), b"user-agent": agent, b"connection": b"close"}
+                answer = await http.get(f"/page{url}", headers=headers)
+                seen = httpx.URL(f"http://x/page{url}")
+                assert answer.text == f"{seen.path} {seen.query.decode()}"
+                assert (await http.get(f"/fail{query}", headers=headers)).status_code == 500
+                await http.get(f"/chat/socket.io/{query}", headers=headers)
+                await ask(f"{run.url}/chat/socket.io/{query}", "websocket")
+        run.expected = run.errors  # Those of /fail.
+    assert_without_tokens(run.output)
+    assert run.output.count("REDACTED") > 3 * len(URLS)
+    assert "RuntimeError: http://else" in run.output
+    assert "\x9b" not in run.output
