@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -59,7 +58,7 @@ def printable(value: object, most: int = MAX_NAME) -> str:
     text = value if isinstance(value, str) else str(value)
     if len(text) > most:
         text = f"{text[:most]}... ({len(text)} characters)"
-    return redact(_escape(text), frozenset())
+    return redact(escape(text), frozenset())
 
 
 def redact(text: str, names: frozenset[str] = TOKEN_NAMES) -> str:
@@ -104,7 +103,8 @@ def _parameters(names: frozenset[str]) -> re.Pattern[str]:
     return re.compile(rf"((?:^|{_one_of(_BEFORE_NAME)})(?:{spelled}){_one_of('=')})[^& \t\r\n]*+")
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """Return a text in which what is not printable is escaped: control and bidirectional characters, line ends."""
     if text.isprintable():
         return text
     return "".join(
@@ -121,23 +121,28 @@ class SafeRecords(logging.Filter):
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Change a record in place, and let it through."""
+        """Change a record in place, unless another filter of this kind has, and let it through."""
+        if getattr(record, _DONE, False):
+            return True
+        setattr(record, _DONE, True)
         if isinstance(record.args, tuple):
             record.args = tuple(map(_argument, record.args))
         elif record.args:
             record.args = {name: _argument(value) for name, value in record.args.items()}
         if not record.args:
             record.msg = _lines(str(record.msg))
-        if record.exc_info and not record.exc_text:
+        if record.exc_info:  # Formatters take the text that is there, and make one only if there is none.
             record.exc_text = "  " + _lines(_FORMATTER.formatException(record.exc_info))
         return True
 
 
+_DONE = "iogate_safe"
+"""The attribute of a record that has been changed already, by the filter of a logger or of another handler."""
 _FORMATTER = logging.Formatter()
 
 
 def _argument(value: Any) -> Any:
-    if value is None or isinstance(value, int | float | Mapping):  # A mapping is for a format that picks from it.
+    if value is None or isinstance(value, int | float):
         return value
     text = str(value)
     safe = redact(printable(text, MAX_ARGUMENT))
@@ -148,4 +153,4 @@ def _lines(text: str) -> str:
     if len(text) > MAX_TRACEBACK:
         half = MAX_TRACEBACK // 2
         text = f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
-    return "\n  ".join(redact(_escape(line)) for line in text.rstrip("\n").split("\n"))
+    return "\n  ".join(redact(escape(line)) for line in text.rstrip("\n").split("\n"))

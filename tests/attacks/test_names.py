@@ -30,7 +30,7 @@ from iogate import (
     Socket,
 )
 from iogate.auth import AuthPayload
-from iogate.printable import MAX_ARGUMENT, MAX_TRACEBACK, redact
+from iogate.printable import MAX_ARGUMENT, MAX_TRACEBACK, SafeRecords, redact
 from iogate.server.rooms import MAX_ROOM, is_socket_id, new_socket_id, room_of_user
 from tests.cli.running import SERVER, serving
 from tests.conformance.wire import POLLING, WEBSOCKET, client, refused, session, within
@@ -420,6 +420,29 @@ async def test_a_request_that_is_refused_is_logged_on_one_line(transport: str, l
     assert shown.isprintable()
     assert len(shown) < 600
     assert "/socket.io/" in log()
+
+
+def test_every_kind_of_log_line_is_made_safe() -> None:
+    """Row 47: lines with and without arguments, with a mapping, with objects; long tracebacks keep their ends."""
+
+    def logged(message: str, *arguments: Any, error: Exception | None = None) -> str:
+        exception = None if error is None else (type(error), error, None)
+        record = logging.LogRecord("iogate", logging.INFO, "", 0, message, arguments, exception)
+        for _ in range(2):  # A line may pass the filter of its logger, and that of a handler.
+            assert SafeRecords().filter(record)
+        return logging.Formatter().format(record)
+
+    assert logged("of %s", EVIL[:6]) == "of /a\\r\\nCR"
+    assert logged("of %s", ValueError(f"\x1b {TOKEN}")) == "of \\x1b REDACTED"
+    assert logged("%d of %g, %r", 7, 0.5, None) == "7 of 0.5, None"
+    assert logged("of %(name)s", {"name": EVIL[:4]}) == "of /a\\r\\n"
+    assert logged("a line\nand another\n") == "a line\n  and another"
+    assert logged("of %s", LONG) == f"of {LONG[:MAX_ARGUMENT]}... ({len(LONG)} characters)"
+    line = logged("failed", error=ValueError(f"begins\r\n{TOKEN}\x1b{LONG}\nends"))
+    assert line.startswith("failed\n  ValueError: begins\\r\n  REDACTED\\x1b")
+    assert line.endswith("\n  ends")
+    assert " characters left out " in line
+    assert len(line) < 1.1 * MAX_TRACEBACK
 
 
 # Tokens in URLs.

@@ -130,7 +130,7 @@ class Namespaces:
         name = name if name.startswith("/") else f"/{name}"
         if "," in name or len(name.encode()) > MAX_NAMESPACE:
             raise ConfigurationError(
-                f"a namespace has no comma in its name and at most {MAX_NAMESPACE} bytes: {name!r}"
+                f"a namespace has no comma in its name and at most {MAX_NAMESPACE} bytes: {printable(repr(name))}"
             )
         if name not in self._static:
             self._static[name] = Namespace(name, self._encode)

@@ -19,6 +19,7 @@ from picows import WSProtocolError, WSUpgradeRequest, WSUpgradeResponse, WSUpgra
 from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-defined]
 from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string, is_ssl
 
+from iogate.printable import printable
 from iogate.server.connection import TOO_LARGE
 from iogate.server.requests import Answer, Headers, examine, is_for, upgrade_target
 from iogate.server.server import Server
@@ -131,7 +132,8 @@ class FastLane(WSProtocol):  # type: ignore[misc]
         decision = self._verdict.decision = _decide(self._socketio, scope)
         if self._config.access_log:
             outcome = "[accepted]" if isinstance(decision, FastTransport) else decision.status
-            _uvicorn.info('%s - "WebSocket %s" %s', get_client_addr(scope), get_path_with_query_string(scope), outcome)  # type: ignore[arg-type]
+            address = printable(get_client_addr(scope))  # type: ignore[arg-type]  # A proxy may say anything.
+            _uvicorn.info('%s - "WebSocket %s" %s', address, get_path_with_query_string(scope), outcome)  # type: ignore[arg-type]
         super().connection_made(self._asyncio)
         handshake = _HANDSHAKE % key
         self.get_buffer(len(handshake))[: len(handshake)] = handshake
