@@ -111,7 +111,7 @@ async def test_a_flood_of_bad_logouts_is_a_few_lines_in_the_log(caplog: pytest.L
     refused = [line for line in lines(caplog) if "back-channel" in line]
     assert len(refused) == 2
     assert refused[0].startswith("back-channel logout refused: invalid_token: ")
-    assert refused[0].endswith("from '127.0.0.1'")
+    assert refused[0].endswith("from 127.0.0.1")
     logout._log.flush()
     assert "back-channel logout: 99 more refused in the last minute; 99 of them with invalid_token" in caplog.text
 
@@ -220,8 +220,8 @@ async def test_a_flood_of_refused_requests_is_a_few_lines_in_the_log(caplog: pyt
         with pytest.raises(InvalidToken):
             await guard.check(request)
     (line,) = lines(caplog)
-    assert line.startswith(r"GET '/\n0xxx")
-    assert len(line) < 400
+    assert line.startswith(r"GET /\n0xxx")
+    assert len(line) < 600
 
 
 async def test_a_hook_that_fails_for_every_request_is_one_traceback(caplog: pytest.LogCaptureFixture) -> None:
@@ -287,7 +287,7 @@ async def test_the_first_of_each_source_and_code_is_logged_and_the_others_counte
     clock.advance(WINDOW)
     log._due()
     (line,) = lines(caplog)
-    assert line.startswith("tests: 207 more refused in the last minute; 1 of them with bad, from '192.0.2.1'")
+    assert line.startswith("tests: 207 more refused in the last minute; 1 of them with bad, from 192.0.2.1")
     caplog.clear()
     log.add("192.0.2.1", "bad", "refused")
     assert lines(caplog) == ["refused"]

@@ -557,4 +557,4 @@ async def test_the_log_says_who_was_disconnected_and_why(caplog: pytest.LogCaptu
     wire.reads.set()
     make_stream(Guard(auth), wire, sub="ann\nroot")
     await io.revoke(subject="ann\nroot")
-    assert r"disconnected 'ann\nroot' from a WebSocket or stream: revoked_token" in caplog.text
+    assert r"disconnected ann\nroot from a WebSocket or stream: revoked_token" in caplog.text

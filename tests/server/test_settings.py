@@ -97,7 +97,11 @@ def test_origins_are_checked_when_the_server_is_made() -> None:
 
 
 def test_parameters_that_hold_a_token_are_known() -> None:
-    assert Server(auth=jwt(sources=[Query("token"), Query("jwt")])).hidden_parameters == {"token", "access_token", "jwt"}
+    assert Server(auth=jwt(sources=[Query("token"), Query("jwt")])).hidden_parameters == {
+        "token",
+        "access_token",
+        "jwt",
+    }
     assert Server(auth=None).hidden_parameters == {"token", "access_token"}
 
 

@@ -7,6 +7,7 @@ import logging
 from typing import Any
 
 from iogate.clock import Clock
+from iogate.printable import printable
 from iogate.server.limits import _source as source_of
 
 logger = logging.getLogger("iogate")
@@ -15,8 +16,6 @@ WINDOW = 60.0
 """Seconds for which further refusals are counted after the first of a source and a code."""
 MAX_LINES = 100
 """Refusals that get a line of their own within a window; with more sources than that, the rest are counted together."""
-MAX_SHOWN = 100
-"""Characters of a text from a client that are logged."""
 
 
 class RefusalLog:
@@ -88,4 +87,4 @@ class RefusalLog:
 
 def shown(text: Any) -> str:
     """Return a text from a client, such as an address or a path, as it can be logged: escaped and not long."""
-    return repr(text)[:MAX_SHOWN] if text is not None else "a Unix socket"
+    return printable(text) if text is not None else "a Unix socket"

@@ -82,7 +82,7 @@ class Watch:
                 else:
                     self.refusal = guard.refusal(principal)
                 if self.refusal is not None:
-                    logger.info("disconnected %r from a WebSocket or stream: %s", principal.subject[:100], self.refusal)
+                    logger.info("disconnected %s from a WebSocket or stream: %s", principal.subject[:100], self.refusal)
                     self.unwatch()
                     self._ended()
                     break

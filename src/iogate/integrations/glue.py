@@ -21,9 +21,10 @@ from socketio.packet import CONNECT, CONNECT_ERROR, DISCONNECT
 
 from iogate.errors import AuthError, ProtocolError
 from iogate.integrations.engine import EngineTransport, handshake_of
-from iogate.integrations.incoming import check_message, escaped, wants_websocket
+from iogate.integrations.incoming import check_message, wants_websocket
 from iogate.integrations.layout import OF_ROOMS, SIGNATURES
 from iogate.integrations.session import Decision, Session
+from iogate.printable import printable
 from iogate.protocol.socketio.packets import ROOT, Packet
 from iogate.server.attempts import Entry
 from iogate.server.gate import hold
@@ -66,7 +67,7 @@ class Glue(ABC):
         self._generate_id = sio.eio.generate_id
         sio.eio.generate_id = self._next_id
         log_error_once = sio.eio._log_error_once
-        sio.eio._log_error_once = lambda message, key: log_error_once(escaped(message), key)
+        sio.eio._log_error_once = lambda message, key: log_error_once(printable(message), key)
         sio.__iogate__ = io
         for name in ("_send_packet", "_send_eio_packet", "_trigger_event", "disconnect", "shutdown", *OF_ROOMS):
             setattr(sio, name, getattr(self, name.lstrip("_")))

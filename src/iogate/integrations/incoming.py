@@ -20,8 +20,6 @@ from iogate.protocol.engineio.payload import Frame, decode_payload
 
 MAX_INTEGER = 10**99
 """python-socketio raises for integers of more than 100 characters, and its applications rely on that."""
-MAX_LOGGED = 200
-"""Characters of a message with a client's words that are logged."""
 
 _STRIDE = 16
 _LONG_NUMBER = re.compile(r"[0-9]{100}").search
@@ -128,8 +126,3 @@ def has_large_integer(text: str, data: Any) -> bool:
 
 def _children(value: list[Any] | dict[str, Any]) -> Any:
     return value.values() if isinstance(value, dict) else value
-
-
-def escaped(message: str) -> str:
-    """Return a message as it may be logged, although parts of it come from a client."""
-    return message[:MAX_LOGGED].encode("unicode_escape").decode("ascii")
