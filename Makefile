@@ -18,6 +18,10 @@ SEED ?= 0
 
 VENV := .venv
 PY := $(VENV)/bin/python
+LOCK := requirements.txt
+LOCKED := build dev fuzz bench node lock
+# Install what the lock file has for iogate or a group of pyproject.toml.
+INSTALL = $(PY) tools/locked.py $(1) | $(PY) -m pip install --quiet --require-hashes --requirement /dev/stdin
 BENCH = $(VENV)/.bench benchmarks/peers/node/node_modules/.installed
 # Node may be the system's or, where there is none, the wheel's inside the virtual environment.
 WITH_NODE = PATH="$$("$(CURDIR)/tools/node.sh" --path)"
@@ -27,7 +31,7 @@ export PIP_NO_INPUT := 1
 # Behind a proxy with a certificate of its own, npm trusts what the machine trusts, as pip does.
 export NODE_USE_SYSTEM_CA := 1
 
-.PHONY: help demo test check fuzz format bench bench-quick clean node chromium compiler redis
+.PHONY: help demo test check fuzz lock format bench bench-quick clean node chromium compiler redis
 
 help: ## Say what can be made
 	@echo "iogate: make TARGET"
@@ -36,7 +40,7 @@ help: ## Say what can be made
 	@echo
 	@echo "  PYTHON=python3.12   the Python to use, 3.11 or newer"
 	@echo "  PORT=3000           where the demo listens"
-	@echo "  ARGS='-k polling'   more arguments, for pytest or the benchmarks"
+	@echo "  ARGS='-k polling'   more arguments, for pytest, the benchmarks or uv"
 	@echo "  SECONDS=600 TARGETS='token claims'   how long to fuzz, and what"
 	@echo "  SEED=7              fuzz as the last time with that seed"
 
@@ -50,11 +54,15 @@ test: $(VENV)/.dev $(VENV)/.older examples/chat/node_modules/.installed tests/e2
 check: $(VENV)/.dev ## Lint, check the format, the types and the layers
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
-	@$(PY) -m mypy src tests examples benchmarks fuzz
+	@$(PY) -m mypy src tests examples benchmarks fuzz tools/*.py
 	@$(VENV)/bin/lint-imports
 
 fuzz: $(VENV)/.fuzz ## Let a machine make up what strangers send, SECONDS for each parser and for a live server
 	@$(PY) -m fuzz --seconds $(SECONDS) --seed $(SEED) $(TARGETS)
+
+lock: $(VENV)/.lock ## Write requirements.txt anew, for what pyproject.toml asks; ARGS=--upgrade takes the newest
+	@$(VENV)/bin/uv pip compile --quiet --universal --generate-hashes --no-config --custom-compile-command "make lock" \
+	  --extra chat $(addprefix --group ,$(LOCKED)) $(ARGS) --output-file $(LOCK) pyproject.toml
 
 format: $(VENV)/.dev ## Put the code into shape
 	@$(PY) -m ruff check --fix .
@@ -79,33 +87,40 @@ $(VENV)/.made:
 	@tools/venv.sh $(PYTHON) $(VENV)
 	@touch $@
 
-$(VENV)/.demo: pyproject.toml | $(VENV)/.made
+$(VENV)/.demo: $(LOCK) pyproject.toml | $(VENV)/.made
 	@echo "==> installing iogate and what the demo needs"
-	@$(PY) -m pip install --quiet --editable '.[chat]'
+	@$(call INSTALL,iogate build)
+	@$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml $(VENV)/.demo
+$(VENV)/.dev: $(VENV)/.demo
 	@echo "==> installing the tools of the tests and the checks"
-	@$(PY) -m pip install --quiet --group dev
+	@$(call INSTALL,dev)
 	@touch $@
 
-# The versions of python-socketio, and of Flask-SocketIO, that the gate stands in front of besides the newest.
+# The versions of python-socketio, and of Flask-SocketIO, that the gate stands in front of besides the newest. The lock
+# file cannot have two versions of a package, so they are named here.
 $(VENV)/.older: Makefile $(VENV)/.dev
 	@echo "==> installing earlier versions of python-socketio"
 	@rm -rf $(VENV)/older
-	@for minor in "5.16 5.5 3.0" "5.17 5.6 3.1"; do set -- $$minor; \
-	  $(PY) -m pip install --quiet --no-deps --target $(VENV)/older/$$1 \
-	  "python-socketio==$$1.*" "python-engineio==4.13.*" "flask-socketio==$$2.*" "flask==$$3.*"; done
+	@for versions in "5.16.4 5.5.1 3.0.3" "5.17.1 5.6.1 3.1.3"; do set -- $$versions; \
+	  $(PY) -m pip install --quiet --no-deps --target $(VENV)/older/$${1%.*} \
+	  "python-socketio==$$1" "python-engineio==4.13.5" "flask-socketio==$$2" "flask==$$3"; done
 	@touch $@
 
 # Where there is no atheris, `python -m fuzz` says so, and where there is one.
-$(VENV)/.fuzz: pyproject.toml $(VENV)/.dev
+$(VENV)/.fuzz: $(VENV)/.dev
 	@echo "==> installing atheris, which fuzzes"
-	@$(PY) -m pip install --quiet --group fuzz && touch $@ || { $(PY) -m fuzz --seconds 0; exit 1; }
+	@$(call INSTALL,fuzz) && touch $@ || { $(PY) -m fuzz --seconds 0; exit 1; }
 
-$(VENV)/.bench: pyproject.toml $(VENV)/.demo
+$(VENV)/.bench: $(VENV)/.demo
 	@echo "==> installing what the benchmarks compare with, and draw with"
-	@$(PY) -m pip install --quiet --group bench
+	@$(call INSTALL,bench)
+	@touch $@
+
+$(VENV)/.lock: $(VENV)/.demo
+	@echo "==> installing uv, which locks"
+	@$(call INSTALL,lock)
 	@touch $@
 
 %/node_modules/.installed: %/package.json %/package-lock.json | node

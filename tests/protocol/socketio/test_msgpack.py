@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import enum
 import itertools
 import math
 import tracemalloc
@@ -408,6 +409,62 @@ def test_what_json_has_no_type_for_is_written_as_the_json_parser_writes_it(value
     assert same(decode(written(packet)), json.Decoder().text(text, 1))
 
 
+class Color(enum.Enum):
+    RED = "red"
+    RGB = b"\xff\0\0"
+
+
+@dataclasses.dataclass
+class Palette:
+    colors: dict[Any, int]
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        (b"a", "YQ=="),
+        (memoryview(b"a"), "YQ=="),
+        (Color.RED, "red"),
+        (Color.RGB, "/wAA"),
+        (PacketType.ACK, "3"),
+        (1, "1"),
+        (dt.date(2020, 2, 29), "2020-02-29"),
+        (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+    ],
+    ids=[
+        "bytes",
+        "memoryview",
+        "string enumeration",
+        "bytes enumeration",
+        "integer enumeration",
+        "integer",
+        "date",
+        "UUID",
+    ],
+)
+def test_a_key_is_written_alike_by_both_parsers_and_with_every_release_of_msgspec(key: Any, name: str) -> None:
+    packet = Packet(EVENT, data=["a", {key: 1}, [{key: 1}], {"b": ({key: 1},)}, Palette({key: 1}), b"c"])
+    object_ = {name: 1}
+    expected = ["a", object_, [object_], {"b": [object_]}, {"colors": object_}, b"c"]
+    assert decode(written(packet)).data == expected
+    encoded = json.encode(packet)
+    assert encoded.text is not None
+    decoder = json.Decoder()
+    decoder.text(encoded.text, 1)
+    [attachment] = encoded.attachments
+    read = decoder.binary(attachment)
+    assert read is not None
+    assert read.data == expected
+
+
+@pytest.mark.parametrize("key", [None, True, (1, 2), 1j, frozenset([1]), Point], ids=str)
+def test_a_key_that_json_does_not_have_is_the_error_of_who_sends_it_with_both_parsers(key: Any) -> None:
+    for data in (["a", {key: 1}], ["a", {key: b"1"}], ["a", {b"b": 1}, {key: 1}]):
+        for parser in (encode, json.encode):
+            with pytest.raises(TypeError):
+                parser(Packet(EVENT, data=data))
+
+
 def test_bytes_of_every_kind_stay_bytes() -> None:
     data = ("a", bytearray(b"1"), [memoryview(b"2")], {"b": (b"3",)})
     assert decode(written(Packet(EVENT, data=data))).data == ["a", b"1", [b"2"], {"b": [b"3"]}]
@@ -432,7 +489,6 @@ def test_writing_a_packet_leaves_its_data_as_it_was() -> None:
         (1j, TypeError),
         ({None: 1}, TypeError),
         ({(1, 2): 1}, TypeError),
-        ({b"a": 1}, TypeError),
         ("\ud800", UnicodeEncodeError),
         ({"\ud800": 1}, UnicodeEncodeError),
     ],
@@ -441,7 +497,6 @@ def test_writing_a_packet_leaves_its_data_as_it_was() -> None:
         "complex",
         "None as a name",
         "tuple as a name",
-        "bytes as a name",
         "surrogate",
         "surrogate as a name",
     ],
@@ -769,7 +824,8 @@ def test_keys_that_all_have_the_same_hash_are_refused_before_they_are_in_a_dict(
 )
 def test_broken_messagepack_is_refused_and_its_content_is_not_in_the_error(message: bytes) -> None:
     assert refuse(message) in {
-        *(f"broken MessagePack: {kind}Error" for kind in ("Decode", "UnicodeDecode", "Recursion")),
+        "broken MessagePack",
+        "MessagePack nested too deep",
         "a packet is a map with an integer `type`, a string `nsp`, and perhaps an `id`",
         "an EVENT is a list with a name that is not reserved",
     }

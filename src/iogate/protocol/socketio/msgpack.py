@@ -40,6 +40,7 @@ from iogate.protocol.socketio.packets import (
 MAX_PIECES = 50_000
 """Values that may have to be looked at one by one, because there are bytes or extensions among them, in one packet."""
 
+_BYTES: Final = (bytes, bytearray, memoryview)
 _PLAIN_DEPTH: Final = 6
 _FIXEXT: Final = range(0xD4, 0xD9)
 _FIXEXT_1: Final = 0xD4
@@ -102,7 +103,11 @@ def encode(packet: Packet) -> Encoded:
     message: dict[str, Any] = {"type": packet.type.value}
     # The official decoder refuses a null where it wants nothing.
     if packet.data is not None:
-        message["data"] = msgspec.to_builtins(packet.data, builtin_types=(bytes, bytearray, memoryview), str_keys=True)
+        try:
+            message["data"] = msgspec.to_builtins(packet.data, builtin_types=_BYTES, str_keys=True)
+        except TypeError:
+            # Before 0.23 msgspec rejects bytes as a key if bytes are allowed as a value.
+            message["data"] = _with_str_keys(msgspec.to_builtins(packet.data, builtin_types=_BYTES))
     message["nsp"] = packet.namespace
     if packet.id is not None:
         message["id"] = packet.id
@@ -186,9 +191,19 @@ class Decoder:
 MSGPACK: Final = Parser(encode, Decoder)
 
 
+def _with_str_keys(data: Any) -> Any:
+    """Write each key as the JSON parser writes it, and leave the bytes that are values."""
+    if isinstance(data, dict):
+        return {
+            next(iter(msgspec.to_builtins({key: None}, str_keys=True))): _with_str_keys(child)
+            for key, child in data.items()
+        }
+    return [_with_str_keys(child) for child in data] if isinstance(data, list | tuple) else data
+
+
 def _broken(error: Exception) -> ProtocolError:
-    # No more than the name: the text of these errors may quote the peer.
-    return ProtocolError(f"broken MessagePack: {type(error).__name__}")
+    # Not its type: it depends on the release of msgspec. Not its text: it may quote the peer.
+    return ProtocolError("MessagePack nested too deep" if isinstance(error, RecursionError) else "broken MessagePack")
 
 
 def _data(piece: msgspec.Raw, *, admitted: bool) -> Any:
