@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from iogate import AuthError, CredentialsRequired, JWTAuth, Principal, RevokedToken, Server
 
 from .accounts import Accounts, Invalid, NameTaken, Person
-from .attempts import Attempts
+from .attempts import Attempts, source
 from .sessions import IDLE, NoSession, Session, Sessions
 from .tokens import Mint
 
@@ -208,4 +208,4 @@ def _tls(request: Request) -> bool:
 
 
 def _address(request: Request) -> str:
-    return request.client.host if request.client else ""
+    return source(request.client.host) if request.client else ""

@@ -28,7 +28,7 @@ from iogate import ConfigurationError, JWTAuth, MemoryRevocations, Principal, Se
 from .accounts import Accounts, Person
 from .api import Api
 from .attempts import Attempts
-from .database import Base, connect, revocations_file
+from .database import Base, connect, make_private, revocations_file
 from .room import Room, describe
 from .sessions import Session, Sessions
 from .tokens import ALGORITHM, AUDIENCE, ISSUER, Mint
@@ -69,6 +69,8 @@ auth = JWTAuth(
 )
 # Who has signed out stays out when the server comes back.
 kept = revocations_file(DATABASE_URL)
+if kept is not None:
+    make_private(kept)
 revocations = MemoryRevocations() if kept is None else SQLiteRevocations(kept)
 io = Server(auth=auth, revocations=revocations, max_payload=64_000)
 
@@ -78,6 +80,8 @@ sessions = Sessions(database, grace=GRACE)
 mint = Mint(SECRET, LIFETIME)
 room = Room()
 flood = Attempts(20, 10)
+# The page sends one every two seconds at most.
+keystrokes = Attempts(10, 10)
 
 
 def person_of(socket: Socket) -> Person:
@@ -133,8 +137,10 @@ def relay(socket: Socket, text: Any = None) -> dict[str, Any]:
 
 @io.on("typing")
 def typing(socket: Socket) -> None:
-    """Tell the others; when somebody's line is full they can do without."""
-    socket.broadcast.volatile.emit("typing", describe(person_of(socket)))
+    """Tell the others, a limited number of times per person. A client with a full buffer does not get the event."""
+    person = person_of(socket)
+    if not keystrokes.wait(person.id, time.monotonic()):
+        socket.broadcast.volatile.emit("typing", describe(person))
 
 
 @asynccontextmanager

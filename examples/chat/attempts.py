@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Hashable
 
 
@@ -37,3 +38,19 @@ class Attempts:
     def forget(self, key: Hashable) -> None:
         """Start again for this key: it was the right person after all."""
         self._seen.pop(key, None)
+
+
+def source(host: str) -> str:
+    """Return what counts as one client: an IPv4 address, or the first 64 bits of an IPv6 address.
+
+    One IPv6 customer usually has a whole /64, so counting single addresses limits nobody. The server does the same.
+    """
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
