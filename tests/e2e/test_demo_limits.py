@@ -141,7 +141,7 @@ async def test_typing_is_limited_per_person_on_all_their_connections_and_everybo
         assert "id" in await two.call("message", "two", timeout=5)
         await other.emit("typing")
         assert "id" in await other.call("message", "three", timeout=5)
-        got = []
+        got: list[tuple[str, str]] = []
         async with asyncio.timeout(10):
             while not got or got[-1] != ("message", "three"):
                 got.append(await heard.get())

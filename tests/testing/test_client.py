@@ -293,11 +293,12 @@ async def test_a_foreign_origin_is_refused_before_the_transport_opens() -> None:
     assert refused.value.status == 403
 
 
-async def test_a_refusal_of_the_request_without_json_has_a_status() -> None:
+@pytest.mark.parametrize("body", [(b"Not", b" Found"), (b'"\xff', b'"')], ids=["no JSON", "not UTF-8"])
+async def test_a_refusal_of_the_request_without_json_has_a_status(body: tuple[bytes, bytes]) -> None:
     async def nothing(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "websocket.http.response.start", "status": 404, "headers": []})
-        await send({"type": "websocket.http.response.body", "body": b"Not", "more_body": True})
-        await send({"type": "websocket.http.response.body", "body": b" Found"})
+        await send({"type": "websocket.http.response.body", "body": body[0], "more_body": True})
+        await send({"type": "websocket.http.response.body", "body": body[1]})
 
     with pytest.raises(ConnectRefused, match="HTTP 404") as refused:
         async with InMemoryClient(nothing):

@@ -461,7 +461,7 @@ def _scope(path: str, headers: Mapping[str, str], query: Mapping[str, str], addr
 def _refused_request(status: int, body: bytes) -> ConnectRefused:
     try:
         data = msgspec.json.decode(body)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         data = None
     message = data.get("message") if isinstance(data, dict) else None
     return ConnectRefused(message or f"HTTP {status}", data, status)
