@@ -67,7 +67,7 @@ class Log(logging.Handler):
         text = record.getMessage()
         if record.name == "iogate" and _BEGINNING in text:
             self.found.append(f"a token is in the log: {text}")
-        elif record.levelno >= logging.WARNING and not isinstance(error, Planned) and not _is_told_by_uvicorn(text):
+        elif record.levelno >= logging.WARNING and not isinstance(error, Planned) and not _is_expected(text):
             trace = traceback.format_exception(error) if error is not None else traceback.format_stack(limit=12)[:-4]
             told = f"{record.name} {record.levelname}: {text}\n{''.join(trace)}"
             if told not in self.found:
@@ -102,7 +102,9 @@ class Log(logging.Handler):
         root.setLevel(level)
 
 
-def _is_told_by_uvicorn(text: str) -> bool:
+def _is_expected(text: str) -> bool:
+    if text.startswith("too many "):  # Of an address that attacks: an operator is to see that once.
+        return True
     # That it writes to a connection that broke a moment ago it does not notice, and asyncio says so.
     writing = text.startswith("socket.send() raised")
     files = [frame.f_code.co_filename for frame, _ in traceback.walk_stack(None)] if writing else []

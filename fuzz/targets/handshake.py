@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 from iogate import Cookie, JWTAuth, Query, Server
 from iogate.auth import AuthPayload, BearerHeader
 from iogate.errors import CredentialsBadFormat, CredentialsBadScheme
+from iogate.printable import TOKEN_NAMES, redact
 from iogate.server.attempts import CredentialRequest
 from iogate.server.handshake import MAX_QUERY_FIELDS, Handshake
 from iogate.server.requests import Answer, examine, is_for
@@ -31,6 +32,8 @@ def handshake(data: bytes) -> bool:
     query, *lines = data.split(b"\n")
     fields = [(name.strip().lower(), value.strip()) for name, _, value in (line.partition(b":") for line in lines)]
     headers = [(name, value) for name, value in fields if name != b"payload"]
+    if not any(name == b"host" for name, _ in headers):  # Without it a request is refused before anything is read.
+        headers.insert(0, (b"host", b"app.example"))
     payload = next((value for name, value in fields if name == b"payload"), b"null")
     accepted = False
     for scope in ({"type": "http", "method": "GET"}, {"type": "http", "method": "POST"}, {"type": "websocket"}):
@@ -56,9 +59,13 @@ def handshake(data: bytes) -> bool:
 
 
 def _check_redacted(query: bytes, logged: bytes) -> None:
-    """In what may be logged there is no token, and all else is as it was."""
-    before, after = (parse_qsl(text.decode("latin-1"), keep_blank_values=True) for text in (query, logged))
-    assert after == [(name, _REDACTED if name == "token" else value) for name, value in before]
+    """In what may be logged there is no token, whichever reader of the query string would find one."""
+    given = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    shown = parse_qsl(logged.decode("latin-1"), keep_blank_values=True)
+    assert all(value.startswith(_REDACTED) for name, value in shown if name.lower() in TOKEN_NAMES and value)
+    assert redact(logged.decode("latin-1")) == logged.decode("latin-1")
+    tokens = [value for name, value in given if name in TOKEN_NAMES and len(value) > 20]
+    assert not any(token in logged.decode("latin-1") for token in tokens)
 
 
 def _credential(handshake: Handshake, payload: bytes) -> None:

@@ -233,6 +233,7 @@ class Glue(ABC):
                 decision.refuse()
             if decision.refusal is not None:
                 raise decision.refusal
+            self._renewed(socket)  # What is sent to the user's room from now on is kept until the client is let in.
         finally:
             # The verdict follows at once: nothing is awaited after the middleware.
             asyncio.get_running_loop().call_soon(self._settle, session, name, decision)
