@@ -36,7 +36,7 @@ export NODE_USE_SYSTEM_CA := 1
 help: ## Say what can be made
 	@echo "iogate: make TARGET"
 	@echo
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 15
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 17
 	@echo
 	@echo "  PYTHON=python3.12   the Python to use, 3.11 or newer"
 	@echo "  PORT=3000           where the demo listens"
@@ -64,8 +64,8 @@ fuzz: $(VENV)/.fuzz ## Let a machine make up what strangers send, SECONDS for ea
 	@$(PY) -m fuzz --seconds $(SECONDS) --seed $(SEED) $(TARGETS)
 
 lock: $(VENV)/.lock ## Write requirements.txt anew, for what pyproject.toml asks; ARGS=--upgrade takes the newest
-	@$(VENV)/bin/uv pip compile --quiet --universal --generate-hashes --no-config --custom-compile-command "make lock" \
-	  --extra chat $(addprefix --group ,$(LOCKED)) $(ARGS) --output-file $(LOCK) pyproject.toml
+	@$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-config \
+	  --custom-compile-command "make lock" --extra chat $(addprefix --group ,$(LOCKED)) $(ARGS) --output-file $(LOCK) pyproject.toml
 
 format: $(VENV)/.dev ## Put the code into shape
 	@$(PY) -m ruff check --fix .

@@ -32,6 +32,18 @@ def requirements(text: str) -> list[Requirement]:
     return [Requirement(line.removesuffix(" \\")) for line in text.splitlines() if re.match(r"\w", line)]
 
 
+MACHINES = [
+    {
+        "python_version": version,
+        "python_full_version": f"{version}.3",
+        "sys_platform": system,
+        "platform_machine": machine,
+    }
+    for version in ("3.11", "3.12", "3.13", "3.14")
+    for system, machine in (("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"))
+]
+
+
 @pytest.mark.parametrize("name", ASKED)
 def test_a_part_of_the_lock_has_what_is_asked_for_and_what_that_requires(name: str) -> None:
     part = locked(name)
@@ -44,6 +56,14 @@ def test_a_part_of_the_lock_has_what_is_asked_for_and_what_that_requires(name: s
             [specifier] = pinned.specifier
             assert specifier.operator == "=="
             assert asked.specifier.contains(specifier.version), f"run `make lock`: {asked} is locked as {pinned}"
+        for machine in MACHINES:
+            if asked.marker is None or asked.marker.evaluate(machine):
+                pins = [
+                    pin
+                    for pin in found[canonicalize_name(asked.name)]
+                    if not pin.marker or pin.marker.evaluate(machine)
+                ]
+                assert len(pins) == 1, f"run `make lock`: {machine} gets {pins} for {asked}"
 
 
 def test_all_parts_together_are_the_whole_lock() -> None:
