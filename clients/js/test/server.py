@@ -137,7 +137,7 @@ async def control(path: str, body: dict[str, Any]) -> Any:
             connected.disconnect()
     elif path == "/cut":
         for connected in list(record.sockets):
-            connected.connection.close("transport close", abort=True)
+            connected._connection.close("transport close", abort=True)
     now = time.monotonic()
     return {
         "attempts": [round(now - then, 3) for then in record.attempts],
