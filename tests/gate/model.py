@@ -100,6 +100,7 @@ class Client:
     waiting: dict[str, None] = field(default_factory=dict)
     goodbyes: dict[str, float] = field(default_factory=dict)
     refusals: int = 0
+    abandoned: int = 0
     late: bool = False
     closed: bool = False
     stalled: bool = False
@@ -196,7 +197,7 @@ class World:
         if namespace in client.sockets:
             self._leave(client, namespace, "client namespace disconnect")
         self._withdraw(client, namespace)
-        if client.late or client.refusals >= ATTEMPTS:
+        if client.late or (client.abandoned >= ATTEMPTS and not client.sockets):
             self._close(client, "forced close")
         if client.closed:
             return None
@@ -362,7 +363,9 @@ class World:
     def _identify(self, attempt: Attempt) -> None:
         client, token = attempt.client, attempt.token
         attempt.known = attempt.identity = known = client.identity
-        if token is None:
+        if attempt.kind == "connect" and client.abandoned >= ATTEMPTS:
+            self._refuse(attempt, TRIED)
+        elif token is None:
             if attempt.kind != "connect":
                 self._refuse(attempt, REQUIRED)
             elif known is not None or self.rules.guests:
@@ -472,6 +475,7 @@ class World:
                 self._authenticated(attempt)
             return
         rooms = client.sockets[namespace] = set()
+        client.abandoned = 0
         if client.identity is not None:
             rooms.add(f"user:{client.identity.sub}")
         if attempt.door and ROOM_NEEDS["door"] <= _scopes(client.identity):
@@ -562,8 +566,8 @@ class World:
     # Ends.
 
     def _withdraw(self, client: Client, namespace: str) -> None:
-        if client.attempts.pop(namespace, None) is not None and client.identity is None:
-            client.refusals += 1
+        if client.attempts.pop(namespace, None) is not None:
+            client.abandoned += 1
         client.waiting.pop(namespace, None)
         if client.goodbyes.pop(namespace, None) is not None:
             self._close_if_nobody(client)

@@ -49,6 +49,7 @@ class Wire:
 
     name = "memory"
     upgradable = False
+    lingers = False
 
     def __init__(self, connection: Connection, polls: bool, lazy: bool = False) -> None:
         self.connection = connection

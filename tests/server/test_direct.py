@@ -34,6 +34,7 @@ class Recorder:
 
     name = "memory"
     upgradable = False
+    lingers = False
     writable = True
     congested = False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -9,8 +10,9 @@ from typing import Any
 
 import pytest
 from websockets.asyncio.client import ClientConnection
+from websockets.protocol import State
 
-from iogate import Clock, ConfigurationError, Limits, Server
+from iogate import Clock, ConfigurationError, Limits, Server, Socket
 from iogate.errors import TooManyConnections
 from iogate.server.handshake import Handshake
 from iogate.server.limits import LONGEST_BLOCK, MAX_ADDRESSES, Failures, Proxies
@@ -214,6 +216,7 @@ async def test_a_network_of_64_bits_is_one_address(
     assert blocked(failures, other) is same
     io = Server(auth=make_auth(), limits=limits)
     connection = io.open(Handshake(address=one))
+    io.pending.asked(connection)
     try:
         io.pending.check(other)
     except TooManyConnections:
@@ -314,14 +317,28 @@ async def answered(url: str, transport: str, **headers: str) -> tuple[int, Any, 
 def echoing(**settings: Any) -> Server:
     io = make_server(**settings)
     io.on("echo", lambda socket, text: socket.emit("echo", text))
+    io.use(stuck)
     return io
+
+
+async def stuck(socket: Socket) -> None:
+    """Reach no verdict on clients with the subject `STUCK`."""
+    if socket.authenticated and socket.claims.get("sub") == STUCK:
+        await asyncio.Event().wait()
+
+
+STUCK = "stuck"
+"""The subject of tokens on which there is no verdict."""
 
 
 @asynccontextmanager
 async def waiting(url: str, number: int, **headers: str) -> AsyncIterator[list[ClientConnection]]:
-    """Open some WebSockets that say nothing."""
+    """Open some WebSockets that wait for a verdict."""
     async with AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(raw_websocket(url, WEBSOCKET, **headers)) for _ in range(number)]
+        opened = [await stack.enter_async_context(raw_websocket(url, WEBSOCKET, **headers)) for _ in range(number)]
+        for one in opened:
+            await one.send(connect(sub=STUCK))
+        yield opened
 
 
 async def test_when_too_many_wait_new_ones_are_told_to_come_later(transport: str) -> None:
@@ -330,7 +347,7 @@ async def test_when_too_many_wait_new_ones_are_told_to_come_later(transport: str
     async with serve(io) as url, session(url, transport) as ann:
         await enter(ann)
         async with waiting(url, 3):
-            await until(lambda: len(io.pending) == 3)
+            await until(lambda: len(io.verdict_due) == 3)
             for _ in range(3):
                 assert await answered(url, transport) == (429, FULL, "5")
             await echoes(ann)
@@ -379,12 +396,13 @@ async def test_guests_are_let_in_and_do_not_wait(transport: str) -> None:
 @pytest.mark.usefixtures("lane")
 async def test_a_session_that_there_is_may_go_on_when_all_is_full() -> None:
     """A session moves to WebSocket and polls although nobody new is let in."""
-    io = echoing(limits=Limits(pending=2))
-    async with serve(io) as url, polling(url) as ann, waiting(url, 1):
-        await until(lambda: len(io.pending) == 2)
-        assert (await answered(url, "websocket"))[0] == 429
+    io = echoing(limits=Limits(pending=1))
+    async with serve(io) as url, polling(url) as ann, AsyncExitStack() as stack:
         await ann.send(connect())
         assert str(await within(ann.receive())).startswith("40{")
+        await stack.enter_async_context(waiting(url, 1))
+        await until(lambda: len(io.verdict_due) == 1)
+        assert (await answered(url, "websocket"))[0] == 429
         async with raw_websocket(url, {**WEBSOCKET, "sid": ann.handshake["sid"]}) as moved:
             await moved.send("2probe")
             assert await within(moved.recv()) == "3probe"
@@ -393,12 +411,29 @@ async def test_a_session_that_there_is_may_go_on_when_all_is_full() -> None:
             assert await within(moved.recv()) == '42["echo","moved"]'
 
 
+async def test_transports_that_have_not_asked_make_room(transport: str) -> None:
+    """The oldest of them is ended for a new one: silence locks nobody out, and whoever has asked stays."""
+    io = echoing(limits=Limits(pending_per_address=3))
+    async with serve(io) as url, waiting(url, 1) as (asking,), AsyncExitStack() as stack:
+        await until(lambda: len(io.verdict_due) == 1)
+        quiet = [await stack.enter_async_context(session(url, transport)) for _ in range(2)]
+        for _ in range(3):
+            async with session(url, transport) as ann:
+                await enter(ann)
+                await echoes(ann)
+                assert len(io.pending) == 2
+                await ann.send("1")
+            quiet.append(await stack.enter_async_context(session(url, transport)))
+        await ends(quiet[0])
+        assert asking.state is State.OPEN
+
+
 async def test_one_address_does_not_take_the_room_of_all(transport: str) -> None:
     """Behind a trusted proxy each client has an address of its own, and a spoofed one helps nobody."""
     io = echoing(limits=Limits(pending_per_address=2), trusted_proxies=["127.0.0.1"])
     mallory = {"x-forwarded-for": "192.0.2.1, 203.0.113.9"}
     async with serve(io, BARE) as url, waiting(url, 2, **mallory):
-        await until(lambda: len(io.pending) == 2)
+        await until(lambda: len(io.verdict_due) == 2)
         assert await answered(url, transport, **mallory) == (429, FULL, "5")
         assert (await answered(url, transport, **{"x-forwarded-for": "192.0.2.99, 203.0.113.9"}))[0] == 429
         async with polling(url, **{"x-forwarded-for": "192.0.2.1"}) as ann:
@@ -410,14 +445,14 @@ async def test_one_address_does_not_take_the_room_of_all(transport: str) -> None
 async def test_without_trusted_proxies_a_header_changes_no_address(transport: str) -> None:
     io = echoing(limits=Limits(pending_per_address=1))
     async with serve(io, BARE) as url, waiting(url, 1, **{"x-forwarded-for": "192.0.2.1"}):
-        await until(lambda: len(io.pending) == 1)
+        await until(lambda: len(io.verdict_due) == 1)
         assert (await answered(url, transport, **{"x-forwarded-for": "192.0.2.2"}))[0] == 429
 
 
 async def test_the_answer_can_be_read_by_a_page_of_an_allowed_origin() -> None:
     io = echoing(limits=Limits(pending=1), cors_allowed_origins=["https://app.example"])
     async with serve(io) as url, waiting(url, 1), client(url) as http:
-        await until(lambda: len(io.pending) == 1)
+        await until(lambda: len(io.verdict_due) == 1)
         answer = await http.get("/socket.io/", params=POLLING, headers={"origin": "https://app.example"})
         assert answer.status_code == 429
         assert answer.headers["access-control-allow-origin"] == "https://app.example"

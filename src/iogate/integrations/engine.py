@@ -43,6 +43,7 @@ class EngineTransport:
 
     name = "engineio"
     upgradable = False
+    lingers = False
     writable = True
     congested = False
 

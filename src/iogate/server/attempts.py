@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 MAX_REFUSALS = 3
 """Credentials that a transport may be refused for: then it is closed, or, if a refresh is refused, heard no more."""
 
+HELD_FRAMES = 4
+"""How much of the payloads of CONNECTs is held for one connection, in frames of the largest size before the verdict."""
+
 IN_BAND = AuthPayload("token")
 """Where the argument of `authenticate` has the token."""
 

@@ -24,7 +24,7 @@ from iogate.protocol.socketio import packets
 from iogate.protocol.socketio.json import JSON
 from iogate.protocol.socketio.packets import ROOT
 from iogate.server import dispatch
-from iogate.server.attempts import MAX_REFUSALS, Attempt, Connect, Entry, InBand, Refresh, payload_size, unauthorized
+from iogate.server.attempts import MAX_REFUSALS, Attempt, Connect, Entry, InBand, Refresh, unauthorized
 from iogate.server.eager import Rest
 from iogate.server.handshake import Handshake
 from iogate.server.identity import Identity
@@ -46,8 +46,9 @@ GOODBYE = 1
 """The id of the acknowledgement by which a client says that it has read why it is turned away."""
 
 UNVERIFIED_FRAMES = 2
-"""Frames of the largest size that may come in one polling payload before the client has been let in. It is also how
-much of the payloads of CONNECT packets is kept for one connection."""
+"""Frames of the largest size that may come in one polling payload before the client has been let in."""
+MAX_CONNECTS = 100
+"""CONNECTs of a connection between two heartbeats: one for each namespace that it may be in."""
 TOO_LARGE = "payload too large"
 """What a transport is told when its client has sent too much at once."""
 
@@ -76,10 +77,12 @@ class Connection:
         "_running",
         "_verifications",
         "_verifying",
+        "abandoned",
         "attempts",
         "buffered",
         "busy",
         "candidate",
+        "connects",
         "context",
         "end_due",
         "goodbyes",
@@ -108,6 +111,8 @@ class Connection:
         self.waiting: dict[str, Connect] = {}  # Let in on the wire only, until they authenticate.
         self.goodbyes: dict[str, None] = {}  # Turned away, and given a moment to say that they have read why.
         self.refusals = 0
+        self.abandoned = 0  # Verdicts that the client has not waited for since it was let in last.
+        self.connects = 0  # CONNECTs since the last heartbeat.
         self.buffered = 0
         self.busy = False  # So many of its handlers are running that nothing more may be read from the client for now.
         self.socketio = socketio.Connection(
@@ -225,29 +230,30 @@ class Connection:
         elif packet.type is packets.PacketType.CONNECT:
             if socket is not None:
                 self._forget(socket, "client namespace disconnect")
-            self._withdraw(name)  # A client that asks anew has given up what it asked for before.
-            if self._late or self.refusals >= MAX_REFUSALS:
+            self._give_up(name)  # A client that asks anew has given up what it asked for before.
+            self.connects += 1
+            self.server.pending.asked(self)
+            if self.connects > MAX_CONNECTS:
+                raise ProtocolError(f"more than {MAX_CONNECTS} CONNECTs between two heartbeats")
+            if self._late or (self.abandoned >= MAX_REFUSALS and not self.sockets):
                 self.close("forced close")
             elif not self._closed:
-                attempt = Connect(self, name, self._bounded(packet.data))
+                attempt = Connect(self, name, packet.data)
                 self._try(attempt, self.server.gate.admit(attempt))
         elif socket is not None:
             self._forget(socket, "client namespace disconnect")
         else:
-            self._withdraw(name)
-
-    def _bounded(self, payload: Any) -> Any:
-        """Return the payload of a CONNECT, unless too much is kept already for the namespaces of this connection."""
-        most = UNVERIFIED_FRAMES * self.server.max_unverified
-        waiting = [
-            attempt for attempt in (*self.attempts.values(), *self.waiting.values()) if isinstance(attempt, Entry)
-        ]
-        kept = sum(attempt.size for attempt in waiting) + sum(socket._payload_size for socket in self.sockets.values())
-        if kept + payload_size(payload) > most:
-            return packets.Oversized(f"the payloads of the connection's CONNECTs have more than {most} bytes")
-        return payload
+            self._give_up(name)
 
     # At the gate.
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of the payloads of CONNECTs that are held for this connection; of sockets without their tokens."""
+        held = [
+            attempt.size for attempt in (*self.attempts.values(), *self.waiting.values()) if isinstance(attempt, Entry)
+        ]
+        return sum(held) + sum(socket._payload_size for socket in self.sockets.values())
 
     def _authenticate(self, name: str, socket: Socket | None, packet: packets.Packet) -> None:
         if name in self.attempts:
@@ -278,20 +284,29 @@ class Connection:
         self.attempts.pop(attempt.namespace, None)
         self.server.verdict_due.stop(attempt)
 
-    def _withdraw(self, name: str) -> None:
+    def _give_up(self, name: str) -> None:
+        """Take note that the client does not ask for a namespace any more."""
+        if self._withdraw(name):
+            self.abandoned += 1
+            self._count_abandoned()
+
+    def _withdraw(self, name: str) -> bool:
+        """Stop what is done for a namespace; return True if a verdict was being made."""
         attempt = self.attempts.get(name)
         if attempt is not None:
             attempt.cancel()
             self.decided(attempt)
-            if self.identity is None and not self.server.closing:
-                # It has cost what a bad token costs: a client that asks and leaves, again and again, gains nothing.
-                self.refusals += 1
-                self.server.failures.add(self.handshake.address)
         self.waiting.pop(name, None)
         if name in self.goodbyes:  # Whatever it says now, it knows that it is turned away.
             del self.goodbyes[name]
             self.server.goodbye_due.stop((self, name))
             self.close_if_empty()
+        return attempt is not None
+
+    def _count_abandoned(self) -> None:
+        """Count a verdict that its client has not waited for: it has cost what a bad token costs."""
+        if self.identity is None and self.server.auth is not None and not self.server.closing:
+            self.server.failures.add(self.handshake.address)
 
     def identity_timed_out(self) -> None:
         """End a connection that has been let in nowhere in time, whether it ever asked or not."""
@@ -356,6 +371,7 @@ class Connection:
             self.server.identity_due.stop(self)
         self.server.pending.discard(self)
         self.socketio.admitted = True
+        self.abandoned = 0
         self.sockets[socket.namespace.name] = socket
         self._choose_direct()
         socket._enter(self.identity)
@@ -488,8 +504,9 @@ class Connection:
         self._direct = None
         self.busy = False
         self._engine.close()
-        for name in {*self.attempts, *self.waiting, *self.goodbyes}:
-            self._withdraw(name)
+        withdrawn = [name for name in {*self.attempts, *self.waiting, *self.goodbyes} if self._withdraw(name)]
+        if withdrawn:  # Once for the transport, however many namespaces an honest client was asking for.
+            self._count_abandoned()
         self.server.forget(self)
         if self._idle is not None:
             self._idle.set()
@@ -498,6 +515,8 @@ class Connection:
             self.transport.abort()
         else:
             self.transport.close(told or reason)
+        if not self.transport.lingers:
+            self.server.pending.discard(self)
         for socket in list(self.sockets.values()):
             self._forget(socket, reason)
 

@@ -37,7 +37,7 @@ from iogate.errors import (
 from iogate.protocol.socketio.packets import Oversized
 from iogate.revocation import Revocations
 from iogate.server import dispatch
-from iogate.server.attempts import MAX_REFUSALS, Attempt, Connect, Entry, Refresh, payload_size
+from iogate.server.attempts import HELD_FRAMES, MAX_REFUSALS, Attempt, Connect, Entry, Refresh, payload_size
 from iogate.server.identity import Identity, digest_of
 from iogate.server.limits import Failures
 from iogate.server.socket import Socket
@@ -145,10 +145,13 @@ class Gate:
         # In a function of its own: where an exception is caught, a variable for it would keep its traceback, and with
         # that everything on the way to here, until the garbage collector comes.
         refusal = tellable(refused)
-        # `Failures` has logged the address of a flood, once.
-        level = logging.DEBUG if isinstance(refusal, TooManyAttempts) else logging.INFO
-        logger.log(level, "refused: %s", refusal if isinstance(refusal, AuthError) else "by the application")
         address = attempt.connection.handshake.address
+        # `Failures` has logged the address of a flood, once.
+        told = isinstance(refusal, TooManyAttempts) and (
+            self._failures.exceeded(address) or self._missing.exceeded(address)
+        )
+        level = logging.DEBUG if told else logging.INFO
+        logger.log(level, "refused: %s", refusal if isinstance(refusal, AuthError) else "by the application")
         if counts(refusal):
             self._failures.add(address)
         elif isinstance(refusal, CredentialsRequired):
@@ -165,6 +168,8 @@ class Gate:
         auth, connection = self._auth, attempt.connection
         if isinstance(attempt, Entry) and isinstance(attempt.payload, Oversized):
             raise CredentialsBadFormat(attempt.payload.reason)
+        if isinstance(attempt, Connect):
+            self._check_cost(attempt)
         if auth is None:
             return None
         token = attempt.credential(auth)
@@ -181,6 +186,16 @@ class Gate:
             async with connection.verifying():
                 return connection.verified(digest) or await self._verify(attempt, token, digest)
         return identity or await self._verify(attempt, token, digest)
+
+    @staticmethod
+    def _check_cost(attempt: Connect) -> None:
+        """Refuse a CONNECT if its connection holds too much already, or has given up too many verdicts."""
+        connection = attempt.connection
+        most = HELD_FRAMES * connection.server.max_unverified
+        if connection.payload_bytes > most:
+            raise TooManyAttempts(f"the CONNECTs of the transport hold more than {most} bytes")
+        if connection.abandoned >= MAX_REFUSALS:
+            raise TooManyAttempts("the transport has not waited for too many verdicts")
 
     async def _verify(self, attempt: Attempt, token: str, digest: bytes) -> Identity:
         """Return the identity that a token proves, with the application's user."""

@@ -9,10 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from iogate.clock import Clock
 from iogate.server.deadlines import Deadlines
 from iogate.server.limits import Pending, Proxies
+
+if TYPE_CHECKING:
+    from iogate.server.connection import Connection
 
 logger = logging.getLogger("iogate")
 
@@ -102,6 +106,7 @@ class Heads:
         self._linger_due = deadlines.queue(LINGER, _abort)
         self._log = BoundedLog(deadlines.clock)
         pending.evict = self._evicted
+        pending.evict_transport = self._evicted_transport
 
     def open(self, transport: asyncio.Transport, peer: str | None, *, is_proxy: bool = False) -> None:
         """Count a connection that has just been accepted, and start its deadline.
@@ -113,14 +118,17 @@ class Heads:
         """
         if not self._pending.is_silent(transport):
             self._prepare()
-            self.wait(transport, peer, is_proxy=is_proxy)
+            self._count(transport, peer, is_proxy=is_proxy, accepted=True)
             self._due.start(transport)
 
     def wait(self, transport: asyncio.Transport, peer: str | None, *, is_proxy: bool = False) -> None:
         """Count a connection whose last request has been answered. It has no deadline until something comes."""
+        self._count(transport, peer, is_proxy=is_proxy)
+
+    def _count(self, transport: asyncio.Transport, peer: str | None, *, is_proxy: bool, accepted: bool = False) -> None:
         # A proxy has the connections of many clients: until a head says whose this one is, it counts in total only.
         shared = is_proxy or peer is None or self._proxies.trusts(peer)
-        self._pending.add_silent(transport, None if shared else peer)
+        self._pending.add_silent(transport, None if shared else peer, accepted=accepted)
 
     def begin(self, transport: asyncio.Transport) -> None:
         """Start the deadline: a part of something has come, but not a whole head."""
@@ -153,6 +161,13 @@ class Heads:
 
     def _evicted(self, transport: asyncio.Transport) -> None:
         self._drop(transport, "its place was needed, and it was the oldest without a request (Limits)")
+
+    def _evicted_transport(self, connection: Connection) -> None:
+        self._log.info(
+            "closed a transport of %s: its place was needed, and it was the oldest without a CONNECT (Limits)",
+            connection.handshake.address,
+        )
+        connection.close("forced close", abort=True)
 
     def _timed_out(self, transport: asyncio.Transport) -> None:
         self._drop(transport, f"no complete request head within {self.timeout:g} s")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from iogate.auth import Principal
-from iogate.clock import Clock
+from iogate.clock import Clock, chance
 from iogate.errors import BAD_CREDENTIALS, ConfigurationError, TokenExpired, TooManyAttempts, TooManyConnections
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ LONGEST_BLOCK = 60.0
 """Seconds after the last bad credential for which an address counts as one that shows too many, at most."""
 AT_A_TIME = 10
 """Verifications that run at the same time for an address that has shown too many bad credentials."""
+WAITING = 100
+"""Tokens of such an address that wait to be verified."""
 MAX_ADDRESSES = 10_000
 """Addresses whose bad credentials are remembered; who has been quiet for longest is forgotten first."""
 
@@ -75,13 +77,24 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 class Pending:
     """The transports that have no verdict yet, and the TCP connections on which a request is awaited, by address.
 
-    Only transports are ever told that there are too many: a connection without a request makes room for the next.
+    If there are too many, the oldest that has said nothing makes room: a connection without a request, or a transport
+    without a CONNECT, whichever are more. Only if there is none is a new transport refused.
 
     Args:
         limits: how many there may be.
     """
 
-    __slots__ = ("_by_address", "_connections", "_limits", "_silent", "_silent_by_address", "evict")
+    __slots__ = (
+        "_by_address",
+        "_connections",
+        "_limits",
+        "_quiet",
+        "_quiet_by_address",
+        "_silent",
+        "_silent_by_address",
+        "evict",
+        "evict_transport",
+    )
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -90,23 +103,26 @@ class Pending:
         # Dicts for the order: the oldest comes first.
         self._silent: dict[asyncio.Transport, str | None] = {}
         self._silent_by_address: dict[str, dict[asyncio.Transport, None]] = {}
+        self._quiet: dict[Connection, None] = {}
+        self._quiet_by_address: dict[str | None, dict[Connection, None]] = {}
         self.evict: Callable[[asyncio.Transport], None] = _abort
+        self.evict_transport: Callable[[Connection], None] = _close
 
     def __len__(self) -> int:
         return len(self._connections)
 
     def check(self, address: str | None) -> None:
-        """Return if there is room for one more transport; the oldest connection without a request is closed for it.
+        """Return if there is room for one more transport; the oldest that has said nothing is closed for it.
 
         Raises:
-            TooManyConnections: transports alone take all the room.
+            TooManyConnections: transports that have asked for something take all the room.
         """
         source = _source(address)
+        self._make_room(source)
         if len(self._connections) >= self._limits.pending:
             raise TooManyConnections("too many transports wait for a verdict: Limits(pending=...)")
         if self._by_address.get(source, 0) >= self._limits.pending_per_address:
             raise TooManyConnections("too many transports of one address wait: Limits(pending_per_address=...)")
-        self._make_room(source)
 
     def add(self, connection: Connection) -> None:
         """Count a transport until `discard`."""
@@ -114,26 +130,40 @@ class Pending:
             self._connections.add(connection)
             address = _source(connection.handshake.address)
             self._by_address[address] = self._by_address.get(address, 0) + 1
+            self._quiet[connection] = None
+            self._quiet_by_address.setdefault(address, {})[connection] = None
+
+    def asked(self, connection: Connection) -> None:
+        """Take note that a transport has sent CONNECT: it does not make room for others any more."""
+        if connection in self._quiet:
+            del self._quiet[connection]
+            address = _source(connection.handshake.address)
+            others = self._quiet_by_address[address]
+            del others[connection]
+            if not others:
+                del self._quiet_by_address[address]
 
     def discard(self, connection: Connection) -> None:
         """Count it no more: it has its verdict, or has gone."""
         if connection in self._connections:
+            self.asked(connection)
             self._connections.remove(connection)
             address = _source(connection.handshake.address)
             self._by_address[address] -= 1
             if not self._by_address[address]:
                 del self._by_address[address]
 
-    def add_silent(self, transport: asyncio.Transport, address: str | None) -> None:
+    def add_silent(self, transport: asyncio.Transport, address: str | None, *, accepted: bool = False) -> None:
         """Count a connection without a request until `discard_silent`; if there are too many, the oldest is closed.
 
         Args:
             transport: the connection. It becomes the newest, also if it is counted already.
             address: its client's; None if that is not known yet, and it counts towards the total only.
+            accepted: whether it is new. One that is kept alive may belong to a transport that polls, and ends none.
         """
         self.discard_silent(transport)
         source = _source(address)
-        self._make_room(source)
+        self._make_room(source, transports=accepted)
         if source is not None:
             self._silent_by_address.setdefault(source, {})[transport] = None
         self._silent[transport] = source
@@ -151,19 +181,28 @@ class Pending:
         """Return True if a connection is counted as one without a request."""
         return transport in self._silent
 
-    def _make_room(self, source: str | None) -> None:
-        """Close the oldest connection without a request, of the server or of an address, if there is no room."""
+    def _make_room(self, source: str | None, *, transports: bool = True) -> None:
+        """Close the oldest that has said nothing, of the server or of an address, if there is no room."""
         if len(self._connections) + len(self._silent) >= self._limits.pending:
-            self._evict_oldest(self._silent)
-        silent = self._silent_by_address.get(source) if source is not None else None
-        if silent and self._by_address.get(source, 0) + len(silent) >= self._limits.pending_per_address:
-            self._evict_oldest(silent)
+            self._evict_oldest(self._silent, self._quiet if transports else {})
+        silent = self._silent_by_address.get(source, {}) if source is not None else {}
+        if self._by_address.get(source, 0) + len(silent) >= self._limits.pending_per_address:
+            self._evict_oldest(silent, self._quiet_by_address.get(source, {}) if transports else {})
 
-    def _evict_oldest(self, silent: Mapping[asyncio.Transport, object]) -> None:
-        oldest = next(iter(silent), None)
-        if oldest is not None:
-            self.discard_silent(oldest)
-            self.evict(oldest)
+    def _evict_oldest(self, silent: Mapping[asyncio.Transport, object], quiet: Mapping[Connection, object]) -> None:
+        if len(silent) >= len(quiet):
+            for oldest in silent:
+                self.discard_silent(oldest)
+                self.evict(oldest)
+                return
+        for connection in quiet:
+            self.discard(connection)
+            self.evict_transport(connection)
+            return
+
+
+def _close(connection: Connection) -> None:
+    connection.close("forced close", abort=True)
 
 
 def _abort(transport: asyncio.Transport) -> None:
@@ -228,7 +267,7 @@ class _Record(msgspec.Struct):
     seen: float
     blocked_until: float = 0.0
     unlogged: int = 0
-    turns: tuple[asyncio.AbstractEventLoop, asyncio.Semaphore] | None = None
+    turns: _Turns | None = None
 
 
 class Failures:
@@ -326,11 +365,56 @@ class Failures:
         record.unlogged = 0
 
 
-def _turns(record: _Record) -> asyncio.Semaphore:
-    loop = asyncio.get_running_loop()
-    if record.turns is None or record.turns[0] is not loop:  # A guard of HTTP endpoints may run on another loop.
-        record.turns = loop, asyncio.Semaphore(AT_A_TIME)
-    return record.turns[1]
+class _Turns:
+    """Lets `AT_A_TIME` verifications run at a time; of those that wait, chance chooses the next.
+
+    In the order of their arrival a flood would be before everybody else. At most `WAITING` wait: for one more, chance
+    chooses which of them is refused.
+    """
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._running = 0
+        self._waiting: list[asyncio.Future[None]] = []
+
+    async def acquire(self) -> None:
+        """Wait for a turn.
+
+        Raises:
+            TooManyAttempts: too many wait, and chance has chosen this one.
+        """
+        if self._running < AT_A_TIME:
+            self._running += 1
+            return
+        turn = self.loop.create_future()
+        self._waiting.append(turn)
+        if len(self._waiting) > WAITING:
+            refusal = TooManyAttempts("too many tokens of an address with many bad ones wait to be verified")
+            self._any().set_exception(refusal)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+            elif turn.done() and not turn.cancelled() and turn.exception() is None:
+                self.release()  # Its turn has come, and nobody uses it.
+            raise
+
+    def release(self) -> None:
+        """Give the turn to another."""
+        if self._waiting:
+            self._any().set_result(None)
+        else:
+            self._running -= 1
+
+    def _any(self) -> asyncio.Future[None]:
+        return self._waiting.pop(int(chance() * len(self._waiting)))
+
+
+def _turns(record: _Record) -> _Turns:
+    if record.turns is None or record.turns.loop is not asyncio.get_running_loop():
+        record.turns = _Turns()  # A guard of HTTP endpoints may run on another loop.
+    return record.turns
 
 
 class Proxies:

@@ -439,7 +439,6 @@ class Server(Registers, Emitter):
         self.connections.pop(connection.sid, None)
         for queue in (self.identity_due, self.attachments_due, self._ping_due, self._pong_due):
             queue.stop(connection)
-        self.pending.discard(connection)
         self._lifetimes.stop(connection)
         if connection.identity is not None:
             self.subjects.discard(connection, connection.identity.principal)
@@ -453,6 +452,9 @@ class Server(Registers, Emitter):
     def pong_received(self, connection: Connection) -> None:
         """Take note that a client lives. A pong that nobody asked for counts for nothing."""
         if self._pong_due.stop(connection):
+            connection.connects = 0
+            if connection.sockets:
+                connection.abandoned = 0
             self._ping_due.start(connection)
 
     def _ping(self, connection: Connection) -> None:

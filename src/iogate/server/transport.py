@@ -19,6 +19,10 @@ class Transport(Protocol):
         """Whether a WebSocket may ask to take its place."""
 
     @property
+    def lingers(self) -> bool:
+        """Whether it keeps a connection after `close`. It then counts in `Server.pending` until that has ended."""
+
+    @property
     def writable(self) -> bool:
         """Whether a packet would leave at once."""
 

@@ -19,8 +19,8 @@ from iogate.transports.websocket import CLOSE_CODES
 
 MAX_PENDING = 64
 """Packets that wait for the end of a turn of the event loop; with more, what the client does not take must show."""
-MAX_PENDING_BYTES = 65_536
-"""Bytes of them, likewise."""
+LARGE = 16_384
+"""Bytes of a packet that does not wait for the end of a turn: so what waits is at most 1 MiB."""
 
 PROTOCOL_ERROR = 1002
 """The close code of RFC 6455, section 7.4.1."""
@@ -48,7 +48,6 @@ class FastTransport(WSListener):
         "_handshake",
         "_held",
         "_pending",
-        "_pending_bytes",
         "_ping",
         "_probe",
         "_probe_timer",
@@ -60,6 +59,7 @@ class FastTransport(WSListener):
 
     name = "websocket"
     upgradable = False
+    lingers = True
 
     def __init__(self, server: Server, handshake: Handshake, target: Connection | None) -> None:
         self._server = server
@@ -77,7 +77,6 @@ class FastTransport(WSListener):
         self._closing = False
         self._write: Callable[[bytes], None] = _drop
         self._pending: list[bytes] = []  # What was written in this turn of the event loop.
-        self._pending_bytes = 0
         self._full = False  # The buffer of the socket is; what more there is, waits.
         self.congested = False  # It is still full when the client has had its chance to read.
 
@@ -103,11 +102,11 @@ class FastTransport(WSListener):
         if self._full:
             return False
         pending = self._pending
-        pending.append(frames(packet))
-        self._pending_bytes += packet.size
+        data = frames(packet)
+        pending.append(data)
         if len(pending) == 1:
             self._server.turn.add(self._write_pending)
-        if len(pending) > MAX_PENDING or self._pending_bytes > MAX_PENDING_BYTES:
+        if len(pending) > MAX_PENDING or len(data) > LARGE:
             if self._ws.underlying_transport.is_closing():
                 self._write = _drop  # It broke in this turn, and asyncio would log each further attempt.
             self._write_pending()
@@ -133,7 +132,6 @@ class FastTransport(WSListener):
         """Cut the connection."""
         self._server.linger_due.stop(self)
         self._pending.clear()
-        self._pending_bytes = 0
         self._write = _drop
         self._ws.disconnect(graceful=False)
 
@@ -189,6 +187,7 @@ class FastTransport(WSListener):
         connection, self._connection = self._connection, None  # It refers to this one: together they would stay.
         if self._probe is None and connection is not None:
             connection.close("transport close", abort=True)
+            self._server.pending.discard(connection)
 
     def pause_writing(self) -> None:
         """Keep what is to be sent from here on."""
@@ -226,7 +225,6 @@ class FastTransport(WSListener):
         if pending:
             data = pending[0] if len(pending) == 1 else b"".join(pending)
             pending.clear()
-            self._pending_bytes = 0
             self._write(data)
 
     def _write_pong(self) -> None:

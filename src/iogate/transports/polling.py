@@ -61,6 +61,11 @@ class PollingTransport:
         return self.candidate is None
 
     @property
+    def lingers(self) -> bool:
+        """Whether something waits for a last GET."""
+        return self._connection.sid in self._connection.server.lingering
+
+    @property
     def writable(self) -> bool:
         """Whether a GET waits, or is about to take what there is."""
         return self._poll is not None
@@ -104,7 +109,7 @@ class PollingTransport:
     def abort(self) -> None:
         """End both requests."""
         self._broken = True
-        self._connection.server.lingering.pop(self._connection.sid, None)
+        self._linger_no_more()
         self._end()
 
     async def closed(self) -> None:
@@ -140,6 +145,8 @@ class PollingTransport:
         Raises:
             TooLarge: the body is larger than `max_payload`.
         """
+        if self._ended:  # Nothing would end the request any more.
+            return False
         if self._posting:
             self._connection.close("transport error")
             return False
@@ -174,9 +181,16 @@ class PollingTransport:
             connection.fail(error)
             return False
         for frame in frames:
+            if not connection.open:
+                break
             connection.receive(frame.data, binary=frame.binary)
             await connection.ready()
         return not self._broken
+
+    def _linger_no_more(self) -> None:
+        server = self._connection.server
+        server.lingering.pop(self._connection.sid, None)
+        server.pending.discard(self._connection)
 
     def _wake(self) -> None:
         if self._poll is not None and not self._poll.done():
@@ -195,9 +209,8 @@ class PollingTransport:
         for packet in packets:
             self._connection.sent(packet)
         if self._ended:
-            server = self._connection.server
-            server.lingering.pop(self._connection.sid, None)
-            server.linger_due.stop(self)
+            self._linger_no_more()
+            self._connection.server.linger_due.stop(self)
             packets.append(CLOSE)
         return encode_payload(packets or [NOOP])
 

@@ -38,6 +38,7 @@ class WebSocketTransport:
 
     name = "websocket"
     upgradable = False
+    lingers = True
 
     def __init__(self, connection: Connection, send: Send) -> None:
         self._connection = connection
@@ -113,6 +114,7 @@ class WebSocketTransport:
         finally:
             self._task = None
             connection.close("transport close", abort=True)
+            connection.server.pending.discard(connection)
             self.abort()
 
     def _receive(self, message: Message) -> None:
