@@ -41,7 +41,7 @@ from iogate.serving import run
 
 __version__ = "0.1.0"
 
-for _name in ("iogate", "iogate.client"):  # A filter of a logger is not asked about the lines of those below it.
+for _name in ("iogate", "iogate.client"):  # A logger's filter does not see the records of its child loggers.
     _logging.getLogger(_name).addFilter(_SafeRecords())
 
 __all__ = [

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 TEXT = (b"content-type", b"text/plain; charset=UTF-8")
 GOING_AWAY_TIMEOUT = 1.0
-"""Seconds that a client has to take the close frame when the ASGI server ends the task of its WebSocket."""
+"""Seconds to send the close frame to a client when the ASGI server cancels the task of its WebSocket."""
 WEBSOCKET_ONLY = b'{"code":0,"message":"Transport unknown: only websocket is served here"}'
 """What a polling client is told where there is no polling: with the code of the reference server."""
 
@@ -66,7 +66,7 @@ class SocketIOApp:
             try:
                 await self._websocket(request.handshake, scope, receive, send)
             except asyncio.CancelledError:
-                # The ASGI server is ending. Without this, hypercorn would tell the client of an internal error (1011).
+                # The ASGI server is ending. Without this, hypercorn would close with an internal error (1011).
                 with suppress(Exception):
                     async with asyncio.timeout(GOING_AWAY_TIMEOUT):
                         await send({"type": "websocket.close", "code": CLOSE_CODES["server shutting down"]})
@@ -79,8 +79,8 @@ class SocketIOApp:
     def _watch_termination(self, send: Send) -> None:
         """Shut the server down as soon as hypercorn begins to end.
 
-        It tells the lifespan only when all requests have ended or were cancelled, after its `graceful_timeout`, and
-        since Python 3.12 only when all clients have left.
+        hypercorn sends `lifespan.shutdown` only after all requests have ended or were cancelled, after its
+        `graceful_timeout`, and since Python 3.12 only after all clients have left.
         """
         wait, watching = _termination_of(send), self._termination
         if wait is None or (
@@ -194,7 +194,7 @@ class SocketIOApp:
 
 
 def _termination_of(send: Send) -> Callable[[], Awaitable[object]] | None:
-    """Return what waits for hypercorn to begin to end; None with any other server, or where it cannot be seen."""
+    """Return a function that waits until hypercorn begins to end; None if the server is another or unknown."""
     stream = getattr(send, "__self__", None)
     if not type(stream).__module__.startswith("hypercorn."):
         return None

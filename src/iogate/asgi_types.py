@@ -14,7 +14,7 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 DENIAL = "websocket.http.response"
 """The extension by which a WebSocket is answered as a request is, and how its messages begin."""
 MESSAGE_LIMIT = "iogate.message_limit"
-"""The extension by which an application says how many bytes a message of this WebSocket may have: a function of them.
+"""The scope extension by which an application limits a message of this WebSocket: a function that returns the bytes.
 
-uvicorn has one limit for all applications that it serves; `transports/uvicorn_websocket.py` takes one for each.
+uvicorn has one limit for all applications that it serves; `transports/uvicorn_websocket.py` has one for each.
 """

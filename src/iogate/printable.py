@@ -1,7 +1,7 @@
-"""Text from clients as it may stand in logs and reprs: on one line, bounded, and without tokens.
+"""Text from clients for logs and reprs: on one line, bounded, and without tokens.
 
-Every log line of iogate passes `SafeRecords`, which is the one place that sees to it. What applications may log
-themselves, such as reprs and the URL of a request, uses `printable` and `redact`.
+`SafeRecords` does this for every log line of iogate. Reprs, and the URLs that an ASGI server logs, use `printable` and
+`redact`.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from functools import lru_cache
 from typing import Any
 
 MAX_NAME = 200
-"""Characters of a name that are shown in a repr."""
+"""Characters of a name that a repr shows."""
 MAX_ARGUMENT = 1000
-"""Characters of one argument of a log line that are shown."""
+"""Characters of one argument that a log line shows."""
 MAX_TRACEBACK = 16_384
 """Characters of a traceback that are shown: half from its beginning and half from its end."""
 REDACTED = "REDACTED"
-"""What stands in the place of a token."""
+"""What replaces a token."""
 TOKEN_NAMES = frozenset(("token", "access_token"))
-"""Parameters of a URL whose values are never shown, whatever the settings."""
+"""Parameters of a URL whose values are always redacted, whatever the settings."""
 
-# A character may be percent-encoded, and its percent sign again: proxies and pages that quote a URL do that.
+# A character may be percent-encoded several times: proxies, and pages that quote a URL, encode the percent sign again.
 _PERCENT = "%(?:25){0,3}"
 
 
@@ -33,15 +33,15 @@ def _encoded(character: str) -> str:
 
 
 def _one_of(characters: str) -> str:
-    """Return a pattern for one of some characters, encoded or not."""
+    """Return a pattern for any of some characters, encoded or not."""
     return "(?:" + "|".join(f"{re.escape(one)}|{_encoded(one)}" for one in characters) + ")"
 
 
 _BEFORE_NAME = "?&; \"'("
-"""What may stand before the name of a parameter: in a URL, and in a line that says what is in one."""
+"""Characters that may come before the name of a parameter: in a URL, and in a line that quotes one."""
 _BASE64URL = rf"(?:[A-Za-z0-9_-]|{_PERCENT}(?:2[Dd]|3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]|5[Ff]))"
-# A header is a JSON object: in base64url that begins with `{"`, or with `{` and white space. Nothing after the twelve
-# characters that follow can make the match fail, so each character is looked at once.
+# The header of a JWT is a JSON object in base64url, so it begins with `{"`, or with `{` and white space. After the next
+# twelve characters the match cannot fail any more, so each character is looked at once.
 _JWT = re.compile(
     rf"{_one_of('e')}(?:{_one_of('y')}{_one_of('JA')}|{_one_of('w')}{_one_of('0ko')}){_BASE64URL}{{12,}}+"
     rf"(?:{_one_of('=')}*+{_one_of('.')}{_BASE64URL}*+)*+{_one_of('=')}*+"
@@ -52,8 +52,8 @@ def printable(value: object, most: int = MAX_NAME) -> str:
     """Return a value as text on one line: control and bidirectional characters escaped, bounded, without tokens.
 
     Args:
-        value: a name, an address, an error: whatever a client may have had a say in.
-        most: the number of its characters that are shown.
+        value: a name, an address, an error: anything that a client may have influenced.
+        most: how many of its characters are shown.
     """
     text = value if isinstance(value, str) else str(value)
     if len(text) > most:
@@ -62,9 +62,9 @@ def printable(value: object, most: int = MAX_NAME) -> str:
 
 
 def redact(text: str, names: frozenset[str] = TOKEN_NAMES) -> str:
-    """Return a text with everything taken out that looks like a JWT, and the values of some URL parameters.
+    """Return a text without anything that looks like a JWT, and without the values of some URL parameters.
 
-    Both are also found where they are percent-encoded. It takes time in proportion to the length of the text.
+    Both are also found if they are percent-encoded. The time is proportional to the length of the text.
 
     Args:
         text: a URL, a part of one, or a line with one in it.
@@ -76,21 +76,21 @@ def redact(text: str, names: frozenset[str] = TOKEN_NAMES) -> str:
 
 
 def redact_parameters(text: str, names: frozenset[str]) -> str:
-    """Return a text with the values of some URL parameters taken out.
+    """Return a text without the values of some URL parameters.
 
     Args:
         text: a URL, a part of one, or a line with one in it.
-        names: the parameters, in any case of letters, after `?`, `&`, `;` or a space, or at the beginning.
+        names: the parameters. They are found regardless of case, at the beginning or after one of `_BEFORE_NAME`.
     """
     return _parameters(names).sub(rf"\1{REDACTED}", text) if names else text
 
 
 def is_harmless(text: str, names: frozenset[str]) -> bool:
-    """Return True if a glance tells that `redact` would change nothing, which takes a fraction of its time."""
+    """Return True if a quick check shows that `redact` would change nothing."""
     if "%" in text or "ey" in text or "ew" in text:
         return False
     lower = text.lower()
-    for name in names:  # noqa: SIM110  # A generator would take longer than all of the rest.
+    for name in names:  # noqa: SIM110  # A generator would take longer than all the rest.
         if name.lower() in lower:
             return False
     return True
@@ -99,12 +99,12 @@ def is_harmless(text: str, names: frozenset[str]) -> bool:
 @lru_cache
 def _parameters(names: frozenset[str]) -> re.Pattern[str]:
     spelled = "|".join("".join(_one_of(one.lower() + one.upper()) for one in name) for name in sorted(names))
-    # To the next `&`, and not to the next `;`: a value that is read there may have that in it.
+    # Up to the next `&`, not up to the next `;`, which a value may contain.
     return re.compile(rf"((?:^|{_one_of(_BEFORE_NAME)})(?:{spelled}){_one_of('=')})[^& \t\r\n]*+")
 
 
 def escape(text: str) -> str:
-    """Return a text in which what is not printable is escaped: control and bidirectional characters, line ends."""
+    """Return a text with unprintable characters escaped: control and bidirectional characters, line ends."""
     if text.isprintable():
         return text
     return "".join(
@@ -116,12 +116,12 @@ def escape(text: str) -> str:
 class SafeRecords(logging.Filter):
     """Makes log records safe, whatever handlers and formatters they go to.
 
-    The arguments of a line are escaped and bounded one by one. A traceback keeps its lines, which are indented, so
-    that none of them looks like a line of the log. Tokens are taken out of both.
+    The arguments of a line are escaped and bounded one by one. The lines of a traceback are indented, so that none of
+    them looks like a separate line of the log. Tokens are redacted in both.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Change a record in place, unless another filter of this kind has, and let it through."""
+        """Change a record in place, unless another `SafeRecords` already has, and return True."""
         if getattr(record, _DONE, False):
             return True
         setattr(record, _DONE, True)
@@ -131,13 +131,13 @@ class SafeRecords(logging.Filter):
             record.args = {name: _argument(value) for name, value in record.args.items()}
         if not record.args:
             record.msg = _lines(str(record.msg))
-        if record.exc_info:  # Formatters take the text that is there, and make one only if there is none.
+        if record.exc_info:  # Formatters use this text, and format the exception only if there is none.
             record.exc_text = "  " + _lines(_FORMATTER.formatException(record.exc_info))
         return True
 
 
 _DONE = "iogate_safe"
-"""The attribute of a record that has been changed already, by the filter of a logger or of another handler."""
+"""The attribute that marks a record as changed, by the filter of a logger or of another handler."""
 _FORMATTER = logging.Formatter()
 
 

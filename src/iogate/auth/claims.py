@@ -44,7 +44,7 @@ class ClaimRules(msgspec.Struct, frozen=True):
         require: claims that must be there, and not null.
         leeway: seconds by which clocks may differ.
         max_age: seconds since `iat` for which a token is accepted, or None.
-        max_lifetime: seconds within which `exp` must lie: from now, and from `iat` if the token has one.
+        max_lifetime: seconds by which `exp` may be later than now, and later than `iat` if the token has one.
         id_tokens: whether ID tokens are accepted.
         bound_tokens: whether tokens that are bound to a key by `cnf` are accepted as bearer tokens.
     """
@@ -107,7 +107,7 @@ class ClaimRules(msgspec.Struct, frozen=True):
         return min(ends) + self.leeway if ends else None
 
     def accepted_until(self, issued_by: float) -> float:
-        """Return the time after which no token that was issued by a given time is accepted; infinity: there is none.
+        """Return the time after which no token that was issued by a given time is accepted; infinity if there is none.
 
         Only `iat` says when a token was issued. A token without it whose `exp` is too far away now can be accepted at
         any later time, so there is an end only if `iat` is required, or `max_age` is set, which requires it.
@@ -140,9 +140,9 @@ class ClaimRules(msgspec.Struct, frozen=True):
             raise InvalidToken("a logout token is no access token")
 
     def check_binding(self, claims: dict[str, Any]) -> None:
-        """Refuse a token that is bound to a key (RFC 7800, 8705, 9449), whatever is in its `cnf`.
+        """Refuse a token that is bound to a key (RFC 7800, 8705, 9449), whatever its `cnf` contains.
 
-        Its issuer says that a client must prove that it has that key, and no proof is checked here.
+        Its issuer requires a proof that the client has the key, and iogate does not check such a proof.
         """
         if not self.bound_tokens and "cnf" in claims:
             raise InvalidToken("the token is bound to a key by 'cnf', and accept_bound_tokens=True is not set")
@@ -197,7 +197,7 @@ class ClaimRules(msgspec.Struct, frozen=True):
             return None
         if expires_at - now > self.max_lifetime:
             raise InvalidToken("exp is farther away than max_lifetime")
-        # Or else a token that lives longer would be refused first, and accepted at the end of its life.
+        # Without this, a token that lives longer would be rejected at first, and accepted near the end of its life.
         issued_at = _date(claims, "iat")
         if issued_at is not None and expires_at - issued_at > self.max_lifetime:
             raise InvalidToken("exp is farther from iat than max_lifetime")

@@ -48,7 +48,7 @@ class Auth(Protocol):
 
     @property
     def issuers(self) -> frozenset[str] | None:
-        """The accepted issuers; None: they are not told apart."""
+        """The accepted issuers; None if `auth` does not tell issuers apart."""
 
     @property
     def clock(self) -> Clock:
@@ -68,11 +68,11 @@ class Auth(Protocol):
 
     @property
     def max_lifetime(self) -> float:
-        """Seconds that an identity lasts at most."""
+        """The longest life of an identity, in seconds."""
 
     @property
     def max_token_bytes(self) -> int:
-        """Bytes that a token may have: what a client may send before it is let in is a few times as much."""
+        """Bytes that a token may have. Before it is admitted, a client may send frames of 4 times as much."""
 
     @property
     def uses_cookies(self) -> bool:
@@ -107,15 +107,15 @@ class Auth(Protocol):
         """Return when a socket with this identity is to be ended, Unix time in seconds; None: never."""
 
     def revocation_end(self, now: float, issued_before: float | None, key_id: str | None) -> float:
-        """Return until when a revocation has to be remembered: as long as a token that it means can be accepted.
+        """Return until when a revocation must be remembered: as long as a token that it means can be accepted.
 
         Args:
             now: Unix time in seconds.
-            issued_before: the latest `iat` that the revocation means; None: it does not say.
-            key_id: the `kid` that it names, if it does.
+            issued_before: the latest `iat` that the revocation means; None if it has no such limit.
+            key_id: the `kid` that it names, if any.
 
         Returns:
-            Unix time in seconds; infinity: for ever.
+            Unix time in seconds; infinity means for ever.
         """
 
     def recheck(self, principal: Principal) -> None:

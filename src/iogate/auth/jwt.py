@@ -57,12 +57,12 @@ class JWTAuth:
         leeway: seconds by which the clocks of issuer and server may differ, at most 300.
         max_age: seconds since `iat` for which a token is accepted; `iat` is then required. A token older than that
             is an invalid one, not an expired one: the person is to sign in again.
-        max_lifetime: seconds within which `exp` must lie: from now, and from `iat` if the token has one. Together with
-            "iat" in `require`, or with `max_age`, it says how long revocations are remembered; without, it is for ever.
+        max_lifetime: seconds by which `exp` may be later than now, and later than `iat` if the token has one. With
+            "iat" in `require`, or with `max_age`, it limits how long revocations are remembered; otherwise for ever.
         token_types: the accepted `typ` of the header; a token without `typ` is accepted. ID tokens (recognised by
             `at_hash`, `c_hash` or Keycloak's `typ` claim) are refused unless "id_token" is in it.
-        accept_bound_tokens: accept tokens that are bound to a key (`cnf`; RFC 7800, DPoP, mTLS) like any other. Whoever
-            has copied such a token can then use it: no proof of possession is checked.
+        accept_bound_tokens: accept tokens that are bound to a key (`cnf`; RFC 7800, DPoP, mTLS) like any other. A copy
+            of such a token then works too: iogate does not check a proof of possession.
         max_token_bytes: the size above which a token is not even looked at.
         sources: where a client may put its token. All of them are read; two tokens are refused.
         authenticate_within: seconds from the opening of a connection in which a client that gave no token may send
@@ -103,7 +103,7 @@ class JWTAuth:
     keys: Keys
     """Where the keys come from, to be read."""
     watchers: set[Changed]
-    """What a server calls after a revocation, and when keys no longer count: HTTP guards then check open streams."""
+    """Functions that a server calls after a revocation or a removal of keys: HTTP guards then check open streams."""
 
     def __init__(
         self,
@@ -199,12 +199,12 @@ class JWTAuth:
 
     @property
     def issuers(self) -> frozenset[str] | None:
-        """The accepted issuers; None: they are not told apart, as neither they nor their keys were named."""
+        """The accepted issuers; None if neither `issuer` nor the keys name any, so that they are not told apart."""
         return self.policy.rules.issuers
 
     @property
     def max_token_bytes(self) -> int:
-        """The size in bytes above which a token is not even looked at."""
+        """The size in bytes above which a token is rejected unread."""
         return self.policy.max_token_bytes
 
     @property
@@ -265,7 +265,7 @@ class JWTAuth:
         return None if end is None else end + self.policy.expiry_grace
 
     def revocation_end(self, now: float, issued_before: float | None, key_id: str | None) -> float:
-        """Return until when a revocation has to be remembered, Unix time in seconds; infinity: for ever.
+        """Return until when a revocation must be remembered, as Unix time in seconds; infinity means for ever.
 
         See `Policy.revocation_end`. A subclass that accepts more tokens than this class must return a later time.
         """
@@ -338,11 +338,11 @@ class JWTAuth:
         Args:
             token: what was given as one.
             types: the accepted `typ` of the header, in lower case.
-            fetch: whether a key that is not at hand is fetched.
+            fetch: whether to fetch a key that has not been read yet.
 
         Raises:
             CredentialsBadFormat: it is not a string, is empty, or is larger than `max_token_bytes`.
-            AuthUnavailable: the key for it cannot be had, or is not at hand and `fetch` is False.
+            AuthUnavailable: the key cannot be read, or has not been read yet and `fetch` is False.
             InvalidToken: its form, its header or its signature is wrong.
         """
         with _failing_closed():
@@ -350,15 +350,15 @@ class JWTAuth:
             key = self.keys.find(compact, algorithm)
             if key is None:
                 if not fetch:
-                    raise AuthUnavailable("the key is not at hand")
+                    raise AuthUnavailable("the key has not been read yet")
                 key = await self.keys.fetch(compact, algorithm)
             return _claims(compact, algorithm, key)
 
     def _check_unproven(self, compact: jws.Compact) -> None:
-        """Refuse a token that no key could make a good one, before a key is fetched for it.
+        """Refuse a token that would be rejected with any key, before a key is fetched for it.
 
-        Its claims are NOT proven, so they can only refuse it. An expired token passes: whether its client is told to
-        refresh it or to sign in depends on the signature.
+        Its claims are NOT verified, so they can only cause a rejection. An expired token passes: the signature decides
+        whether its client is told to refresh it or to sign in.
         """
         claims = jws.members(compact.payload, "claims")
         with suppress(TokenExpired):

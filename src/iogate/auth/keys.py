@@ -311,7 +311,7 @@ def _check_key(native: object) -> PublicKey:
             raise ConfigurationError("public_key is RSA with an unusual exponent: use 65537")
         if has_fingerprint(numbers.n):
             raise ConfigurationError(
-                "public_key is RSA of a faulty chip (ROCA, CVE-2017-15361): who factors it can sign tokens;"
+                "public_key is RSA of a faulty chip (ROCA, CVE-2017-15361): an attacker can factor it and sign tokens;"
                 " have the issuer make another key pair, on other hardware or in software"
             )
         what = 'an RSA key; write algorithms=["RS256"] or ["PS256"]'

@@ -20,7 +20,7 @@ TOKEN_TYPES = ("JWT", "at+jwt")
 """The accepted `typ`, unless a configuration says otherwise."""
 
 CLOCK_STEP = 3600.0
-"""Seconds by which the clock of the server may be set back after a revocation, and no revoked token is good again."""
+"""Seconds by which the server's clock may be set back, and a revoked token is still not accepted again."""
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,16 +69,16 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         return compact, algorithm
 
     def revocation_end(self, now: float, issued_before: float | None, key_id: str | None) -> float:
-        """Return until when a revocation has to be remembered, Unix time in seconds; infinity: for ever.
+        """Return until when a revocation must be remembered, as Unix time in seconds; infinity means for ever.
 
-        That is as long as a token that it means can be accepted, or a socket that came with one be open: any token that
-        was issued by now, or before `issued_before` where that is later. A key can sign tokens with any date at any
-        time, so the revocation of a key has no end unless it has a date.
+        That is as long as a token that it means can be accepted, or a socket with such a token can be open. It means
+        tokens that were issued by now, or before `issued_before` if that is later. A key can sign tokens with any date
+        at any time, so the revocation of a key never ends unless it has `issued_before`.
 
         Args:
             now: Unix time in seconds.
-            issued_before: the latest `iat` that the revocation means; None: it does not say.
-            key_id: the `kid` that it names, if it does.
+            issued_before: the latest `iat` that the revocation means; None if it has no such limit.
+            key_id: the `kid` that it names, if any.
         """
         if key_id is not None and issued_before is None:
             return math.inf

@@ -64,8 +64,8 @@ from iogate.serving import run as serve
 def run(target: str, app_dir: str, **options: Any) -> None:
     """Serve MODULE:APP (what `io.asgi()` returned, a Server, or any ASGI application around it).
 
-    SIGTERM and SIGINT end it: clients are told, and handlers have a few seconds to finish. During the start they cancel
-    the start.
+    SIGTERM and SIGINT end it: clients are disconnected, and handlers have a few seconds to finish. During the start
+    they cancel the start.
     """
     sys.path.insert(0, app_dir)
     try:

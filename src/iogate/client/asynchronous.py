@@ -30,15 +30,15 @@ class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
         get_token: gives a token, or None: there is none; plain or `async def`. It is told why it is asked:
             "connect", "reconnect", "expiring" (the connection lives, its token ends soon), "expired" (the server
             refused the token for that), "login" (the server wants the person to sign in). There is one request at a
-            time; whoever needs a token while one is open gets its answer. A plain function blocks the event loop.
+            time, whose answer is used by all that wait for a token. A plain function blocks the event loop.
         in_band: connect without a token and send it by `authenticate`. `connect` handlers run when that is accepted.
         reconnection: whether to come back when the connection has ended.
         reconnection_attempts: failures in a row after which to stop; 0: never.
         reconnection_delay: seconds to wait after the first failure; every further one doubles it.
         reconnection_delay_max: seconds that are never exceeded.
         token_timeout: seconds that `get_token` may take. Then it is cancelled, what it returns later is ignored, and
-            the client asks again after a delay. A person may take any time: "login" has no limit. The same seconds
-            limit functions that give the URL, the headers or `auth`.
+            the client asks again after a delay. "login" has no limit, because a person may take any time. The same
+            limit applies to functions that return the URL, the headers or `auth`.
         options: those of python-socketio.
     """
 
@@ -88,7 +88,7 @@ class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
             socketio_path=socketio_path,
             wait_timeout=wait_timeout,
         )
-        # A task of its own, so that `disconnect` can end it wherever it waits.
+        # A separate task, so that `disconnect` can end it wherever it waits.
         task = self._connect_task = asyncio.create_task(self._follow(run, Ask("connect"), patient=retry))
         task.add_done_callback(ignore_result)
         try:
@@ -104,16 +104,16 @@ class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
         task.result()
 
     async def disconnect(self) -> None:
-        """Disconnect, and stop whatever is going on: attempts, a refresh, a request for a token.
+        """Disconnect, and stop everything in progress: attempts, a refresh, a request for a token.
 
         Everything about the user is forgotten: the token, the arguments of `connect()`, and the answer of a
-        `get_token` that is still running. The next `connect()` may be for somebody else.
+        `get_token` that is still running. The next `connect()` may be for another user.
         """
         run = self._run
         self._stop(run)
         tasks = [self._connect_task, self._reconnect_task, *self._refreshes]
         if run.request is not None:
-            run.request.task.cancel()  # It may refuse to end; nobody waits for that.
+            run.request.task.cancel()  # It may not end; nothing waits for that.
         await self._cancel(*(task for task in tasks if task is not None))
         await self._hang_up()
         self._forget(run)
@@ -137,7 +137,7 @@ class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
         """Do what the policy says until the client is let in; raise if that does not come to pass.
 
         Args:
-            run: what this is for.
+            run: the run that this belongs to.
             action: the first thing to do.
             patient: whether to do what is to be done later.
         """
@@ -168,7 +168,7 @@ class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
                     else:
                         action = run.token_given(action.reason, token)
         finally:
-            run.following = False  # Before the application is told: it may connect again in a handler.
+            run.following = False  # Before the handlers are called: one of them may connect again.
         error, self.refusal = run.failure(error)
         if self.refusal is not None and self.refusal.retry == "login":
             self._announce("login_required", self.refusal)
@@ -200,7 +200,7 @@ class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
                 await self._call_handlers("connect", namespace)
 
     def _take_over(self, run: Run, life: Life) -> None:
-        """Have what the next transport says read as part of this life only."""
+        """Read messages of the next transport as part of this life only."""
 
         async def received(data: Any) -> None:
             if self._is_current(run, life):
@@ -210,7 +210,7 @@ class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
         self.eio.read_loop_task = None
 
     async def _value(self, name: str, value: Any) -> Any:
-        """Return an argument of `connect()`, which may be a function that gives it."""
+        """Return an argument of `connect()`; if it is a function, what that returns."""
         if callable(value):
             value = await call(value, what=f"the function for {name}", limit=self._token_timeout)
         return value
@@ -267,7 +267,7 @@ class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
     # The token.
 
     async def _ask(self, run: Run, reason: Reason) -> str | None:
-        """Return a token from the application; from the open request, if there is one."""
+        """Return a token from the application, from the open request if there is one."""
         while run.request is not None and not run.may_share_request(reason):
             await asyncio.wait({run.request.task})
         run.go_on()
@@ -312,7 +312,7 @@ class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
             self._answers.discard(answer)
 
     async def _refresh(self, run: Run, life: Life, namespace: str) -> None:
-        """Put a new token in the place of the one that ends soon. It is cancelled when the connection ends."""
+        """Replace the token that expires soon. This is cancelled when the connection ends."""
         token: str | None = None
         failures = 0
         try:
@@ -391,7 +391,7 @@ class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
                 self._come_back(run, life)
 
     def _announce(self, event: str, detail: Any) -> None:
-        """Call the handlers of an event of this package. Nothing waits for them."""
+        """Call the handlers of an event of this package, without waiting for them."""
         for namespace in list(self.namespaces) or list(self.connection_namespaces):
             self._keep(self._handlers, self._call_handlers(event, namespace, detail))
 

@@ -1,4 +1,4 @@
-"""Calls of functions of the application, which may hang: `get_token`, and functions that give a URL, headers or `auth`.
+"""Calls of application functions that may hang: `get_token`, and functions that return a URL, headers or `auth`.
 
 A coroutine that hangs is cancelled. A thread that hangs cannot be ended: it is abandoned, its result is ignored, and
 the number of such threads is limited.
@@ -16,17 +16,17 @@ from typing import Any
 from iogate.client.run import NotAnswered
 
 MAX_THREADS = 10
-"""Functions of the application that may run at a time for one client on threads; most of them will never return."""
+"""Application functions that may run at a time for one client on threads; more are not started."""
 
 
 async def call(function: Callable[..., Any], *args: object, what: str, limit: float | None) -> Any:
-    """Call a function, plain or `async def`, and return what it gives.
+    """Call a function, plain or `async def`, and return its result.
 
     Args:
-        function: what to call. A plain function cannot be interrupted.
+        function: the function. A plain function cannot be interrupted.
         args: its arguments.
         what: its name, for the error.
-        limit: the seconds that it may take; None: any time.
+        limit: the seconds that it may take; None for no limit.
 
     Raises:
         NotAnswered: it took longer, and was cancelled.
@@ -40,7 +40,7 @@ async def call(function: Callable[..., Any], *args: object, what: str, limit: fl
         await asyncio.wait({task}, timeout=limit)
     finally:
         finished = task.done()
-        task.cancel()  # It may refuse to end; nobody waits for that.
+        task.cancel()  # It may not end; nothing waits for that.
     if not finished:
         raise NotAnswered(f"{what} did not return within {limit:g} s")
     if task.cancelled():
@@ -49,13 +49,13 @@ async def call(function: Callable[..., Any], *args: object, what: str, limit: fl
 
 
 def ignore_result(task: asyncio.Future[Any]) -> None:
-    """Take the exception of a task, if it has one, so that asyncio does not report it as lost."""
+    """Retrieve the exception of a task, if any, so that asyncio does not log it as never retrieved."""
     if not task.cancelled():
         task.exception()
 
 
 class Call:
-    """One call of a function on a thread of its own."""
+    """One call of a function on its own thread."""
 
     def __init__(self, what: str, reason: str, limit: float | None) -> None:
         self.what = what
@@ -68,7 +68,7 @@ class Call:
 
     @property
     def remaining(self) -> float | None:
-        """The seconds left; None: any time."""
+        """The seconds left; None for no limit."""
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
     def outcome(self) -> Any:
@@ -85,10 +85,10 @@ class Call:
 
 
 class Calls:
-    """The calls that are made for one client on threads.
+    """The calls for one client on threads.
 
-    `changed` is the condition with which all threads of a client wait: for a call to return, for a connection to end,
-    for an answer, or for `disconnect()`. Whoever changes one of these notifies all.
+    `changed` is the condition on which all threads of a client wait: for a call to return, for a connection to end,
+    for an answer, or for `disconnect()`. Code that changes one of these notifies all.
     """
 
     def __init__(self, start: Callable[..., object]) -> None:
@@ -115,7 +115,7 @@ class Calls:
     def _run(self, call: Call, function: Callable[..., Any], args: tuple[object, ...]) -> None:
         try:
             call.result = function(*args)
-        except BaseException as error:  # Also SystemExit: it is raised in the thread that waits.
+        except BaseException as error:  # Also SystemExit: the waiting thread raises it.
             call.error = error
         with self.changed:
             call.done = True
@@ -123,16 +123,16 @@ class Calls:
             self.changed.notify_all()
 
     def wait(self, call: Call, stopped: Callable[[], bool]) -> None:
-        """Return when a call has returned or its time is up, or when the waiting is to stop."""
+        """Wait until a call has returned, its time is up, or the wait should stop."""
         with self.changed:
             self.changed.wait_for(lambda: call.done or stopped(), call.remaining)
 
     def pause(self, stopped: Callable[[], bool], delay: float | None) -> None:
-        """Wait some seconds, or until the waiting is to stop."""
+        """Wait some seconds, or until the wait should stop."""
         with self.changed:
             self.changed.wait_for(stopped, delay)
 
     def tell(self) -> None:
-        """Let everybody look at what has changed."""
+        """Wake all waiting threads, so that they check what has changed."""
         with self.changed:
             self.changed.notify_all()

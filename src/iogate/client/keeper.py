@@ -65,16 +65,16 @@ class Keeper:
         run.stopped = True
 
     def _forget(self, run: Run) -> None:
-        """Drop everything that belongs to the user of a run, unless another one has begun."""
+        """Drop everything that belongs to the user of a run, unless another run has begun."""
         if self._run is run:
             self._run = Run(self._backoff)
             self.connection_auth = self.connection_headers = None
             self.eio.on("message", self._handle_eio_message)
 
     def _is_current(self, run: Run, life: Life) -> bool:
-        """Return True if what was received in a life still concerns the client.
+        """Return True if a packet that was received in a life still matters to the client.
 
-        A packet may be read after the end of its connection: a refusal counts even then, but not after `disconnect()`.
+        A packet may be read after the end of its connection. A refusal counts even then, but not after `disconnect()`.
         """
         return self._run is run and run.life is life
 
@@ -85,7 +85,7 @@ class Keeper:
 
     @staticmethod
     def _refresh_failed(error: Exception) -> None:
-        """Log why there is no new token; not that the connection was lost or `authenticate` was not answered."""
+        """Log why there is no new token, unless the connection was lost or `authenticate` was not answered."""
         if isinstance(error, NotAnswered) or not isinstance(error, NotConnected):
             log_failure("expiring", error)
 

@@ -1,4 +1,4 @@
-"""What belongs to one `connect()`, until its `disconnect()`. The next one starts without any of it."""
+"""The state of one `connect()`, until its `disconnect()`. The next one starts without any of it."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class NotAnswered(NotConnected):  # type: ignore[misc]
 class Run:
     """One use of a client: its arguments, its token, and how far it got.
 
-    Whatever is started for a run keeps a reference to it and looks at `stopped` after each wait. So what a `get_token`
+    Code that works for a run keeps a reference to it and checks `stopped` after each wait. So a token that `get_token`
     returns after `disconnect()` is not used, even if the client is connected as another user by then.
 
     Args:
         backoff: how long to wait between attempts.
-        where: the arguments of `connect()`; None: nobody has called it, so there is nothing to stop.
+        where: the arguments of `connect()`; None if it was not called, so that there is nothing to stop.
     """
 
     def __init__(self, backoff: Backoff, where: dict[str, Any] | None = None) -> None:
@@ -37,11 +37,11 @@ class Run:
         self.life = Life()
         self.stopped = where is None
         self.entering = False  # Whether an attempt is being made.
-        self.following = False  # Whether somebody is connecting, or waits to do so.
+        self.following = False  # Whether the client is connecting, or waits to do so.
         self.request: Any = None  # The open request for a token: there is at most one.
 
     def go_on(self) -> None:
-        """Return if the run has not been stopped.
+        """Raise if the run has been stopped.
 
         Raises:
             NotConnected: it has.
@@ -49,36 +49,36 @@ class Run:
         if self.stopped:
             raise NotConnected("Disconnected")
 
-    # What has happened; the answers say what to do.
+    # Events; the return values say what to do next.
 
     def token_failed(self, reason: Reason, error: Exception) -> Action:
-        """Go on without a token, because `get_token` raised, or did not return."""
+        """Continue without a token, because `get_token` raised or did not return."""
         log_failure(reason, error)
         self.standing, action = self.standing.failed(reason, chance())
         return action
 
     def token_given(self, reason: Reason, token: str | None) -> Action:
-        """Go on with the token that `get_token` returned."""
+        """Continue with the token that `get_token` returned."""
         self.standing, action = self.standing.answered(reason, token, chance())
         return action
 
     def attempt_failed(self, life: Life) -> Action:
-        """Go on after an attempt that did not lead to a connection."""
+        """Continue after an attempt that did not lead to a connection."""
         self.standing, action = self.standing.refused(life.refusals, chance())
         return action
 
     def let_in(self, life: Life, namespaces: Mapping[str, str]) -> None:
-        """Take note that the server accepted the client."""
+        """Note that the server accepted the client."""
         life.since = time.monotonic()
         self.standing = self.standing.let_in(namespaces)
 
     def ended(self, life: Life) -> Action:
-        """Go on after the end of a connection."""
+        """Continue after the end of a connection."""
         self.standing, action = self.standing.ended(life, time.monotonic(), chance())
         return action
 
     def refreshed(self, life: Life, token: str) -> None:
-        """Take note of a token that the server accepted on the live connection."""
+        """Note a token that the server accepted on the live connection."""
         self.standing = self.standing.refreshed(token)
         life.refreshing = False
 
@@ -87,14 +87,14 @@ class Run:
         return token is not None and token != self.standing.token
 
     def may_share_request(self, reason: Reason) -> bool:
-        """Return True if the answer to the open request for a token is good for this reason too.
+        """Return True if the answer to the open request for a token also serves this reason.
 
-        Each answer is the newest token of the signed-in user. Only a new sign-in needs a request of its own.
+        Each answer is the newest token of the signed-in user. Only a new sign-in needs a separate request.
         """
         return reason != "login" or self.request.reason == "login"
 
     def failure(self, error: Exception | None) -> tuple[Exception, Refusal | None]:
-        """Return what to raise now that the client stops, and the server's refusal if that is why."""
+        """Return the exception to raise when the client stops, and the server's refusal if that is the reason."""
         refusal = self.standing.refusal
         if refusal is not None:
             return ConnectionRefused(refusal), refusal
@@ -114,6 +114,6 @@ class Run:
 
 
 def log_failure(reason: Reason, error: Exception) -> None:
-    """Log that `get_token` gave nothing. The text of its own exceptions is left out: it may contain a token."""
+    """Log that `get_token` returned no token. The text of its exceptions is left out: it may contain a token."""
     detail = str(error) if isinstance(error, NotAnswered) else type(error).__name__
     logger.warning("get_token(%r) failed: %s", reason, detail)

@@ -26,12 +26,12 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
     """python-socketio's `Client`, with a token that is fresh at each connect and as long as it lives.
 
     It is `AsyncClient` for programs without an event loop: the same arguments, events and behaviour. `get_token` is a
-    plain function. Each call of it runs in a thread of its own.
+    plain function. Each call of it runs in its own thread.
 
-    A thread cannot be ended from outside. If `get_token` does not return within `token_timeout`, or not before
-    `disconnect()`, its thread is abandoned: it runs on as a daemon thread, its result is ignored, and the client
-    continues without it. At most 10 calls run at a time for one client. Beyond that `get_token` is not called, and the
-    client backs off until one of them returns. So give the requests in `get_token` a timeout of their own.
+    A thread cannot be ended from outside. If `get_token` does not return within `token_timeout`, or before
+    `disconnect()`, its thread is abandoned: it runs on as a daemon thread, and the client ignores its result. At most
+    10 calls run at a time for one client. With that many, `get_token` is not called, and the client backs off until
+    one of them returns. So give the requests in `get_token` a timeout.
     """
 
     def _set_up(self) -> None:
@@ -85,10 +85,10 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
         self._follow(run, Ask("connect"), patient=retry)
 
     def disconnect(self) -> None:
-        """Disconnect, and stop whatever is going on: attempts, a refresh, a request for a token.
+        """Disconnect, and stop everything in progress: attempts, a refresh, a request for a token.
 
-        A `get_token` that is running is not waited for, and what it returns is ignored. Everything about the user is
-        forgotten: the token and the arguments of `connect()`. The next `connect()` may be for somebody else.
+        This does not wait for a `get_token` that is running, and its result is ignored. Everything about the user is
+        forgotten: the token and the arguments of `connect()`. The next `connect()` may be for another user.
         """
         run = self._run
         self._stop(run)
@@ -116,7 +116,7 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
         """Do what the policy says until the client is let in; raise if that does not come to pass.
 
         Args:
-            run: what this is for.
+            run: the run that this belongs to.
             action: the first thing to do.
             patient: whether to do what is to be done later.
         """
@@ -148,7 +148,7 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
                     else:
                         action = run.token_given(action.reason, token)
         finally:
-            run.following = False  # Before the application is told: it may connect again in a handler.
+            run.following = False  # Before the handlers are called: one of them may connect again.
         error, self.refusal = run.failure(error)
         if self.refusal is not None and self.refusal.retry == "login":
             self._announce("login_required", self.refusal)
@@ -185,7 +185,7 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
                 self._call_handlers("connect", namespace)
 
     def _take_over(self, run: Run, life: Life) -> None:
-        """Have what the next transport says read as part of this life only."""
+        """Read messages of the next transport as part of this life only."""
         run.life = life
 
         def received(data: Any) -> None:
@@ -196,7 +196,7 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
         self.eio.read_loop_task = None
 
     def _value(self, run: Run, name: str, value: Any) -> Any:
-        """Return an argument of `connect()`, which may be a function that gives it."""
+        """Return an argument of `connect()`; if it is a function, what that returns."""
         if not callable(value):
             return value
         call = self._calls.begin(value, what=f"the function for {name}", limit=self._token_timeout)
@@ -205,10 +205,10 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
         return call.outcome()
 
     def _wait_for_previous(self, patience: float) -> None:
-        """Wait for an attempt that `disconnect()` has stopped; it ends as soon as its open request does.
+        """Wait for an attempt that `disconnect()` has stopped; it ends when its open request ends.
 
         Raises:
-            NotConnected: it goes on.
+            NotConnected: it has not ended.
         """
         if not self._way_in.acquire(timeout=patience):
             raise NotConnected("the attempt before has not ended: a request or a handler of it is still running")
@@ -261,12 +261,12 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
     # The token.
 
     def _ask(self, run: Run, reason: Reason, life: Life | None = None) -> str | None:
-        """Return a token from the application; from the open request, if there is one.
+        """Return a token from the application, from the open request if there is one.
 
         Args:
-            run: what it is for.
-            reason: why it is asked for.
-            life: if it is for a connection: do not wait longer than that lives.
+            run: the run that the token is for.
+            reason: why it is needed.
+            life: a connection that the token is for; the wait ends with it.
 
         Raises:
             NotAnswered: the application has not returned one in time.
@@ -382,7 +382,7 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
 
     def _handle_eio_connect(self) -> None:
         if self._run.stopped:
-            return  # `disconnect()` was called meanwhile. The attempt ends when it sees that; nothing is sent for it.
+            return  # `disconnect()` was called meanwhile: the attempt will notice and end, so nothing is sent for it.
         # python-socketio says so when all are in. Who has heard "connect" by then would not hear "disconnect".
         self.connected = True
         super()._handle_eio_connect()
@@ -413,7 +413,7 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
                 self._come_back(run, life)
 
     def _announce(self, event: str, detail: Any) -> None:
-        """Call the handlers of an event of this package. Nothing waits for them."""
+        """Call the handlers of an event of this package, without waiting for them."""
         for namespace in list(self.namespaces) or list(self.connection_namespaces):
             self.start_background_task(self._call_handlers, event, namespace, detail)
 

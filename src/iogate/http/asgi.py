@@ -20,12 +20,12 @@ class JWTMiddleware:
     """Let HTTP requests and WebSockets of an ASGI application through whose token is good.
 
     The application finds who it is in the state of the request: `request.state.principal` and `request.state.user`,
-    which are None for who came without a token where that is allowed. If an authentication in front of this has put
-    somebody into `request.user`, the token's identity replaces that one.
+    which are None for a request without a token where that is allowed. If an authentication in front of this has set
+    `request.user`, the token's identity replaces that user.
 
     When the token expires or is revoked, or its key is removed, a WebSocket is closed with the code 1008, and a
-    streamed response ends (`iogate.http.streams.Stream`). Preflights of CORS carry no token: what answers them goes in
-    front of this. Do not put it in front of Socket.IO: sockets have a gate of their own, and can refresh their tokens.
+    streamed response ends (`iogate.http.streams.Stream`). CORS preflights carry no token: answer them in front of this
+    middleware. Do not put it in front of Socket.IO: sockets have their own gate, and can refresh their tokens.
 
     Args:
         app: the application.
@@ -63,7 +63,7 @@ class JWTMiddleware:
 
 
 def replace_user(scope: Scope, admitted: Admitted) -> None:
-    """Put the identity of a token in the place of one that something else has found, such as a session's."""
+    """Replace the identity that another authentication has found, such as a session's, by the token's."""
     if "user" in scope:
         scope["user"] = TokenUser(admitted)
     if "auth" in scope:
@@ -80,7 +80,7 @@ async def request_of(guard: Guard, scope: Scope, receive: Receive) -> tuple[HTTP
 
     Raises:
         CredentialsBadFormat: the request has too many parameters, or more body than is read for a token.
-        SlowBody: the body did not come within `BODY_TIMEOUT` seconds.
+        SlowBody: the body did not arrive within `BODY_TIMEOUT` seconds.
     """
     handshake, method = handshake_of(guard, scope), method_of(scope)
     if scope["type"] != "http" or not guard.length_to_read(handshake):
@@ -89,7 +89,7 @@ async def request_of(guard: Guard, scope: Scope, receive: Receive) -> tuple[HTTP
         async with asyncio.timeout(BODY_TIMEOUT):
             body, receive = await _read(receive)
     except TimeoutError:
-        raise SlowBody(f"the body did not come within {BODY_TIMEOUT:g} seconds") from None
+        raise SlowBody(f"the body did not arrive within {BODY_TIMEOUT:g} seconds") from None
     return HTTPRequest(handshake, method, fields_of(handshake, body)), receive
 
 
@@ -136,7 +136,7 @@ async def _read(receive: Receive) -> tuple[bytes, Receive]:
 
 
 def ends_connection(scope: Scope, answer: Answer) -> bool:
-    """Return True if the rest of a body is not to be waited for. HTTP/2 has no such header (RFC 9113, 8.2.2)."""
+    """Return True if an unread body must close the connection. HTTP/2 has no such header (RFC 9113, 8.2.2)."""
     return answer.status == SlowBody.status and str(scope.get("http_version", "1.1")).startswith("1")
 
 

@@ -16,11 +16,11 @@ MAX_BODY = 64 * 1024
 MAX_FIELDS = 100
 """Fields that a form may have."""
 BODY_TIMEOUT = 5.0
-"""Seconds in which a body that is read for a token must have come, all of it."""
+"""Seconds within which a body that is read for a token must arrive completely."""
 
 
 class SlowBody(AuthError):
-    """The body, in which the token may be, did not come in time."""
+    """The body that may contain the token did not arrive in time."""
 
     code = "timeout"
     text = "The body of the request took too long"

@@ -26,18 +26,19 @@ SESSION_MIDDLEWARES = {
     f"django.contrib.auth.middleware.{name}"
     for name in ("AuthenticationMiddleware", "RemoteUserMiddleware", "PersistentRemoteUserMiddleware")
 }
-"""What sets `request.user`, by name: importing it needs the models of Django's users, which not everybody has."""
+"""Middleware that sets `request.user`, by name: importing it would need the models of Django's users."""
 
 
 class JWTMiddleware:
     """Tell the views who a request is of: `request.principal`, and what `load_user` made of it, as `request.user`.
 
-    A request with a token is the token's, never the session's: `request.user` and `await request.auser()` are what
-    `load_user` returned, or without such a function a `TokenUser`, which is authenticated and has no permissions. The
-    admin and views that need a row of the database take a user of Django's, so let `load_user` return one.
+    A request with a token belongs to the token's user, never to the session's: `request.user` and
+    `await request.auser()` are what `load_user` returned, or without such a function a `TokenUser`, which is
+    authenticated and has no permissions. The admin, and views that need a row of the database, need a `load_user` that
+    returns one of Django's users.
 
-    It stands after Django's `AuthenticationMiddleware` and `RemoteUserMiddleware`, if you have those: they would put
-    the session's user back.
+    Put it after Django's `AuthenticationMiddleware` and `RemoteUserMiddleware`, if you have those: they would set
+    `request.user` to the session's user again.
 
     In the settings, `auth` is a `JWTAuth`, a `Server` or a `Guard`, or the dotted name of one, and all else is of
     `Guard`:
@@ -53,7 +54,7 @@ class JWTMiddleware:
         get_response: what comes after it.
 
     Raises:
-        ConfigurationError: the settings are not sound, or a middleware that sets `request.user` comes after this one.
+        ConfigurationError: the settings are not valid, or a middleware that sets `request.user` comes after this one.
     """
 
     sync_capable = True
@@ -136,7 +137,7 @@ def _refusal(request: HttpRequest, needed: frozenset[str]) -> Refused | None:
     if principal is None:
         return CredentialsRequired()
     try:
-        guard().hold(principal)  # What stands between the middleware and the view may have waited.
+        guard().hold(principal)  # Code between the middleware and the view may have waited.
     except AuthError as refusal:
         return refusal
     return None if needed <= principal.scopes else InsufficientScope(needed)
@@ -154,9 +155,9 @@ def _tell(request: HttpRequest, admitted: Admitted | None) -> None:
 
 
 def _check_order(own: type) -> None:
-    """Refuse a middleware of Django's after this one that would put the session's user into `request.user` again."""
+    """Reject a middleware of Django's after this one that would set `request.user` to the session's user again."""
     middlewares = [import_string(name) for name in settings.MIDDLEWARE]
-    if own not in middlewares:  # It was put together by hand.
+    if own not in middlewares:  # The stack was put together by hand.
         return
     for name, middleware in zip(reversed(settings.MIDDLEWARE), reversed(middlewares), strict=True):
         if middleware is own:
@@ -164,8 +165,8 @@ def _check_order(own: type) -> None:
         for base in getattr(middleware, "__mro__", ()):
             if f"{base.__module__}.{base.__qualname__}" in SESSION_MIDDLEWARES:
                 raise ConfigurationError(
-                    f"settings.MIDDLEWARE: {name!r} comes after iogate's JWTMiddleware and would make the user of the"
-                    " session that of a request with a token: put JWTMiddleware after it"
+                    f"settings.MIDDLEWARE: {name!r} comes after iogate's JWTMiddleware, and would give a request"
+                    " with a token the user of the session: put JWTMiddleware after it"
                 )
 
 

@@ -110,7 +110,7 @@ async def _request_of(guard: Guard, connection: HTTPConnection) -> HTTPRequest:
 
 
 def _stream_of(connection: HTTPConnection) -> Stream | None:
-    """Return what ends a request or WebSocket with an identity; None for a request without `StreamMiddleware`."""
+    """Return the watch that ends a request or WebSocket; None for a request without `StreamMiddleware`."""
     stream: Stream | None = connection.scope.get(STREAM)
     if stream is None and isinstance(connection, WebSocket):
         begun = connection.client_state is not WebSocketState.CONNECTING
@@ -125,7 +125,7 @@ def _stream_of(connection: HTTPConnection) -> Stream | None:
 
 def _finish(stream: Stream, scope: Scope, _task: object) -> None:
     stream.unwatch()
-    scope.pop(STREAM, None)  # Or it would hold the ASGI server's objects, and they it.
+    scope.pop(STREAM, None)  # Avoid a reference cycle with the ASGI server's objects.
 
 
 async def _fields_of(request: Request, handshake: Handshake) -> Mapping[str, object]:
@@ -133,6 +133,6 @@ async def _fields_of(request: Request, handshake: Handshake) -> Mapping[str, obj
         async with asyncio.timeout(BODY_TIMEOUT):
             return fields_of(handshake, await request.body())
     except TimeoutError:
-        raise SlowBody(f"the body did not come within {BODY_TIMEOUT:g} seconds") from None
+        raise SlowBody(f"the body did not arrive within {BODY_TIMEOUT:g} seconds") from None
     except RuntimeError:  # FastAPI has made a form of it, for an endpoint with `Form()`, and keeps that alone.
         return by_name((await request.form()).multi_items())

@@ -48,7 +48,7 @@ HOST_ONLY = "__Host-"
 _REALM = re.compile(r"[\x20\x21\x23-\x5b\x5d-\x7e]+")
 """Text that stands between quotation marks as it is (RFC 9110, section 5.6.4)."""
 LOOK_EVERY = 1.0
-"""Seconds after which an open stream is checked again, where no server tells of revocations and removed keys."""
+"""Seconds between checks of an open stream if no server notifies the guard of revocations and removed keys."""
 
 
 class CrossSite(AuthError):
@@ -251,7 +251,7 @@ class Guard:
             principal = await self._failures.verified(address, verification)
         else:
             principal = await verification
-        self.hold(principal)  # A verifier of the application's may wait after it has verified.
+        self.hold(principal)  # A verifier of the application may wait after it has verified.
         user = await self.auth.user_for(principal)
         if not self.scopes <= principal.scopes:
             raise InsufficientScope(self.scopes)
@@ -259,26 +259,26 @@ class Guard:
         return Admitted(principal, user)
 
     def hold(self, principal: Principal) -> None:
-        """Check an identity once more, after something that waits and before code of the application runs for it.
+        """Check an identity again, after a wait and before application code runs for it.
 
         Raises:
             TokenExpired: its token has expired meanwhile.
-            InvalidToken: its key was removed, and that is to matter.
+            InvalidToken: its key was removed, and `revoke_removed` is set.
             RevokedToken: it was revoked.
         """
         hold(principal, self.auth, self)
 
     def deadline(self, principal: Principal) -> float:
-        """Return when a stream with this identity is to be ended, in seconds of the monotonic clock."""
+        """Return when a stream with this identity must end, in seconds of the monotonic clock."""
         end, clock = self.auth.end(principal), self.auth.clock
         return math.inf if end is None else clock.monotonic() + end - clock.wall()
 
     def refusal(self, principal: Principal) -> AuthError | None:
-        """Return why an open stream with this identity is to be ended, other than by its `deadline`."""
+        """Return why an open stream with this identity must end, apart from its `deadline`; None if it need not."""
         try:
             self.auth.recheck(principal)
         except TokenExpired:
-            pass  # The deadline has the grace too, and does not depend on the wall clock.
+            pass  # `deadline` covers this: it includes the grace, and does not depend on the wall clock.
         except AuthError as refusal:
             return refusal
         try:

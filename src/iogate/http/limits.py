@@ -1,4 +1,4 @@
-"""What unauthenticated senders of requests may cost: requests that are open at a time, and bad ones per address."""
+"""Limits for unauthenticated requests: how many are open at a time, and how many bad ones an address may send."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from iogate.server.limits import _source as source_of
 
 
 class Displaced(Exception):
-    """The request made room for a newer one, as too many are open."""
+    """The request was ended for a newer one, because too many are open."""
 
 
 class OpenRequests:
     """The requests that are being read or verified. Each has a deadline, and there is a limit for all.
 
-    If the limit is reached, the oldest request of the source that has the most makes room: who sends a request in one
-    piece gets through, however many others are held open.
+    If the limit is reached, the oldest request of the source with the most requests is ended. So a request that is sent
+    in one piece is processed, however many others are held open.
 
     Args:
         limit: how many there may be.
@@ -41,7 +41,7 @@ class OpenRequests:
 
         Raises:
             TimeoutError: the block took longer.
-            Displaced: it had to make room.
+            Displaced: it was ended for a newer request.
         """
         if self._count >= self._limit:
             self._displace()
@@ -75,13 +75,13 @@ class OpenRequests:
 
 
 class BadRequests:
-    """How many bad requests came from each source. Each second forgives some.
+    """Counts bad requests by source. The count decreases with time.
 
     Args:
         allowed: how many a source may send at once.
         refill: how many it may send per second after that.
-        clock: what time is taken from.
-        sources: how many sources are remembered; the one that was quiet for longest is forgotten first.
+        clock: measures the time.
+        sources: how many sources are remembered; the one that has been quiet for longest is forgotten first.
     """
 
     __slots__ = ("_allowed", "_clock", "_records", "_refill", "_sources")

@@ -34,15 +34,15 @@ MAX_FIELDS = 20
 RETRY_AFTER = 5
 """Seconds after which the issuer may try again when it is this server that failed."""
 VERIFY_TIMEOUT = 10.0
-"""Seconds that a verdict over a logout token may take, with the keys that are read for it."""
+"""Seconds for the verdict on a logout token, including a reading of keys."""
 KEY_PAUSE = 5.0
-"""Seconds between two readings of the issuer's keys because a logout token named one that is not at hand."""
+"""Seconds between two readings of the issuer's keys for logout tokens with an unknown key."""
 MAX_OPEN = 1000
-"""Requests that are read or verified at a time; when there are more, the oldest is answered 429."""
+"""Requests that are read or verified at a time; above that, the oldest of one source is answered 429."""
 BAD_ALLOWED = 20
-"""Bad requests that an address may send at once; those above are answered 429. A good one always counts."""
+"""Bad requests that an address may send at once; further bad ones are answered 429, good ones always count."""
 BAD_REFILL = 0.5
-"""Bad requests per second that an address may go on sending."""
+"""Bad requests per second that an address may send after that."""
 _RETRY = (b"retry-after", b"%d" % RETRY_AFTER)
 
 
@@ -63,14 +63,14 @@ class BackChannelLogout:
     access tokens, say `sessions=False`, and each logout ends all of the person.
 
     The provider is answered 200 when the sockets have ended and the revocation is kept; 400 if the request is not a
-    good one; 503 if the revocation could not be kept or the keys could not be read, so that it comes again (the
-    specification knows only 400 for that too, with which a provider would give up). Nothing tells a caller what is
-    wrong with a token: the log does, once for each address and reason, and then with a count per minute.
+    good one; 503 if the revocation could not be stored or the keys could not be read, so that the provider retries (the
+    specification has only 400 for that too, and a provider would give up). The caller does not learn what is wrong with
+    a token. The log says it, once per address and reason, and then as a count per minute.
 
-    Anybody can send requests here, so what they cost is limited: a body has five seconds to come, 1000 requests are
-    open at a time, and an address that sends many bad ones is answered 429. A token that verifies counts in spite of
-    that, whoever else shares the address of the provider. A key that is not known is looked for every five seconds at
-    most, apart from the `cooldown` that access tokens have.
+    Any client can send requests here, so their cost is limited: a body must arrive within five seconds, 1000 requests
+    are open at a time, and an address that sends many bad ones is answered 429. A token that verifies is always
+    accepted, even if its address has sent many bad ones. Unknown keys cause at most one reading every five seconds,
+    which is independent of the `cooldown` for access tokens.
 
     Args:
         io: the server whose sockets are ended.
@@ -120,7 +120,7 @@ class BackChannelLogout:
         known = getattr(io.auth, "issuers", None)
         if known is not None and issuer not in known:
             raise ConfigurationError(
-                f"issuer is {issuer!r}, whose tokens the server does not accept: a logout there would end nobody here"
+                f"issuer is {issuer!r}, whose tokens the server does not accept: a logout there would end no socket"
             )
         self._auth = found
         self._io = io
@@ -154,7 +154,7 @@ class BackChannelLogout:
         elif _media_type(scope) != FORM:
             await self._reject(send, address, 415, f"the content type is {FORM}", "bad_content_type")
         else:
-            # A body that was not read to its end is not waited for. HTTP/2 has no such header (RFC 9113, 8.2.2).
+            # Do not wait for the rest of an unread body. HTTP/2 has no such header (RFC 9113, 8.2.2).
             close = [(b"connection", b"close")] if scope.get("http_version", "1.1").startswith("1") else []
             await self._post(address, receive, send, close)
 
@@ -229,8 +229,8 @@ class BackChannelLogout:
     async def _signed(self, token: str) -> dict[str, Any]:
         """Return the claims of a token whose signature is good, or raise an `AuthError`.
 
-        Anybody can name a key that does not exist. That must not use up the one reading per `cooldown` by which access
-        tokens find a new key, so that keys that are kept fresh are read here at intervals of our own.
+        Any client can name a key that does not exist. That must not use up the one reading per `cooldown` that access
+        tokens with a new key need, so logout tokens cause readings at a separate interval.
         """
         if self._keys is None:
             return await self._auth.signed(token, LOGOUT_TYPES)
@@ -239,7 +239,7 @@ class BackChannelLogout:
             try:
                 return await self._auth.signed(token, LOGOUT_TYPES, fetch=False)
             except AuthUnavailable:
-                if self._readings > begun:  # One that had begun before may have missed a key that was published since.
+                if self._readings > begun:  # An earlier reading may have missed a key that was published since.
                     break
             await self._read_keys(self._keys)
         if self._keys.trouble:
@@ -247,7 +247,7 @@ class BackChannelLogout:
         raise InvalidToken(NO_KEY)
 
     async def _read_keys(self, keys: Refreshed) -> None:
-        """Read the keys once for all who wait for it, as soon as that may be."""
+        """Read the keys once for all that wait, as soon as the interval allows."""
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read_once(keys))
         await asyncio.shield(self._reading)

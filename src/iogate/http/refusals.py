@@ -1,4 +1,4 @@
-"""Log lines about refused requests, bounded: nobody fills the log by sending bad requests."""
+"""Log lines about refused requests, in a limited number: bad requests cannot fill the log."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from iogate.server.limits import _source as source_of
 logger = logging.getLogger("iogate")
 
 WINDOW = 60.0
-"""Seconds for which further refusals are counted after the first of a source and a code."""
+"""Seconds of one window. Further refusals of the same source and code are only counted in it."""
 MAX_LINES = 100
-"""Refusals that get a line of their own within a window; with more sources than that, the rest are counted together."""
+"""Refusals that get their own line within a window; all others are counted together."""
 
 
 class RefusalLog:
     """Logs the first refusal of each source and code, and counts the others until the end of a minute.
 
-    A source is an IPv4 address or an IPv6 network of 64 bits. At the end of the minute one line says how many more
+    A source is an IPv4 address or an IPv6 network of 64 bits. At the end of the minute one line says how many others
     there were, and which source and code had the most.
 
     Args:
-        what: what is refused, for the line with the counts.
-        clock: what the minute is measured with.
+        what: a name for the refused requests, for the line with the counts.
+        clock: measures the minute.
     """
 
     __slots__ = ("_clock", "_counts", "_ends", "_uncounted", "_what")
@@ -44,10 +44,10 @@ class RefusalLog:
         """Log a refusal, or count it.
 
         Args:
-            address: of the client.
-            code: of the refusal, or another short name of what happened. It is not the client's to choose.
-            message: the line, for the first.
-            args: what is formatted into it.
+            address: the address of the client.
+            code: the code of the refusal, or another short name for it, which the client cannot choose.
+            message: the line for the first refusal.
+            args: the arguments of the line.
             error: an exception whose traceback is logged too.
         """
         now = self._clock.monotonic()
@@ -65,7 +65,7 @@ class RefusalLog:
             logger.log(logging.INFO if error is None else logging.ERROR, message, *args, exc_info=error)
 
     def flush(self) -> None:
-        """Log the counts, and begin again."""
+        """Log the counts, and start new ones."""
         counts, self._counts = self._counts, {}
         others, self._uncounted = self._uncounted, 0
         more = sum(counts.values()) + others
@@ -86,5 +86,5 @@ class RefusalLog:
 
 
 def shown(text: Any) -> str:
-    """Return a text from a client, such as an address or a path, as it can be logged: escaped and not long."""
+    """Return a text from a client, such as an address or a path, escaped and bounded for the log."""
     return printable(text) if text is not None else "a Unix socket"

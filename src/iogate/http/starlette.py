@@ -18,7 +18,7 @@ from iogate.http.users import TokenUser
 
 
 class JWTUser(TokenUser, BaseUser):
-    """`request.user`: who has shown a good token."""
+    """`request.user` of a request with a good token."""
 
 
 class JWTBackend(AuthenticationBackend):

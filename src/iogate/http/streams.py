@@ -1,7 +1,7 @@
-"""End WebSockets and streamed responses when the identity that a guard let in ends, as sockets end.
+"""End WebSockets and streamed responses with the identity that a guard has accepted, as sockets end.
 
-A `Watch` looks whether identities still hold: when the token expires, when a server revokes tokens or loses keys, and
-before every message. A `Stream` stands between an ASGI server and an application, and ends what passes there.
+A `Watch` checks whether identities still hold: when the token expires, when a server revokes tokens or removes keys,
+and before every message. A `Stream` sits between an ASGI server and an application, and ends the messages between them.
 """
 
 from __future__ import annotations
@@ -23,49 +23,49 @@ logger = logging.getLogger("iogate")
 T = TypeVar("T")
 
 STREAM = "iogate.stream"
-"""Where a scope has the `Stream` of its request, so that every guard on the way ends the same one."""
+"""The key of a request's `Stream` in its scope, by which all guards use the same one."""
 POLICY_VIOLATION = 1008
-"""The code with which a WebSocket is closed that is refused, or whose identity ends (RFC 6455, section 7.4.1)."""
+"""The close code of a WebSocket that is refused, or whose identity ends (RFC 6455, section 7.4.1)."""
 CLOSE_TIMEOUT = 1.0
-"""Seconds that a client has to take the end of its stream."""
+"""Seconds to send the close frame, or the end of a response, to the client."""
 EVENT_STREAM = b"text/event-stream"
 
 
 class StreamEnded(OSError):
-    """The identity behind a stream has ended: what the application sends no longer reaches the client."""
+    """The identity of a stream has ended: messages of the application no longer reach the client."""
 
 
 class Watch:
-    """Looks whether the identities behind a request still hold.
+    """Checks whether the identities of a request still hold.
 
-    Subclasses say in `_ended` what happens when one does not.
+    Subclasses define in `_ended` what happens when one does not.
     """
 
     __slots__ = ("_identities", "_loop", "_timer", "_watching", "refusal")
 
     def __init__(self) -> None:
         self.refusal: AuthError | None = None
-        """Why it has ended; None while it lasts."""
+        """Why the request has ended; None before."""
         self._identities: list[tuple[Guard, Principal, float]] = []
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._watching = False
 
     def bind(self, guard: Guard, principal: Principal) -> None:
-        """End with this identity, as with those before."""
+        """End with this identity, as with those bound before."""
         self._identities.append((guard, principal, guard.deadline(principal)))
         if self._watching:
             self.watch()
 
     def watch(self) -> None:
-        """Begin to look."""
+        """Start the checks."""
         self._watching = True
         for guard, _, _ in self._identities:
             guard.watchers.add(self._changed)
         self._arm()
 
     def unwatch(self) -> None:
-        """Stop looking: what was watched is over."""
+        """Stop the checks: the request is over."""
         self._watching = False
         for guard, _, _ in self._identities:
             guard.watchers.discard(self._changed)
@@ -74,7 +74,7 @@ class Watch:
             self._timer = None
 
     def look(self) -> bool:
-        """Look now, and return True if it has ended."""
+        """Check now, and return True if an identity has ended."""
         if self._watching and self.refusal is None:
             for guard, principal, deadline in self._identities:
                 if deadline <= guard.auth.clock.monotonic():
@@ -91,7 +91,7 @@ class Watch:
     def _changed(self) -> None:
         if asyncio.get_running_loop() is self._loop:
             self.look()
-        else:  # The server that was asked to revoke has an event loop of its own.
+        else:  # The server that revokes runs on another event loop.
             self._loop.call_soon_threadsafe(self.look)
 
     def _arm(self) -> None:
@@ -113,7 +113,7 @@ class Watch:
 
 
 class TaskWatch(Watch):
-    """Cancels the task that serves a WebSocket when its identity ends: for where nobody hands over its messages.
+    """Cancels the task that serves a WebSocket when its identity ends, if no `Stream` sees its messages.
 
     Args:
         task: the task.
@@ -134,14 +134,14 @@ class Stream(Watch):
     """A request or a WebSocket on its way between the ASGI server and the application.
 
     When the identity ends, the client of a WebSocket gets a close frame (1008, with the message of the refusal), the
-    application gets `websocket.disconnect`, and what it sends raises `StreamEnded`, an `OSError`. A response ends only
+    application gets `websocket.disconnect`, and its `send` raises `StreamEnded`, an `OSError`. A response ends only
     if it is a stream: one in several parts that has no Content-Length. An event stream is completed, so that the
-    browser reconnects; any other is broken off, so that nobody takes it for complete.
+    browser reconnects. Any other is broken off, so that it is not mistaken for a complete one.
 
     Args:
         kind: the type of the scope: "http" or "websocket".
-        receive: of the ASGI server.
-        send: of the ASGI server.
+        receive: the function of the ASGI server.
+        send: the function of the ASGI server.
         begun: whether the first message of the WebSocket was received already.
     """
 
@@ -152,7 +152,7 @@ class Stream(Watch):
         self._kind = kind
         self._receive = receive
         self._send = send
-        self._begun = begun  # The first message of a WebSocket asks for it, and is always given to the application.
+        self._begun = begun  # The application always gets the first message of a WebSocket, `websocket.connect`.
         self._event_stream: bool | None = None  # None: the response is not a stream.
         self._waiting: set[asyncio.Timeout] = set()
         self._closing: asyncio.Task[None] | None = None
@@ -160,7 +160,7 @@ class Stream(Watch):
             self.watch()
 
     async def receive(self) -> Message:
-        """Return the next message for the application, as ASGI says."""
+        """Return the next message for the application (ASGI)."""
         if not self._begun and self._kind == "websocket":
             self._begun = True
             return await self._receive()
@@ -175,7 +175,7 @@ class Stream(Watch):
         return {"type": "websocket.disconnect", "code": POLICY_VIOLATION, "reason": self._reason}
 
     async def send(self, message: Message) -> None:
-        """Send a message of the application, as ASGI says.
+        """Send a message of the application (ASGI).
 
         Raises:
             StreamEnded: the identity has ended.
@@ -199,10 +199,10 @@ class Stream(Watch):
             self.watch()
 
     async def _unless_ended(self, work: Awaitable[T]) -> T:
-        """Await something that the end interrupts.
+        """Await something, unless the stream ends first.
 
         Raises:
-            StreamEnded: it was interrupted.
+            StreamEnded: the stream ended first.
         """
         deadline = asyncio.timeout(None)
         self._waiting.add(deadline)
@@ -217,7 +217,7 @@ class Stream(Watch):
             self._waiting.discard(deadline)
 
     def _ended(self) -> None:
-        for deadline in self._waiting:  # What waits for the client to read is not sent any more.
+        for deadline in self._waiting:  # Stop the sends that wait for the client to read.
             deadline.reschedule(0)
         self._closing = self._loop.create_task(self._close())
 
@@ -227,12 +227,12 @@ class Stream(Watch):
             if not self._event_stream:
                 return
             end = {"type": "http.response.body", "body": b""}
-        with suppress(Exception):  # Each ASGI server has one of its own for a client that has gone.
+        with suppress(Exception):  # Each ASGI server raises another exception if the client has left.
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self._send(end)
 
     async def _closed(self) -> None:
-        """Return when the client was told: a task that ends before may have the ASGI server close without that."""
+        """Wait until the client was told: if the task ended earlier, the ASGI server might close without that."""
         if self._closing is not None:
             await asyncio.wait([self._closing])
 
@@ -242,11 +242,11 @@ class Stream(Watch):
 
 
 class StreamMiddleware:
-    """Let guards behind it end WebSockets and streamed responses properly.
+    """Lets the guards behind it end WebSockets and streamed responses.
 
-    `JWTMiddleware` does that by itself, and so does `require` for WebSockets of FastAPI. It is needed for
-    streamed responses, such as server-sent events, of endpoints with FastAPI's `require`, and for all that Starlette's
-    `AuthenticationMiddleware` guards with a `JWTBackend`: put it in front of that.
+    `JWTMiddleware` does not need it, and neither does `require` for WebSockets of FastAPI. It is needed for streamed
+    responses, such as server-sent events, of endpoints with FastAPI's `require`. It is also needed for everything that
+    Starlette's `AuthenticationMiddleware` guards with a `JWTBackend`: put it in front of that.
 
     Args:
         app: the application.
@@ -256,24 +256,24 @@ class StreamMiddleware:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, as ASGI says."""
+        """Serve one request (ASGI)."""
         if scope["type"] not in {"http", "websocket"} or STREAM in scope:
             await self._app(scope, receive, send)
             return
-        # In the scope itself and not in a copy: guards take tokens out of its URL, for the log of the ASGI server.
+        # In the scope itself, not in a copy: guards redact its URL for the log of the ASGI server.
         stream = scope[STREAM] = Stream(scope["type"], receive, send)
         try:
             await self._app(scope, stream.receive, stream.send)
         except Exception as error:
-            # What was raised to tell the application of the end is no failure of its own.
+            # `StreamEnded` tells the application of the end; it is not an error of the application.
             if stream.refusal is None or not _tells_of_an_end(error):
                 raise
         finally:
             stream.unwatch()
-            scope.pop(STREAM, None)  # Or it would hold the ASGI server's objects, and they it.
+            scope.pop(STREAM, None)  # Avoid a reference cycle with the ASGI server's objects.
             await stream._closed()
 
 
 def _tells_of_an_end(error: BaseException) -> bool:
-    """Return True for what `Stream.send` raised, and for what a framework made of it."""
+    """Return True for an error that `Stream.send` raised, or that a framework made of it."""
     return isinstance(error, StreamEnded) or isinstance(error.__cause__ or error.__context__, StreamEnded)

@@ -1,4 +1,4 @@
-"""What an application finds as `request.user` behind a token, where it has loaded no user of its own."""
+"""`request.user` of a request with a token, for applications without `load_user`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from iogate.http.guard import Admitted
 
 
 class TokenUser:
-    """The user behind a verified token, in the place of whoever has the session.
+    """The user of a verified token, in place of the session's user.
 
-    It is authenticated and has no permissions of a framework's own; what the token allows is in `principal.scopes`. It
-    has no primary key: code that needs a row of a database raises `AttributeError` and never finds another user's.
+    It is authenticated and has no permissions of a framework; what the token allows is in `principal.scopes`. It has no
+    primary key: code that needs a row of a database raises `AttributeError`, and never finds another user's row.
 
     Args:
-        admitted: who.
+        admitted: the verified identity.
     """
 
     is_authenticated = True
@@ -71,7 +71,7 @@ class Credentials:
     """What a token allows, as `request.auth`: Starlette's `@requires` compares with its scopes.
 
     Args:
-        admitted: whose.
+        admitted: the verified identity.
     """
 
     def __init__(self, admitted: Admitted) -> None:

@@ -60,7 +60,7 @@ def check(guard: Guard, request: HTTPRequest) -> Admitted | None:
     """
     admitted = background.run(guard.check(request))
     if admitted is not None:
-        guard.hold(admitted.principal)  # The thread may have waited for its turn.
+        guard.hold(admitted.principal)  # The thread may have resumed later than the verdict.
     return admitted
 
 

@@ -36,9 +36,9 @@ class AsyncGlue(Glue):
             sio.eio.handle_request = self._handle_request
 
     async def _handle_request(self, scope: Scope, receive: Receive, send: Send) -> Any:
-        """Serve a request whose body begins in time: python-engineio waits for that before it looks at anything.
+        """Serve a request if its body begins in time: python-engineio waits for the body before anything else.
 
-        A client that goes away before that is not an error, and not worth a traceback.
+        A client that leaves before that is not an error, and does not cause a traceback.
         """
         try:
             return await self._serve(scope, receive, send)
@@ -100,7 +100,7 @@ class AsyncGlue(Glue):
                 for packet in packets or ():
                     await socket.receive(packet)
             if packets is None and socket.sid in self.sio.eio.sockets:
-                raise EngineIOError  # python-engineio ends the session, and answers 400.
+                raise EngineIOError  # python-engineio then ends the session, and answers 400.
 
         async def served(websocket: Any) -> Any:
             wait = websocket.wait
@@ -122,7 +122,7 @@ class AsyncGlue(Glue):
         return transport
 
     async def _posted(self, session: Session, transport: EngineTransport, environ: dict[str, Any]) -> list[Any] | None:
-        """Return the packets of a POST; None if it has none that may be sent, or takes too long."""
+        """Return the packets of a POST; None if it breaks the protocol or takes too long."""
         try:
             length = content_length(environ, session.max_body)
             reading = asyncio.ensure_future(environ["wsgi.input"].read(length))
@@ -187,7 +187,7 @@ class AsyncGlue(Glue):
 
 
 class _NoBody(Exception):
-    """A request whose body does not come."""
+    """The body of the request does not arrive."""
 
 
 async def _cut(websocket: Any) -> None:

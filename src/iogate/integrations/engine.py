@@ -20,7 +20,7 @@ from iogate.server.server import Server
 End = Callable[[Any], Coroutine[Any, Any, None]]
 """Ends an Engine.IO socket, or a WebSocket."""
 Limit = Callable[[Any, int], None]
-"""Tells a WebSocket how many bytes a message may have."""
+"""Sets how many bytes a message of a WebSocket may have."""
 
 
 class EngineTransport:
@@ -33,7 +33,7 @@ class EngineTransport:
         socket: the Engine.IO socket.
         end: ends it, without waiting for what is queued.
         cut: cuts off a WebSocket.
-        limit: tells a WebSocket how many bytes a message may have, where that can be told.
+        limit: sets how many bytes a message of a WebSocket may have; None if that is not possible.
     """
 
     __slots__ = (
@@ -91,7 +91,7 @@ class EngineTransport:
 
     @contextmanager
     def post(self) -> Iterator[bool]:
-        """Give whether a POST is to be read: one at a time, or each would hold a body, and a thread."""
+        """Yield whether to read a POST: one at a time, because each holds a body, and a thread."""
         with self.lock:
             free = not self._posting and not self._leaving
             self._posting = True
@@ -103,10 +103,10 @@ class EngineTransport:
 
     @contextmanager
     def body(self, cut: Callable[[], None]) -> Iterator[None]:
-        """Have the reading of a body cut off if the session ends meanwhile.
+        """Stop the reading of a body if the session ends meanwhile.
 
         Args:
-            cut: lets the reader wait for no more.
+            cut: makes the reader stop waiting.
         """
         with self.lock:
             self._body = cut
@@ -170,8 +170,8 @@ class EngineTransport:
 
     def _written(self) -> None:
         self._writing = False
-        with self.lock, _stopped(self._socket.queue) as waiting:  # Else between "leaving" and the close packet.
-            done = self._leaving and not any(waiting)  # Marks at which a writer stops, None, stay in it.
+        with self.lock, _stopped(self._socket.queue) as waiting:  # Not between "leaving" and the close packet.
+            done = self._leaving and not any(waiting)  # The writer's stop marks, None, stay in the queue.
         if done:
             self._loop.call_soon_threadsafe(self._finish)
 

@@ -44,7 +44,7 @@ _ids: contextvars.ContextVar[list[str]] = contextvars.ContextVar("iogate_ids")
 
 
 def _always() -> None:
-    """Have a call made in any case."""
+    """Allow a call in any case."""
 
 
 class Glue(ABC):
@@ -89,7 +89,7 @@ class Glue(ABC):
         """Call an original method of the server, from the event loop of the gate.
 
         Args:
-            check: raises if the call is not to be made any more; asked when nothing is waited for before the call.
+            check: raises if the call must not be made any more; there is no wait between it and the call.
             name: the name of the method.
             args: its arguments.
         """
@@ -173,7 +173,7 @@ class Glue(ABC):
         """Check a message of a WebSocket before python-engineio parses it; end the session if it is not a packet.
 
         Raises:
-            ProtocolError: it is not.
+            ProtocolError: it is not a packet.
         """
         try:
             check_message(message, session.max_body, upgrading=socket.upgrading)
@@ -182,7 +182,7 @@ class Glue(ABC):
             raise
 
     def _fail(self, session: Session, error: ProtocolError) -> None:
-        """End a session whose client has sent what is not a packet; its reader stops."""
+        """End a session whose client has broken the protocol; its reader stops."""
         if session.open:
             logger.info("closed: %s", error)
             session.close("parse error", abort=True)
@@ -193,10 +193,10 @@ class Glue(ABC):
             session.close("transport close", abort=True)
 
     def _start(self, session: Session, name: str, *args: Any, check: Callable[[], None] = _always) -> asyncio.Task[Any]:
-        """Call an original method of the server that runs code of the application's.
+        """Call an original method of the server that runs application code.
 
-        It runs in a copy of the session's own context: what it finds there was not set by another client's code,
-        whoever calls it, such as a timer that another client's code has started.
+        It runs in a copy of the session's context, so it does not see context variables of another client's code, even
+        if that code causes the call, for example by a timer.
         """
         return asyncio.create_task(self._call(check, name, *args), context=session.context.copy())
 
@@ -216,14 +216,14 @@ class Glue(ABC):
         payload = attempt.payload if isinstance(attempt, Entry) else None  # With the token: handlers may look at it.
 
         def check() -> None:
-            """See whether the identity still holds after all that was waited for; give python-socketio our id."""
+            """Check after the waits that the identity still holds; give python-socketio the gate's id."""
             if socket.authenticated and self.io.auth is not None:
                 hold(socket.principal, self.io.auth, self.io.revocations)
             _ids.set([socket.id])
 
         if (gone := self._gone.get((session.sid, name))) is not None:
             await gone.wait()  # The one before: python-socketio has one socket of a client in a namespace.
-        await session.connecting.acquire()  # Until the server has no half-entered socket any more: `_settle`.
+        await session.connecting.acquire()  # `_settle` releases it when the server has no half-entered socket.
         decision = session.deciding[name] = Decision(socket.id)
         self.sockets[socket.id] = socket
         try:
@@ -233,7 +233,7 @@ class Glue(ABC):
                 decision.refuse()
             if decision.refusal is not None:
                 raise decision.refusal
-            self._renewed(socket)  # What is sent to the user's room from now on is kept until the client is let in.
+            self._renewed(socket)  # Messages to the user's room are kept from now on, until the client is admitted.
         finally:
             # The verdict follows at once: nothing is awaited after the middleware.
             asyncio.get_running_loop().call_soon(self._settle, session, name, decision)
@@ -251,20 +251,20 @@ class Glue(ABC):
     async def _clear(self, session: Session, name: str, decision: Decision) -> None:
         if decision.work is not None:  # Until it has ended the server may still enter the socket.
             await asyncio.gather(decision.work, return_exceptions=True)
-        try:  # If the application has heard that it is there, it is to hear that it is not.
+        try:  # If the connect handler has run, the disconnect handler must run too.
             await self._disconnect(session, name, decision.socket_id, self.sio.reason.SERVER_DISCONNECT)
         finally:
             session.connecting.release()
 
     async def _disconnect(self, session: Session, name: str, socket_id: str, reason: str) -> None:
-        """Have the server, and the application's disconnect handler, let go of a socket."""
+        """Remove a socket from the server, and call the application's disconnect handler."""
         try:
             if self.sio.manager.is_connected(socket_id, name):
                 await self._start(session, "_handle_disconnect", session.sid, name, reason)
         except Exception:
             logger.exception("the disconnect handler of %.100r failed", name)
         finally:
-            self.sio.manager.basic_disconnect(socket_id, name)  # A handler that fails has kept it from doing so.
+            self.sio.manager.basic_disconnect(socket_id, name)  # The failing handler has prevented this.
             self.sockets.pop(socket_id, None)
 
     def _entered(self, socket: Socket) -> None:
@@ -291,18 +291,18 @@ class Glue(ABC):
             self._gone.pop((session.sid, name), None)
             gone.set()
 
-    # The rooms that the application says. What it says may be a client's word: it must not lead to another user.
+    # Rooms that the application names. A name may come from a client, so it must not lead to another user.
 
     def enter_room(self, sid: str, room: Any, namespace: str | None = None) -> Any:
-        """Stand in for the method of that name. Raises `ConfigurationError` for a room of the gate's own."""
+        """Replace the method of that name. Raises `ConfigurationError` for a reserved room."""
         return self._of_rooms("enter_room", room, sid, room, namespace)
 
     def leave_room(self, sid: str, room: Any, namespace: str | None = None) -> Any:
-        """Stand in for the method of that name. Raises `ConfigurationError` for a room of the gate's own."""
+        """Replace the method of that name. Raises `ConfigurationError` for a reserved room."""
         return self._of_rooms("leave_room", room, sid, room, namespace)
 
     def close_room(self, room: Any, namespace: str | None = None) -> Any:
-        """Stand in for the method of that name. Raises `ConfigurationError` for a room of the gate's own."""
+        """Replace the method of that name. Raises `ConfigurationError` for a reserved room."""
         return self._of_rooms("close_room", room, room, namespace)
 
     def _of_rooms(self, name: str, room: Any, *args: Any) -> Any:
@@ -363,7 +363,7 @@ class Glue(ABC):
                 decision.refuse()
 
     def _is_over(self, event: str, args: tuple[Any, ...]) -> bool:
-        """Return True if the client of an event has gone while the event waited for its task or thread."""
+        """Return True if the client of an event has left while the event waited for its task or thread."""
         if event in self.sio.reserved_events:
             return False
         socket = self.sockets.get(args[0])

@@ -1,8 +1,8 @@
-"""What a client sends to the other server's Engine.IO, checked before python-engineio sees it.
+"""Checks of data from clients, before python-engineio of the other server sees it.
 
-python-engineio parses what looks like JSON, decodes base64 leniently, logs a traceback for a packet of an unknown type,
-and goes on reading from that client. Here, as on iogate's own server, anything that is not a packet ends the session,
-and nothing is parsed that is larger than the client may send now.
+python-engineio parses anything that looks like JSON, decodes base64 leniently, logs a traceback for a packet of an
+unknown type, and continues to read from that client. Here, as on iogate's own server, data that is not a packet ends
+the session, and data that is larger than the client may send is not parsed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from iogate.errors import ProtocolError
 from iogate.protocol.engineio.payload import Frame, decode_payload
 
 MAX_INTEGER = 10**99
-"""python-socketio raises for integers of more than 100 characters, and its applications rely on that."""
+"""python-socketio raises for integers of more than 100 characters, and applications rely on that."""
 
 _STRIDE = 16
 _LONG_NUMBER = re.compile(r"[0-9]{100}").search
@@ -31,16 +31,16 @@ _TYPES = frozenset("0123456")
 
 
 def wants_websocket(environ: dict[str, Any]) -> bool:
-    """Return True if a request opens a WebSocket, False if it is one of polling.
+    """Return True if a request opens a WebSocket, False if it is a polling request.
 
     Raises:
-        ValueError: it is a bit of both, or asks for a WebSocket in a way that has no answer (RFC 6455, section 4.2.1).
-            python-engineio would poll on it, or raise.
+        ValueError: it is a mixture of both, or an invalid WebSocket handshake (RFC 6455, section 4.2.1), for which
+            python-engineio would poll, or raise.
     """
     connection = [token.strip() for token in environ.get("HTTP_CONNECTION", "").lower().split(",")]
     wanted = "upgrade" in connection and environ.get("HTTP_UPGRADE", "").lower() == "websocket"
     scope = environ.get("asgi.scope")
-    if scope is not None:  # The ASGI server has answered then.
+    if scope is not None:  # The ASGI server has checked the handshake.
         if wanted != (scope["type"] == "websocket"):
             raise ValueError("not a WebSocket of the ASGI server")
     elif wanted:
@@ -56,7 +56,7 @@ def check_message(message: str | bytes, most: int, *, upgrading: bool) -> None:
     Args:
         message: the message.
         most: how many bytes it may have.
-        upgrading: whether a session is moving to this WebSocket.
+        upgrading: whether a session is being upgraded to this WebSocket.
 
     Raises:
         ProtocolError: it is too large, or not a packet that a client may send.
@@ -72,7 +72,7 @@ def content_length(environ: dict[str, Any], most: int) -> int:
     """Return how many bytes the body of a request has.
 
     Raises:
-        ProtocolError: it is not said in plain digits, or there are too many.
+        ProtocolError: the length is not written in plain digits, or is too large.
     """
     length = environ.get("CONTENT_LENGTH") or "0"
     if not (length.isascii() and length.isdigit() and len(length) < 16):
@@ -85,7 +85,7 @@ def read_payload(body: bytes) -> list[EnginePacket]:
     """Return the packets in the body of a polling request.
 
     Raises:
-        ProtocolError: it holds too many, or something that is not a packet that a client may send.
+        ProtocolError: it contains too many packets, or data that is not a packet that a client may send.
     """
     return [_packet(frame) for frame in decode_payload(body, max_packets=Payload.max_decode_packets)] if body else []
 
@@ -107,13 +107,13 @@ def _check_size(size: int, most: int) -> None:
 
 
 def has_large_integer(text: str, data: Any) -> bool:
-    """Return True if there is an integer that python-socketio would not take.
+    """Return True if there is an integer that python-socketio would not accept.
 
     Args:
         text: the packet.
-        data: what was read from it.
+        data: the data that was decoded from it.
     """
-    # Looking at every sixteenth character is enough to exclude it, and costs a tenth.
+    # Looking at every sixteenth character is enough to exclude a large integer, at a tenth of the cost.
     if len(text) < 100 or not _PERHAPS(text[::_STRIDE]) or not _LONG_NUMBER(text):
         return False
     level = [data]

@@ -44,7 +44,7 @@ OF_AN_ENGINE_SOCKET = {
 }
 """The methods of python-engineio's sockets that are stood in for, and what they take, at least."""
 OF_ROOMS = ("enter_room", "leave_room", "close_room")
-"""The methods of a server that an application names rooms to."""
+"""The methods of a server to which an application gives names of rooms."""
 OF_THE_MANAGER = ("basic_enter_room", "basic_disconnect", "is_connected")
 
 

@@ -28,7 +28,7 @@ from iogate.server.socket import Socket
 logger = logging.getLogger("iogate")
 
 MAX_PING = 3600
-"""Seconds that a ping, and the answer to it, take at most, whatever the server says."""
+"""The longest `ping_interval` and `ping_timeout`, in seconds, even if the server has longer ones."""
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
@@ -68,7 +68,7 @@ class Protection:
         return self._socket(sid).user
 
     def user_room(self, subject: str, issuer: str | None = None) -> str:
-        """Return the name of the room in which all sockets of a user are: see `iogate.Server.user_room`.
+        """Return the name of the room that contains all sockets of a user: see `iogate.Server.user_room`.
 
         `sio.emit("message", text, room=gate.user_room("bob"))` sends to them.
         """

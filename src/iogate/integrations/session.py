@@ -3,7 +3,7 @@
 The gate, its deadlines and its answers are those of iogate's own server: a `Session` is a `Connection` whose bytes the
 other server's Engine.IO moves, and whose events the other server's handlers take. Here is what that makes different:
 which packets go on to the other server, and which of its packets may go out. The other server gets packets as the gate
-has decoded them, and never a frame: what two decoders do not read alike cannot come between them.
+has decoded them, never frames: so two decoders cannot disagree about a frame.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Session(Connection):
     # In.
 
     def read(self, data: str | bytes) -> Packet | None:
-        """Take a message that the other server's Engine.IO has read; return the packet that it is to handle, if any."""
+        """Take a message that the other server's Engine.IO has read; return the packet that it must handle, if any."""
         if not self.open:
             return None
         self._text = data if isinstance(data, str) else self._text
@@ -138,12 +138,12 @@ class Session(Connection):
         return False
 
     def ping(self) -> None:
-        """Send a ping: as one of Engine.IO, and not as a message."""
+        """Send a ping as a packet of Engine.IO, not as a message."""
         with self.transport.lock:
             self.transport.put(EnginePacket(PING))
 
     def enter(self, socket: Socket) -> None:
-        """Let a socket in. From now on the client may send larger messages."""
+        """Register a socket. From now on the client may send larger messages."""
         super().enter(socket)
         self.transport.limit(self.max_body)
 

@@ -36,13 +36,13 @@ class ThreadedGlue(Glue):
     def __init__(self, sio: Any, io: Server, scopes: Mapping[str, Scopes]) -> None:
         super().__init__(sio, io, scopes)
         self._threads = _threads()
-        self._ends = _threads()  # Apart from the others: what has ended does not wait for slow connect handlers.
+        self._ends = _threads()  # Separate, so that disconnect handlers do not wait for slow connect handlers.
         self._free = asyncio.Semaphore(MAX_THREADS)
         websocket = functools.partial(sio.eio._async["websocket"], thread_class=_Reader)
         sio.eio._async = {**sio.eio._async, "websocket": websocket}
 
     async def _call(self, check: Callable[[], None], name: str, *args: Any) -> Any:
-        async with self._free:  # Who has gone meanwhile does not have a call in the queue of the threads.
+        async with self._free:  # A client that leaves while it waits here does not use a thread.
             check()
             context = contextvars.copy_context()
             running = asyncio.wrap_future(self._threads.submit(context.run, self._original[name], *args))
@@ -76,7 +76,7 @@ class ThreadedGlue(Glue):
             close(wait=False, **details)  # Else for ever, if nobody fetches what is queued.
 
         def got(environ: dict[str, Any], start_response: Any) -> Any:
-            environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)  # No compression: a few bytes could become very many.
+            environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)  # No compression: few bytes could inflate to very many.
             with transport.turn(environ) as free:
                 return get(environ, start_response) if free else self.sio.eio._bad_request()
 
@@ -86,7 +86,7 @@ class ThreadedGlue(Glue):
                 for packet in packets or ():
                     socket.receive(packet)
             if packets is None:
-                raise EngineIOError  # python-engineio ends the session, and answers 400.
+                raise EngineIOError  # python-engineio then ends the session, and answers 400.
 
         def served(websocket: Any) -> Any:
             wait = websocket.wait
@@ -108,7 +108,7 @@ class ThreadedGlue(Glue):
         return transport
 
     def _posted(self, session: Session, transport: EngineTransport, environ: dict[str, Any]) -> list[Any] | None:
-        """Return the packets of a POST; None if it has none that may be sent, or takes too long."""
+        """Return the packets of a POST; None if it breaks the protocol or takes too long."""
         try:
             length = content_length(environ, session.max_body)
             sock = environ.get("werkzeug.socket") or environ.get("gunicorn.socket")
@@ -156,7 +156,7 @@ class ThreadedGlue(Glue):
         """Stand in for `_trigger_event`."""
         if self._is_over(event, args):
             return self.sio.not_handled
-        # In a copy of the context: a thread of the WSGI server goes on to serve other clients.
+        # In a copy of the context, because the thread of the WSGI server serves other clients afterwards.
         return contextvars.copy_context().run(self._trigger, event, namespace, *args)
 
     def _trigger(self, event: str, namespace: str, *args: Any) -> Any:
@@ -179,14 +179,14 @@ class ThreadedGlue(Glue):
 
 
 class _Reader(threading.Thread):
-    """The thread of simple-websocket that reads. When it ends, nobody waits for a message that cannot come any more."""
+    """The reading thread of simple-websocket. When it ends, it wakes a thread that waits for a message."""
 
     def __init__(self, target: Callable[[], None]) -> None:
         super().__init__(target=target, name="simple-websocket (_thread)")
         self._websocket: Any = getattr(target, "__self__", None)
 
     def run(self) -> None:
-        """Read until the connection ends, or a message is too large: simple-websocket misses to tell of the latter."""
+        """Read until the connection ends or a message is too large; simple-websocket does not report the latter."""
         try:
             super().run()
         finally:
@@ -195,12 +195,12 @@ class _Reader(threading.Thread):
 
 
 async def _cut(websocket: Any) -> None:
-    _shut(websocket.ws.sock)  # A close frame wakes no thread before the client answers it.
+    _shut(websocket.ws.sock)  # A close frame would not wake the threads before the client answers it.
 
 
 def _shut(sock: Any) -> None:
     with contextlib.suppress(OSError):
-        if sock is not None:  # `SSLSocket.shutdown` would first take TLS away from a thread that writes.
+        if sock is not None:  # `SSLSocket.shutdown` would first remove TLS under a thread that writes.
             sockets.socket.shutdown(sock, sockets.SHUT_RDWR)
 
 

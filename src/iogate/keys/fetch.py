@@ -32,29 +32,29 @@ def _networks(*texts: str) -> tuple[IPNetwork, ...]:
     return tuple(map(ip_network, texts))
 
 
-# The lists are here and not asked of `ipaddress`: what it calls global differs between versions of Python, and is what
-# IANA has no entry for, such as the deprecated ::/96 and fec0::/10.
+# These lists are used instead of `ipaddress`: its `is_global` differs between versions of Python, and is True for
+# addresses without an entry at IANA, such as the deprecated ::/96 and fec0::/10.
 _PUBLIC = _networks("0.0.0.0/0", "2000::/3")
-"""Where public addresses are: of IPv6, what IANA gives out (the registry of global unicast addresses)."""
+"""Networks with public addresses: of IPv6, the ones that IANA allocates (the registry of global unicast addresses)."""
 _SPECIAL = _networks(
     # IANA's registry of IPv4 special-purpose addresses (RFC 6890), with 6to4 relays (RFC 7526) and multicast.
     *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24"),
     *("192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16", "192.175.48.0/24"),
     *("198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"),
-    # IANA's registry of IPv6 special-purpose addresses, as far as it is in 2000::/3.
+    # IANA's registry of IPv6 special-purpose addresses, those within 2000::/3.
     *("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20"),
 )
 _PRIVATE = _networks(
     *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"),  # RFC 1918.
-    "100.64.0.0/10",  # What providers and overlay networks use among themselves (RFC 6598).
-    "198.18.0.0/15",  # Laboratories (RFC 2544).
-    *("fc00::/7", "fec0::/10"),  # RFC 4193, and what was there before (RFC 3879).
+    "100.64.0.0/10",  # Shared address space of providers and overlay networks (RFC 6598).
+    "198.18.0.0/15",  # Benchmarks of networks (RFC 2544).
+    *("fc00::/7", "fec0::/10"),  # Unique local (RFC 4193), and its predecessor, site-local (RFC 3879).
 )
 _LOOPBACK = _networks("127.0.0.0/8", "::1/128")
 _METADATA = _networks("168.63.129.16/32", "100.100.100.200/32", "fd00:ec2::/32", "fd20:ce::254/128")
-"""Where clouds answer with credentials, apart from link-local addresses: Azure, Alibaba, AWS, Google."""
+"""Addresses at which clouds return credentials, apart from link-local ones: Azure, Alibaba, AWS, Google."""
 _NAT64 = ip_network("64:ff9b::/96")
-"""Translated to IPv4 (RFC 6052). 64:ff9b:1::/48 (RFC 8215) is each network's own affair, and never allowed."""
+"""Translated to IPv4 (RFC 6052). 64:ff9b:1::/48 (RFC 8215) has no fixed meaning, so it is never allowed."""
 
 _MAX_AGE = re.compile(r"(?:^|[,\s])max-age\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
 _NOT_KEPT = re.compile(r"(?:^|[,\s])no-(?:store|cache)(?:$|[,\s=])", re.IGNORECASE)
@@ -201,7 +201,7 @@ def _literal(host: str) -> Address | None:
 def _allowed(address: Address, network: Network) -> bool:
     reached = _reached(address)
     if network == "loopback":
-        # By the kernel, and not by a translator on the way: to that one, 127.0.0.1 is itself.
+        # Only mapped by the kernel: for a translator on the way, 127.0.0.1 is the translator itself.
         return _is_in(_mapped(address), _LOOPBACK)
     return all(_is_public(one) or (network == "private" and _is_in(one, _PRIVATE)) for one in reached) and not any(
         _is_in(one, _METADATA) for one in reached
@@ -217,10 +217,10 @@ def _is_in(address: Address, networks: tuple[IPNetwork, ...]) -> bool:
 
 
 def _reached(address: Address) -> tuple[Address, ...]:
-    """Return the addresses that packets to this one may end at: itself, or the IPv4 addresses in it.
+    """Return the addresses that packets to this address may reach: itself, or the IPv4 addresses in it.
 
-    Packets are translated or tunnelled to these by NAT64 (RFC 6052), 6to4 (RFC 3056), and Teredo (RFC 4380), where they
-    go through a server.
+    NAT64 (RFC 6052), 6to4 (RFC 3056) and Teredo (RFC 4380, which has the address of a server too) translate or tunnel
+    packets to these.
     """
     address = _mapped(address)
     if isinstance(address, IPv6Address):
@@ -234,5 +234,5 @@ def _reached(address: Address) -> tuple[Address, ...]:
 
 
 def _mapped(address: Address) -> Address:
-    """Return the IPv4 address that the kernel makes of an IPv6 address (RFC 4291, section 2.5.5.2), if it is one."""
+    """Return the IPv4 address in an IPv4-mapped address (RFC 4291, section 2.5.5.2); any other address unchanged."""
     return (address.ipv4_mapped if isinstance(address, IPv6Address) else None) or address

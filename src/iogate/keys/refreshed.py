@@ -24,7 +24,7 @@ logger = logging.getLogger("iogate")
 TIMEOUT = 5.0
 """Seconds that a reading may take, all of it: names looked up, both documents of a discovery."""
 PATIENCE = 6.0
-"""Seconds that a token waits for its key: a reading of its own, or what is left of one and a part of the next."""
+"""Seconds that a token waits for its key: long enough for one reading, with a second in reserve."""
 
 
 class NotRead(Exception):
@@ -41,8 +41,8 @@ class Refreshed(ABC):
         every: seconds after which it is read again, more than 0. It begins ahead of that.
         keep_for: seconds since the last good reading for which its keys serve if no later one is good.
         cooldown: seconds from 1 to an hour, between two readings that were made because a token named a key that is
-            not known: whoever invents names causes no more. A token with an unknown key that comes meanwhile is told
-            `unavailable`, as its key may be new; it is invalid when a reading that began later does not have its key.
+            not known, so invented names cause no more. A token with an unknown key is answered `unavailable` meanwhile,
+            because its key may be new. It is invalid if a reading that began later does not have its key.
         start_within: seconds that the start of the server waits for the first keys; None: it does not, and who comes
             before there are any is told `unavailable`.
         revoke_removed: whether sockets whose token was signed by a key that is gone are ended.
@@ -112,11 +112,11 @@ class Refreshed(ABC):
         return self._keys.find(token.header.get("kid"), algorithm)
 
     async def fetch(self, token: Compact, algorithm: str) -> Key:
-        """Return the key that the token asks for, after a new reading if that is due or not yet used up.
+        """Return the key that the token names, after a new reading if one is due or the cooldown allows it.
 
         Raises:
             InvalidToken: a reading that began after the token was first shown does not have the key.
-            AuthUnavailable: there was no such reading yet: it failed, takes too long, or another token used it up.
+            AuthUnavailable: there was no such reading yet: it failed, takes too long, or the cooldown forbids it.
         """
         self._keep()
         shown = self._schedule.first_shown(hashlib.sha256(token.signing_input + token.signature).digest())

@@ -32,7 +32,7 @@ class Remote(Refreshed):
         keep_for: seconds since the last good reading for which its keys serve if no later one is good; then everybody
             is told `unavailable`.
         cooldown: seconds from 1 to an hour, between two readings that were made because a token named a key that is
-            not known. Meanwhile clients with another unknown key are told `unavailable`: theirs may be a new one.
+            not known. Clients with another unknown key are told `unavailable` meanwhile: their key may be new.
         start_within: seconds that the start of the server waits for the first keys, and then fails; None: it does not
             wait, and who comes before there are any is told `unavailable`.
         revoke_removed: whether sockets whose token was signed by a key that is gone are ended.

@@ -13,7 +13,7 @@ FIRST_RETRY = 1.0
 """Seconds after which a failed reading is tried again; then twice as many, up to `LAST_RETRY`."""
 LAST_RETRY = 60.0
 SHOWN = 1000
-"""Tokens with unknown keys whose first showing is remembered, at about 200 bytes each."""
+"""Tokens with unknown keys that are remembered, at about 200 bytes each."""
 
 
 class Schedule:
@@ -51,7 +51,7 @@ class Schedule:
         self._failures = 0
         self._begun = 0
         self._good = 0
-        self._first_shown: OrderedDict[bytes, int] = OrderedDict()  # Used on several threads: each step is atomic.
+        self._first_shown: OrderedDict[bytes, int] = OrderedDict()  # Several threads use it; each step is atomic.
         self._looked_at: float | None = None
         self._read_at: float | None = None
         self.due = now
@@ -67,13 +67,13 @@ class Schedule:
         self._begun += 1
 
     def first_shown(self, token: bytes) -> int:
-        """Return the number of the last reading that had begun when a token with an unknown key was shown first.
+        """Return how many readings had begun when a token with an unknown key was first shown.
 
-        The oldest of `SHOWN` tokens is forgotten: if it is shown again, that counts as its first time.
+        Above `SHOWN` tokens the oldest is forgotten: if it is shown again, that counts as the first time.
 
         Args:
-            token: a digest of all of the token. Its `kid` is not enough: an attacker who guesses the next one could
-                show it before the issuer publishes it.
+            token: a digest of the whole token. Its `kid` is not enough: an attacker could guess the next one, and show
+                it before the issuer publishes it.
         """
         number = self._first_shown.setdefault(token, self._begun)
         if len(self._first_shown) > SHOWN:
@@ -81,7 +81,7 @@ class Schedule:
         return number
 
     def read_since(self, number: int) -> bool:
-        """Return True if the last good reading began after the reading with this number had."""
+        """Return True if the last good reading began after the reading with this number."""
         return self._good > number
 
     def succeeded(self, now: float, fresh_for: float | None = None) -> None:
@@ -94,7 +94,7 @@ class Schedule:
         """
         life = self._every if fresh_for is None else min(max(fresh_for, self._every / 2), self._every)
         self._failures = 0
-        self._good = self._begun  # One reading at a time: it is the last one that began.
+        self._good = self._begun  # There is one reading at a time, so the good one is the last that began.
         self._read_at = now
         self.due = now + life * AHEAD * (1 - SPREAD * self._chance())
 

@@ -1,11 +1,11 @@
 """The file of `SQLiteRevocations`: its format, its checks, and how it is written.
 
-It is an SQLite database with an `application_id` of its own and two tables: `revocation` has one row per revocation,
-and `content` has one row with their number and a sum of their hashes. Both change in one transaction, so a row that was
-lost or changed by anything else is noticed when the file is opened.
+It is an SQLite database with its own `application_id` and two tables: `revocation` has one row per revocation, and
+`content` has one row with their number and a sum of their hashes. Both change in one transaction, so opening the file
+detects a row that was lost, or was changed by anything else.
 
-The rollback journal is used, not WAL: everything that was committed is in the file itself. A WAL file that somebody
-deletes takes revocations along that had been promised.
+It uses the rollback journal, not WAL, so everything that was committed is in the file itself. If a WAL file were
+deleted, committed revocations would be lost with it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ VERSION = 1
 LOCK_TIMEOUT = 5.0
 """Seconds to wait for another process that has locked the file."""
 
-# EXTRA: what has been committed survives the loss of power too, and not only the end of the process.
+# EXTRA: a committed revocation survives a loss of power, not only the end of the process.
 _PREPARE = """
 PRAGMA journal_mode = DELETE;
 PRAGMA synchronous = EXTRA;
@@ -49,7 +49,7 @@ _MARK = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSI
 _COLUMNS = ("token_id", "session_id", "subject", "key_id", "issuer", "issued_before", "until")
 _READ = "SELECT token_id, session_id, subject, key_id, issuer, issued_before, until FROM revocation"
 _ENDED = "until <= :now"
-# What the new one covers, as `Revocation.covers` has it: the same person revoked again and again is one row.
+# Rows that the new one covers, like `Revocation.covers`: repeated revocations of one person are one row.
 _COVERED = """
 token_id IS :token_id AND session_id IS :session_id AND subject IS :subject AND key_id IS :key_id
 AND issuer IS :issuer AND (:issued_before IS NULL OR issued_before <= :issued_before) AND until <= :until
@@ -61,19 +61,19 @@ Row = tuple[object, ...]
 
 
 class Damaged(ConfigurationError):
-    """The file is not what was written; the text says what is wrong and what to do."""
+    """The file is not as it was written; the text says what is wrong and what to do."""
 
 
 class RevocationFile:
     """An open file of revocations. Its methods may run in any thread, one at a time.
 
     Args:
-        path: the file. It is made, readable for its owner only, if it is not there; its folder is not.
+        path: the file. If it does not exist, it is created, readable by its owner only; its folder is not created.
 
     Raises:
         Damaged: the file is damaged, empty, or something else.
-        OSError: it cannot be made, or not written.
-        sqlite3.Error: it is no database, or it is locked.
+        OSError: it cannot be created or written.
+        sqlite3.Error: it is not a database, or it is locked.
     """
 
     def __init__(self, path: Path) -> None:
@@ -81,9 +81,9 @@ class RevocationFile:
         self.is_new = not os.path.lexists(path)
         if self.is_new:
             _make(path)
-        # Not by opening it: to close it again would end the locks of other connections of this process.
+        # Do not open it for this check: closing it would release the locks of other connections of this process.
         status = os.stat(path)
-        if not os.access(path, os.W_OK):  # SQLite would open it all the same, and fail later.
+        if not os.access(path, os.W_OK):  # SQLite would open it anyway, and fail later.
             raise PermissionError(f"the file is read-only for this process: {path}")
         if not status.st_size:
             raise Damaged(f"the file is empty, which it never is when iogate has written it; {_REMEDY}")
@@ -101,21 +101,21 @@ class RevocationFile:
 
     @property
     def is_in_place(self) -> bool:
-        """Whether the path still leads to this file: it may have been deleted, or replaced by another."""
+        """Whether the path still leads to this file, which may have been deleted, or replaced by another."""
         try:
             return _identity(os.stat(self.path)) == self._identity
         except OSError:
             return False
 
     def write(self, revocations: Iterable[Revocation], now: float) -> None:
-        """Write revocations in place of those that they cover, and drop those that have ended.
+        """Write revocations, which replace those that they cover, and delete those that have ended.
 
         Args:
             revocations: those to add.
             now: Unix time in seconds.
 
         Raises:
-            sqlite3.Error: it cannot be written; then nothing has changed.
+            sqlite3.Error: the file cannot be written; then nothing has changed.
         """
         with self._transaction() as connection:
             rows, hashes = _content(connection)
@@ -130,7 +130,7 @@ class RevocationFile:
 
     def _checked(self) -> list[Revocation]:
         connection = self._connection
-        with self._transaction("BEGIN"):  # One look: another process may be taking over a file of the version before.
+        with self._transaction("BEGIN"):  # One consistent view: another process may be upgrading the file.
             application_id = self._check_kind()
         connection.executescript(_PREPARE)
         with self._transaction("BEGIN" if application_id else "BEGIN IMMEDIATE"):
@@ -138,7 +138,7 @@ class RevocationFile:
                 if problem != "ok":
                     raise Damaged(f"the file is damaged ({problem}); {_REMEDY}")
             found = connection.execute(_READ).fetchall()
-            if not _application_id(connection):  # Written by the version before, which did not count.
+            if not _application_id(connection):  # Written by the previous version, which had no counts.
                 _run(connection, _COUNT + _MARK)
                 _update(connection, len(found), _sum(found))
             rows, hashes = _content(connection)
@@ -166,7 +166,7 @@ class RevocationFile:
             yield self._connection
             self._connection.execute("COMMIT")
         except BaseException:
-            with contextlib.suppress(sqlite3.Error):  # After some errors SQLite has rolled back already.
+            with contextlib.suppress(sqlite3.Error):  # After some errors SQLite has already rolled back.
                 self._connection.execute("ROLLBACK")
             raise
 
@@ -178,10 +178,10 @@ _ANOTHER_PATH = "give SQLiteRevocations a path of its own"
 
 
 def _make(path: Path) -> None:
-    """Make a file without revocations; there is never one that is half made.
+    """Create a file without revocations; at no time is there an incomplete one.
 
     Raises:
-        Damaged: a journal is there without the file that it belongs to.
+        Damaged: there is a journal without the file that it belongs to.
         OSError: the folder is missing, or cannot be written to.
     """
     for suffix in ("-wal", "-journal"):
@@ -189,7 +189,7 @@ def _make(path: Path) -> None:
             raise Damaged(
                 f"the file is gone, and {path.name}{suffix} is still there; {_REMEDY}, with {path.name}{suffix}"
             )
-    # Made here, for SQLite would make it readable for everybody: it says who was revoked, and when.
+    # Created here, because SQLite would make it readable for all: it shows whose tokens were revoked, and when.
     descriptor, name = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
     try:
         os.close(descriptor)
@@ -200,7 +200,7 @@ def _make(path: Path) -> None:
         except FileExistsError:
             pass  # Another process was faster.
         except OSError:
-            os.replace(name, path)  # Not every file system has links.
+            os.replace(name, path)  # Not every file system has hard links.
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
@@ -211,7 +211,7 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 
 def _run(connection: sqlite3.Connection, script: str) -> None:
-    """Run a script within a transaction, which `executescript` would end."""
+    """Run a script in the current transaction, which `executescript` would end."""
     for statement in filter(str.strip, script.split(";")):
         connection.execute(statement)
 
@@ -250,6 +250,6 @@ def _remove(connection: sqlite3.Connection, condition: str, values: dict[str, ob
 
 
 def _sum(rows: Iterable[Row]) -> int:
-    """Return the sum of the hashes of rows: it does not depend on their order, and can be changed by the difference."""
+    """Return the sum of the hashes of rows: it is independent of their order, and can be updated by a difference."""
     hashes = (hashlib.blake2b(repr(row).encode("utf-8", "surrogatepass"), digest_size=8).digest() for row in rows)
     return sum(int.from_bytes(each, "big") for each in hashes) % _HASHES

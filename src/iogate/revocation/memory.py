@@ -20,9 +20,8 @@ class MemoryRevocations:
     """Remember revocations in memory: enough where tokens live shorter than the process, or restarts may forget.
 
     One takes about 400 bytes, and is kept as long as a token that it means can be accepted. To keep this small, set
-    `JWTAuth(require=["exp", "sub", "iat"], max_lifetime=...)` with a time that fits the issuer's tokens. Where a token
-    does not have to say when it was issued and when it ends, its revocation is kept for ever. The same one twice counts
-    once.
+    `JWTAuth(require=["exp", "sub", "iat"], max_lifetime=...)` with a time that fits the issuer's tokens. If tokens need
+    not have `iat` and `exp`, their revocations are kept for ever. A repeated revocation is stored once.
     """
 
     __slots__ = ("_ends", "_lists")
@@ -36,7 +35,7 @@ class MemoryRevocations:
         return sum(map(len, self._lists.values()))
 
     def __iter__(self) -> Iterator[Revocation]:
-        # `list` is one step: another thread may look while the event loop adds one.
+        # `list` is atomic: another thread may read while the event loop adds one.
         return itertools.chain.from_iterable(list(self._lists.values()))
 
     def open(self) -> None:
@@ -70,7 +69,7 @@ class MemoryRevocations:
             heapq.heappush(self._ends, (revocation.until, handle))
         elif not any(other.covers(revocation) for other in known):
             # A new list: in the old one somebody may be looking, a guard on another thread, and would skip one.
-            # Drop what has ended too: `_forget` skips this list while its first one lasts, which may be for ever.
+            # Drop ended ones here too: `_forget` skips this list while its first one lasts, which may be for ever.
             left = (other for other in known if other.until > now and not revocation.covers(other))
             self._lists[handle] = [*left, revocation]
 

@@ -20,8 +20,8 @@ class Revocation(msgspec.Struct, frozen=True, kw_only=True):
     """A description of tokens that are good no more: all that is said of them holds together.
 
     Args:
-        until: Unix time in seconds after which it is forgotten: no token that it means lives longer. Infinity: it is
-            remembered for ever.
+        until: Unix time in seconds after which it is forgotten: no token that it means lives longer. Infinity means
+            for ever.
         token_id: their `jti`.
         subject: their `sub`.
         session_id: their `sid`.
@@ -86,7 +86,7 @@ class Revocation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _is_unicode(value: str) -> bool:
-    # Half of a surrogate pair is in no claim, and no file takes it.
+    # No claim contains a lone surrogate, and SQLite cannot store one.
     return not any("\ud800" <= character <= "\udfff" for character in value)
 
 

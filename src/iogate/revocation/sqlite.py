@@ -19,25 +19,25 @@ from iogate.revocation.records import Revocation
 logger = logging.getLogger("iogate")
 
 RETRY_DELAYS = (1.0, 2.0, 5.0, 10.0, 30.0)
-"""Seconds between two attempts to write what could not be written; the last one is repeated."""
+"""Seconds between attempts to write revocations; the last one is repeated."""
 
 LOOK_INTERVAL = 60.0
-"""Seconds of the clock of the server between two looks at whether the file is still there, while clients connect."""
+"""Seconds of the server's clock between checks that the file still exists. They are made when clients connect."""
 
 
 class SQLiteRevocations:
     """Remember revocations in an SQLite file, for one process that restarts or is killed.
 
-    All of them are in memory too, where they are looked up: a revocation holds in this process at once, whatever
-    happens to the file. `revoke()` returns when it is in the file as well. If it cannot be written, `revoke()` raises,
-    and it is tried again in the background until it is written, and once more at `close`.
+    All revocations are also in memory, where they are looked up: a revocation takes effect in this process at once,
+    whatever happens to the file. `revoke()` returns when it is in the file too. If the file cannot be written,
+    `revoke()` raises; writing is retried in the background until it succeeds, and once more at `close`.
 
-    One process at a time: what another one writes into the file is seen at the next start. Keep the file on a disk of
-    the machine, not of the network. Make a backup by `sqlite3 revoked.db ".backup copy.db"`.
+    Use the file in one process at a time: revocations of another process are read only at the next start. Keep the file
+    on a local disk, not on a network file system. Make backups with `sqlite3 revoked.db ".backup copy.db"`.
 
     Args:
-        path: the file. It is made, readable for its owner only, if it is not there; its folder is not. That is logged,
-            because with a file that was deleted its revocations are gone.
+        path: the file. If it does not exist, it is created, readable by its owner only; its folder is not created. The
+            creation is logged, because if the file was deleted, its revocations are lost.
 
     Raises:
         ConfigurationError: (from `open`) the file cannot be read or written, is damaged or empty, or is something else.
@@ -66,20 +66,20 @@ class SQLiteRevocations:
         self._loaded = False
         self._now = 0.0
         self._looked = 0.0
-        self._unsaved: deque[Revocation] = deque()  # Filled by the loop, emptied by the writer: its steps are atomic.
+        self._unsaved: deque[Revocation] = deque()  # The loop fills it, the writer empties it; each step is atomic.
         self._file: RevocationFile | None = None
         self._file_lock = threading.Lock()
-        self._changed = threading.Condition()  # For what follows.
+        self._changed = threading.Condition()  # Guards the following attributes.
         self._waiting: list[Future[None]] = []
         self._writer: threading.Thread | None = None
         self._closing = False
-        self._troubled = False  # Whether the log says already that the file cannot be written.
+        self._troubled = False  # Whether it has been logged that the file cannot be written.
 
     def __len__(self) -> int:
         return len(self._memory)
 
     def open(self) -> None:
-        """Read and check the file. A server that cannot does not start: it would accept tokens that were revoked."""
+        """Read and check the file. If that fails, the server does not start: it would accept revoked tokens."""
         if self._loaded:
             return
         with self._file_lock:
@@ -93,7 +93,7 @@ class SQLiteRevocations:
             self._loaded = True
 
     def close(self) -> None:
-        """Write what is not yet in the file, and close it. What cannot be written is logged as an error."""
+        """Write the revocations that are not in the file yet, and close it. Those that cannot be written are logged."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -142,15 +142,15 @@ class SQLiteRevocations:
         """Return when the revocation is on the disk, and so is whatever an earlier call could not write.
 
         Raises:
-            OSError: it cannot be written, or not within 5 s because another process has locked the file. It holds in
-                this process all the same, and is tried again in the background.
+            OSError: it cannot be written, or another process has locked the file for 5 s. The revocation is in force in
+                this process anyway, and writing it is retried in the background.
         """
         if self._unsaved or self._writer is not None:
             written: Future[None] = Future()
             self._start_writer(written)
             await asyncio.wrap_future(written)
 
-    # The writer: a thread that lives as long as there is something to write.
+    # The writer: a thread that runs only while there is something to write.
 
     def _start_writer(self, *waiting: Future[None]) -> None:
         with self._changed:
@@ -196,7 +196,7 @@ class SQLiteRevocations:
                 future.set_exception(failure)
 
     def _write(self) -> Exception | None:
-        """Write what is not in the file; return why it cannot be done."""
+        """Write the revocations that are not in the file; return the error if that fails."""
         with self._file_lock:
             self._notice_loss()
             batch = [self._unsaved.popleft() for _ in range(len(self._unsaved))]
@@ -222,11 +222,11 @@ class SQLiteRevocations:
             return None
 
     def _notice_loss(self) -> None:
-        """If the file is not there any more, have all revocations written again: to a new one, or to what is there."""
+        """If the file was deleted or replaced, queue all revocations for the new file at the same path."""
         if self._file is None or self._file.is_in_place:
             return
         self._drop()
-        self._unsaved.extend(self._memory)  # Together with what waits: what is there twice is one row.
+        self._unsaved.extend(self._memory)  # Some may be queued already; duplicates become one row.
         logger.error(
             "%s was deleted or replaced while the server was running; the %d revocations that this process knows are "
             "written again",

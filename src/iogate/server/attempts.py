@@ -82,9 +82,9 @@ class Attempt:
             self.task.cancel()
 
     def time_out(self) -> None:
-        """Refuse it because its deadline has passed. The client has done its part: something here was too slow."""
+        """Refuse it because its deadline has passed. The client is not at fault: the server was too slow."""
         self.cancel()
-        self.refuse(AuthUnavailable("no verdict before the deadline: a hook, or where the keys come from, is slow"))
+        self.refuse(AuthUnavailable("no verdict before the deadline: a hook or the key source is slow"))
 
     def credential(self, auth: Auth) -> str | None:
         """Return the token that was shown, or None. Raises `AuthError` for what was meant as one and is none."""

@@ -1,7 +1,7 @@
 """A warning where an ASGI server decompresses WebSocket messages (permessage-deflate, RFC 7692).
 
-It does so before the application can look at a message: 20 KB from a client without a token become hundreds of MB,
-and other clients wait meanwhile. An application cannot turn it off; the settings of the server can, if it has any.
+It does so before the application sees a message: 20 KB from a client without a token become hundreds of MB, and other
+clients wait meanwhile. An application cannot turn it off; only a setting of the server can, if there is one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ADVICE = {
 
 
 class CompressionWarning:
-    """The warning of one application: it is logged once, at the start or with the first WebSocket that shows it."""
+    """The warning of one application. It is logged once, at the start or with the first WebSocket."""
 
     __slots__ = ("_done",)
 
@@ -37,30 +37,30 @@ class CompressionWarning:
         self._done = False
 
     def check(self, scope: Scope, receive: Receive) -> None:
-        """Log the warning if it can be seen that the server compresses. uvicorn and hypercorn are recognized.
+        """Log the warning if the server is one that compresses. uvicorn and hypercorn are recognised.
 
         Args:
-            scope: of the lifespan or of a WebSocket (ASGI).
-            receive: of the same call, as the server gave it.
+            scope: the scope of the lifespan or of a WebSocket (ASGI).
+            receive: the `receive` of the same call, from the server.
         """
         if self._done:
             return
         server = _compressing(receive)
         if server is not None:
             logger.warning(_DANGER, server, _ADVICE[server])
-        # The lifespan may have been called by a framework, which hides the server: a WebSocket shows it then.
+        # A framework may have called the lifespan, which hides the server: a WebSocket shows it then.
         self._done = server is not None or scope["type"] == "websocket"
 
 
 def _compressing(receive: Receive) -> str | None:
-    """Return the name of the server, if it is one that negotiates compression and has not been told not to."""
+    """Return the name of the server, if it negotiates compression and that has not been turned off."""
     owner: Any = getattr(receive, "__self__", None)
     if _package(type(owner)) == "uvicorn":
         config: Any = getattr(owner, "config", None)
         protocol = getattr(config, "ws_protocol_class", None)
         compresses = getattr(config, "ws_per_message_deflate", False) and protocol is not None
         return "uvicorn" if compresses and _package(protocol) != "iogate" else None
-    # hypercorn's lifespan is an object of its own; a WebSocket of it has only a queue.
+    # The `receive` of hypercorn's lifespan is a method of its own class; that of a WebSocket is a queue's.
     in_hypercorn = isinstance(owner, asyncio.Queue) and "hypercorn.asyncio.task_group" in sys.modules
     return "hypercorn" if in_hypercorn or _package(type(owner)) == "hypercorn" else None
 

@@ -39,7 +39,7 @@ logger = logging.getLogger("iogate")
 MAX_RUNNING = 1000
 """Handlers of one connection that may run at a time; with that many, nothing more is read from it."""
 BURST = 4
-"""Times `max_buffered` that may wait for a client within one turn of the event loop, in which it cannot read."""
+"""Multiple of `max_buffered` that may wait for a client within one turn of the event loop, in which it cannot read."""
 VOLATILE_BUFFERED = 65_536
 """Bytes that may wait for a client before volatile packets for it are dropped."""
 GOODBYE = 1
@@ -50,7 +50,7 @@ UNVERIFIED_FRAMES = 2
 MAX_CONNECTS = 100
 """CONNECTs of a connection between two heartbeats: one for each namespace that it may be in."""
 TOO_LARGE = "payload too large"
-"""What a transport is told when its client has sent too much at once."""
+"""The reason that a transport gets if its client has sent too much at once."""
 
 AUTHENTICATE = "authenticate"
 DIRECT = b"42"
@@ -101,10 +101,10 @@ class Connection:
         self.server = server
         self.sid = sid
         self.handshake = handshake
-        self.context: Context  # From `Server.take` on: whatever runs for this client runs in a copy of it.
+        self.context: Context  # Set by `Server.take`; all code for this client runs in a copy of it.
         self.transport: Transport  # From `begin` on.
         self.identity: Identity | None = None
-        self.candidate: Identity | None = None  # Verified, and not adopted yet: middleware is still deciding.
+        self.candidate: Identity | None = None  # Verified but not adopted yet: middleware is still deciding.
         self.end_due = 0.0  # When the identity ends, on the monotonic clock, once its client has been told to refresh.
         self.sockets: dict[str, Socket] = {}
         self.attempts: dict[str, Attempt] = {}
@@ -156,12 +156,12 @@ class Connection:
 
     @property
     def max_frame(self) -> int:
-        """Bytes that a frame of the client may have: few until it has been let in."""
+        """Bytes that a frame of the client may have: few until it is admitted."""
         return self.server.settings.max_payload if self.socketio.admitted else self.server.max_unverified
 
     @property
     def max_body(self) -> int:
-        """Bytes that a polling payload may have: a few frames of a client that has not been let in."""
+        """Bytes that a polling payload may have: few until the client is admitted."""
         return min(self.server.settings.max_payload, UNVERIFIED_FRAMES * self.max_frame)
 
     # In.
@@ -347,7 +347,7 @@ class Connection:
 
     @asynccontextmanager
     async def verifying(self) -> AsyncIterator[None]:
-        """Wait until no other token of this connection is being verified: one at a time, in the order they came."""
+        """Wait until no other token of this connection is being verified: one at a time, in order of arrival."""
         lock = self._verifying = self._verifying or asyncio.Lock()
         self._verifications += 1
         try:
@@ -359,14 +359,14 @@ class Connection:
                 self._verifying = None
 
     def verified(self, digest: bytes) -> Identity | None:
-        """Return the identity that the token with this digest has proven on this connection, if it has."""
+        """Return the identity that the token with this digest has proven on this connection, if any."""
         for identity in (self.identity, self.candidate):
             if identity is not None and hmac.compare_digest(identity.digest, digest):
                 return identity
         return None
 
     def enter(self, socket: Socket) -> None:
-        """Let a socket in. Only a verdict of the gate comes here; no code of the application runs."""
+        """Register a socket. Only a positive verdict of the gate calls this; no application code runs in it."""
         if not self.waiting:  # For whoever still waits in another namespace the deadline stays.
             self.server.identity_due.stop(self)
         self.server.pending.discard(self)
@@ -377,12 +377,12 @@ class Connection:
         socket._enter(self.identity)
 
     def adopt(self, identity: Identity | None) -> Callable[[], None]:
-        """Take an identity, in the place of the one there was, for all sockets at once and before the next packet.
+        """Replace the identity, for all sockets at once and before the next packet.
 
         Returns:
-            What remains to be done: to end the sockets and connections that the identity leaves no room for, and to
-            call the refresh handlers. That runs code of the application, which may do anything, for example end
-            this very connection.
+            A function for the rest: it ends the sockets and connections that the new identity does not allow, and
+            calls the refresh handlers. They are application code, which may do anything, for example end this very
+            connection.
         """
         old = self.identity
         if identity is None or identity is old:
@@ -420,8 +420,8 @@ class Connection:
         writable = self.transport.writable
         if volatile and not (writable and self.buffered < min(VOLATILE_BUFFERED, self.server.settings.max_buffered)):
             return
-        # What counts is what the client has had a chance to read, so one large packet ends nobody. But what one turn of
-        # the event loop may leave for it, before it has had that chance, is bounded too.
+        # Only packets that the client had a chance to read count, so one large packet does not end the connection. A
+        # higher limit bounds what one turn of the event loop may queue, before the client has that chance.
         most = self.server.settings.max_buffered
         if self.buffered > most and (not writable or self.buffered > BURST * most):
             self.close("slow consumer", abort=True)
@@ -496,7 +496,7 @@ class Connection:
         Args:
             reason: what the disconnect handlers read.
             abort: do not wait for what is still to be sent: the transport has gone, or does not take it.
-            told: what the transport is told instead of the reason.
+            told: the reason for the transport, if it is another one.
         """
         if self._closed:
             return
@@ -561,4 +561,4 @@ class Connection:
 
 
 def _nothing() -> None:
-    """Be what remains to be done where nothing has changed."""
+    """Do nothing: the rest of `adopt` if nothing has changed."""

@@ -1,8 +1,8 @@
 """From an EVENT packet to the application's handler, and from its result to the acknowledgement.
 
-A handler begins at once, an `async def` one too; that one gets a task if it has to wait (`eager.py`). Each runs in a
-copy of the context of its connection, so that the context variables it sets are seen by no other client's code.
-Middleware costs nothing where there is none.
+A handler begins at once, also an `async def` one, which gets a task if it has to wait (`eager.py`). Each runs in a
+copy of the context of its connection, so no other client's code sees the context variables that it sets. Without
+middleware there is no cost for it.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def _begin(socket: Socket, handler: Handler, args: list[Any]) -> Any:
     if handler.is_async:
         return connection.server.eager.begin(_coroutine(handler.function(*args)), connection.context)
     result = connection.context.copy().run(handler.function, *args)
-    if result.__class__ is CoroutineType:  # Some are `async` and do not look it, for example a lambda.
+    if result.__class__ is CoroutineType:  # Some return a coroutine without `async def`, for example a lambda.
         return connection.server.eager.begin(result, connection.context)
     return result
 
@@ -220,7 +220,7 @@ class _Innermost:
 
 
 def _ensure_connected(socket: Socket, event: Event) -> None:
-    """Raise `Disconnected` if the client has gone, or its identity with it, while middleware waited."""
+    """Raise `Disconnected` if the client left, expired or was revoked while middleware waited."""
     if not socket.connected:
         raise Disconnected(f"{event.name!r} is not handled: its sender was disconnected while middleware waited")
 

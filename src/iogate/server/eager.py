@@ -23,13 +23,13 @@ _NO_VALUE: Final = object()
 
 
 class Rest:
-    """What is left of a coroutine: all of it, or what comes after its first step. It can be awaited once.
+    """The rest of a coroutine: all of it, or what follows its first step. It can be awaited once.
 
     Args:
         coroutine: the coroutine.
-        context: the context that it runs in a copy of.
-        spare: the task that ran its first step; None if it has not begun.
-        waits_for: what that step waits for.
+        context: the context; the coroutine runs in a copy of it.
+        spare: the task that ran the first step; None if it has not begun.
+        waits_for: what the first step waits for.
     """
 
     __slots__ = ("_cancelled", "_waits_for", "context", "coroutine", "spare")
@@ -116,8 +116,8 @@ class _Spare:
 class Eager:
     """Begins the coroutines of one event loop.
 
-    `context` has the context variables of the server itself. Nothing runs in it, only in copies of it: what one
-    client's code sets is not seen by another's.
+    `context` has the context variables of the server itself. Coroutines run only in copies of it, so one client's code
+    does not see what another's sets.
     """
 
     __slots__ = ("_loop", "_spare", "context")
@@ -133,7 +133,7 @@ class Eager:
         self._spare = _Spare(loop, self.context)
 
     def context_of_caller(self) -> Context:
-        """Return the context variables that the caller has: `context` itself, if they have the same values there."""
+        """Return a copy of the caller's context, or `context` itself if all values are the same there."""
         context = copy_context()
         return self.context if _same(context, self.context) else context
 
@@ -142,11 +142,11 @@ class Eager:
 
         Args:
             coroutine: the coroutine.
-            context: the context that it runs in a copy of.
+            context: the context; the coroutine runs in a copy of it.
 
         Returns:
             Its result if it ended; otherwise a `Rest`, which `go_on` must be given. It has not begun then if there is
-            no spare task for it: in the first step of another coroutine, or for another context than `self.context`.
+            no spare task: in the first step of another coroutine, or for another context than `self.context`.
 
         Raises:
             BaseException: what it raised.

@@ -39,7 +39,7 @@ class Target(msgspec.Struct, frozen=True):
 
     Args:
         namespaces: where.
-        rooms: those in any of these rooms, so no room means nobody; None: everybody.
+        rooms: the sockets in any of these rooms, so an empty set selects none; None selects all.
         excluded: but nobody who is in one of these.
         volatile: drop it for a client that cannot take it at once.
         local: keep it on this server. A server that stands alone has no other.
@@ -84,9 +84,9 @@ class Emitter:
         raise NotImplementedError
 
     def to(self, *rooms: str) -> Broadcast:
-        """Choose the sockets that are in any of these rooms, beside those chosen before.
+        """Add the sockets that are in any of these rooms to those chosen before.
 
-        Without a room it chooses nobody: `io.to(*[]).emit(...)` sends nothing.
+        Without a room it adds none: `io.to(*[]).emit(...)` sends nothing.
 
         Args:
             rooms: names of rooms, ids of sockets, and what `Server.user_room` returns.
@@ -103,7 +103,7 @@ class Emitter:
         return self.to(*rooms)
 
     def except_(self, *rooms: str) -> Broadcast:
-        """Leave out the sockets that are in any of these rooms. Without a room it leaves out nobody.
+        """Leave out the sockets that are in any of these rooms. Without a room it leaves out none.
 
         Raises:
             ConfigurationError: one is not a string.
@@ -183,7 +183,7 @@ class Emitter:
         """Put every chosen socket into rooms.
 
         Raises:
-            ConfigurationError: one cannot be joined by name; see `Socket.join`. No socket has joined any then.
+            ConfigurationError: one cannot be joined by name; see `Socket.join`. Then no socket has joined any.
         """
         check_joinable(rooms)
         for socket in self._target.sockets():
@@ -193,7 +193,7 @@ class Emitter:
         """Take every chosen socket out of rooms.
 
         Raises:
-            ConfigurationError: one cannot be left by name; see `Socket.leave`. No socket has left any then.
+            ConfigurationError: one cannot be left by name; see `Socket.leave`. Then no socket has left any.
         """
         check_joinable(rooms)
         for socket in self._target.sockets():

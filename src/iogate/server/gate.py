@@ -59,8 +59,8 @@ class Gate:
         auth: what verifies tokens; None lets everybody through to the middleware.
         namespaces: where they may ask to be let in.
         revocations: the tokens that are good no more.
-        failures: which addresses have shown too many bad ones.
-        missing: which addresses have shown none too often.
+        failures: the addresses that have sent too many bad tokens.
+        missing: the addresses that have sent too many CONNECTs without a token.
     """
 
     __slots__ = ("_auth", "_failures", "_missing", "_namespaces", "_revocations")
@@ -91,8 +91,8 @@ class Gate:
                 return
             with namespace.visited():
                 socket = await self._examine(attempt, namespace, identity)
-                # Nothing is awaited from here on, and no code of the application runs: what is checked now is true
-                # when the socket is let in. A hook that does not heed its cancellation may come here late.
+                # From here on there is no await and no application code, so what is checked now is still true when the
+                # socket is registered. A hook that ignores its cancellation may arrive here late.
                 if not attempt.pending:
                     return
                 # A CONNECT without a token uses the connection's identity, which a refresh may have replaced meanwhile.
@@ -101,7 +101,7 @@ class Gate:
                 settle = connection.adopt(identity)
                 attempt.accept(socket)
             settle()
-            if socket.connected:  # What `settle` has called may have ended it.
+            if socket.connected:  # Code that `settle` called may have ended it.
                 dispatch.connected(socket)
 
     async def refresh(self, attempt: Refresh) -> None:
@@ -162,8 +162,8 @@ class Gate:
     async def _identify(self, attempt: Attempt) -> Identity | None:
         """Return the identity behind an attempt; None is nobody, where that is allowed.
 
-        A token is verified once per transport: the same token, or none, in the CONNECT to another namespace stands
-        for the identity that the connection has. As long as it has none, different tokens are verified one by one.
+        A token is verified once per transport: a CONNECT to another namespace with the same token, or none, uses the
+        identity that the connection has. As long as it has none, different tokens are verified one by one.
         """
         auth, connection = self._auth, attempt.connection
         if isinstance(attempt, Entry) and isinstance(attempt.payload, Oversized):
@@ -240,11 +240,11 @@ class Gate:
         return socket
 
     def _ensure_current(self, attempt: Attempt, principal: Principal | None) -> None:
-        """Raise unless a verdict is still waited for and the identity still holds: code of the application runs next.
+        """Raise unless the attempt is still open and the identity still holds, before application code runs.
 
         Raises:
             asyncio.CancelledError: the client has left, or the deadline has passed.
-            AuthError: the identity does not hold any more.
+            AuthError: the identity no longer holds.
         """
         if not attempt.pending:
             raise asyncio.CancelledError
@@ -252,7 +252,7 @@ class Gate:
             hold(principal, self._auth, self._revocations)
 
     def _confirm(self, connection: Connection, identity: Identity | None) -> Identity | None:
-        """Return the identity that a connection is to have: hooks take their time, so all is looked at once more.
+        """Return the identity for a connection. Hooks may have taken long, so everything is checked again.
 
         A connection that has come by a newer token meanwhile keeps that.
         """

@@ -13,7 +13,7 @@ GIVEN = "iogate.query_string"
 MAX_QUERY_FIELDS = 64
 """Parameters that the URL of a handshake may have."""
 MAX_SHOWN = 4096
-"""Characters of a path or of a query string that are left for the log of the ASGI server."""
+"""Characters of a path or of a query string that remain for the ASGI server's log."""
 
 _KNOWN = {
     name.encode(): name
@@ -131,13 +131,13 @@ def parse_query(query_string: bytes) -> dict[str, str]:
 
 
 def hide(scope: MutableMapping[str, Any], hidden: frozenset[str]) -> None:
-    """Take every token out of the URL in an ASGI scope, for whoever logs it, and bound it.
+    """Redact every token in the URL of an ASGI scope, for logs of it, and bound the URL.
 
-    It is for a request that iogate answers itself: an application behind would not get what the client sent.
+    Use it for a request that iogate answers itself: an application behind would not get the original URL.
 
     Args:
         scope: of an HTTP request or a WebSocket.
-        hidden: the names of parameters that may have a token.
+        hidden: the names of parameters that may contain a token.
     """
     query, path = _query(scope), scope["path"]
     url = f"{path}?{query}"
@@ -150,9 +150,9 @@ def hide(scope: MutableMapping[str, Any], hidden: frozenset[str]) -> None:
 
 
 def hidden_from_log(scope: MutableMapping[str, Any], hidden: frozenset[str]) -> MutableMapping[str, Any]:
-    """Call `hide` for a request that goes on to an application, and return a scope with what the client sent for that.
+    """Call `hide` for a request that goes on to an application, and return a scope with the original URL for that.
 
-    The ASGI server logs the scope that it has made itself. Where there is nothing to hide, that is the one returned.
+    The ASGI server logs the scope that it has made itself. If there is nothing to hide, that scope is returned.
     """
     given = dict(scope)
     hide(scope, hidden)
@@ -160,7 +160,7 @@ def hidden_from_log(scope: MutableMapping[str, Any], hidden: frozenset[str]) -> 
 
 
 def hide_parameters(scope: MutableMapping[str, Any], hidden: frozenset[str]) -> None:
-    """Take the values of parameters out of the URL in an ASGI scope, for whoever logs it. All else stays.
+    """Redact the values of parameters in the URL of an ASGI scope, for logs of it. Nothing else changes.
 
     Args:
         scope: of an HTTP request or a WebSocket.

@@ -1,7 +1,7 @@
-"""TCP connections on which a request is awaited: how large its head may be, how long it may take, how many there are.
+"""Limits of TCP connections without a request: the size of the head, the time that it may take, their number.
 
-The HTTP protocols of `iogate run` (`transports/uvicorn_http.py`, `transports/fasthttp.py`) report their connections
-here. Another ASGI server does not: it has limits of its own, or none.
+The protocols of `iogate run` (`transports/uvicorn_http.py`, `fasthttp.py` and `uvicorn_tls.py`) report their
+connections here. Other ASGI servers do not: they have their own limits, or none.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 logger = logging.getLogger("iogate")
 
 MAX_HEAD = 32 * 1024
-"""Bytes of a request line and header fields, and of a trailer section; as many as nginx has room for (4 * 8 KiB).
+"""Bytes of a request line and header fields, and of a trailer section; the default of nginx (4 * 8 KiB).
 
-A token of `max_token_bytes` in a header, cookies, and what proxies add fit in it.
+A token of `max_token_bytes` in a header, cookies, and the headers of proxies fit in it.
 """
 MAX_FIELDS = 100
 """Header fields of a request; as many as Apache httpd allows."""
 HEAD_TIMEOUT = 10.0
-"""Seconds that a request head may take where no `Server` says so with its `connect_timeout`."""
+"""Seconds that a request head may take if there is no `Server` with a `connect_timeout`."""
 LINGER = 2.0
-"""Seconds in which a client can read why its request was refused, while what it still sends is thrown away.
+"""Seconds for a client to read why its request was refused. What it sends meanwhile is discarded.
 
 A connection that is closed with unread input is reset, and the answer is lost with it (RFC 9112, section 9.6).
 """
 LOG_LINES = 20
-"""Lines of one kind that clients can cause in `LOG_PERIOD` seconds; the others are counted."""
+"""Log lines that clients can cause in `LOG_PERIOD` seconds; further ones are counted."""
 LOG_PERIOD = 60.0
 
 
@@ -44,14 +44,14 @@ _REASONS = {
     "WRONG_VERSION_NUMBER": "what the client sent is not TLS",
     "UNEXPECTED_EOF_WHILE_READING": "the client left in the middle of it",
 }
-"""What some reasons of OpenSSL mean."""
+"""Explanations of some of OpenSSL's reasons."""
 
 
 class BoundedLog:
-    """A kind of log line that any client can cause: the first `LOG_LINES` of a period, then how many were left out.
+    """Log lines that any client can cause: the first `LOG_LINES` of a period, then how many were left out.
 
     Args:
-        clock: what the period is measured with.
+        clock: measures the period.
     """
 
     __slots__ = ("_clock", "_ends", "_lines")
@@ -74,18 +74,18 @@ class BoundedLog:
 
 
 class Heads:
-    """The TCP connections on which a request is awaited.
+    """The TCP connections that wait for a request.
 
-    A connection counts in `pending` from the moment it is accepted until the head of its request is complete, and
-    again once that request is answered. Its deadline starts when it is accepted, and for each later request with the
-    first byte that does not complete a head. No traffic extends it.
+    A connection counts in `pending` from the moment it is accepted until its request head is complete, and again when
+    that request is answered. Its deadline starts when it is accepted, and for each later request with the first read
+    that does not complete a head. No traffic extends it.
 
     Args:
-        pending: where they are counted.
-        deadlines: where their deadlines are kept.
+        pending: counts them.
+        deadlines: has their deadlines.
         timeout: seconds that a head may take.
-        proxies: the proxies whose connections count towards the total only.
-        prepare: called before a connection is counted; it lets `deadlines` use the running event loop.
+        proxies: the proxies, whose connections count only towards the total.
+        prepare: called before a connection is counted; it makes `deadlines` use the running event loop.
     """
 
     __slots__ = ("_due", "_linger_due", "_log", "_pending", "_prepare", "_proxies", "timeout")
@@ -112,9 +112,9 @@ class Heads:
         """Count a connection that has just been accepted, and start its deadline.
 
         Args:
-            transport: the connection. One that is counted already keeps its place and its deadline.
-            peer: the address at its other end.
-            is_proxy: whether that is a proxy in front, although the `Server` does not know of it.
+            transport: the connection. If it is counted already, it keeps its place and its deadline.
+            peer: the address of its other end.
+            is_proxy: whether that is a proxy in front that the `Server` does not know.
         """
         if not self._pending.is_silent(transport):
             self._prepare()
@@ -131,27 +131,27 @@ class Heads:
         self._pending.add_silent(transport, None if shared else peer, accepted=accepted)
 
     def begin(self, transport: asyncio.Transport) -> None:
-        """Start the deadline: a part of something has come, but not a whole head."""
+        """Start the deadline: a part of a head has arrived, but not all of it."""
         self._due.start(transport)
 
     def done(self, transport: asyncio.Transport) -> None:
-        """Count a connection no more: the head is complete, and what follows has limits of its own."""
+        """Stop counting a connection: the head is complete, and what follows has its own limits."""
         self._pending.discard_silent(transport)
         self._due.stop(transport)
 
     def close(self, transport: asyncio.Transport) -> None:
-        """Forget a connection that is gone."""
+        """Forget a connection that is closed."""
         self.done(transport)
         self._linger_due.stop(transport)
 
     def linger(self, transport: asyncio.Transport, peer: str | None, *, is_proxy: bool = False) -> None:
-        """Close a connection in `LINGER` seconds, unless its client does so before; it may be evicted meanwhile."""
+        """Close a connection in `LINGER` seconds, unless its client closes it earlier; it may be evicted meanwhile."""
         self.close(transport)
         self.wait(transport, peer, is_proxy=is_proxy)
         self._linger_due.start(transport)
 
     def refused(self, peer: str | None, status: int, reason: str) -> None:
-        """Log that a request was refused before anything looked at it."""
+        """Log that a request was refused before the application saw it."""
         self._log.info("refused a request from %s with %d: %s", peer, status, reason)
 
     def handshake_failed(self, peer: str | None, error: OSError) -> None:

@@ -100,7 +100,7 @@ def expel_unproven(auth: Auth | None, connections: list[Connection]) -> None:
 
 
 def call_watchers(watchers: Collection[Changed]) -> None:
-    """Have the HTTP guards that use the same `auth` check the streams that they have let in."""
+    """Make the HTTP guards with the same `auth` check their open streams."""
     for watcher in list(watchers):
         try:
             watcher()
@@ -124,7 +124,7 @@ async def revoke(
         revocations: where it is remembered.
         connections: all that are open, and those that have something left to fetch.
         now: Unix time in seconds.
-        watchers: called when the revocation counts.
+        watchers: called when the revocation is in force.
     """
     # First of all: whoever is at the gate right now is refused from here on.
     revocations.add(revocation, now)

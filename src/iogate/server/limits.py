@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("iogate")
 
 REFILL = 1.0
-"""Bad credentials per second that an address may go on showing when it has used up its allowance."""
+"""Bad credentials per second that are forgiven."""
 LONGEST_BLOCK = 60.0
-"""Seconds after the last bad credential for which an address counts as one that shows too many, at most."""
+"""The longest time after a bad credential, in seconds, for which its address counts as over the limit."""
 AT_A_TIME = 10
 """Verifications that run at the same time for an address that has shown too many bad credentials."""
 WAITING = 100
@@ -42,11 +42,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         pending: transports that may be open without a verdict, in all. With that many, new ones are answered 429.
         pending_per_address: the same for one address.
-        failures_per_address: bad credentials that an address may show. For a time after that, which doubles with each
-            further one up to a minute, its bad credentials are answered `too_many`, and its tokens are verified
-            at most 10 at a time; good ones are accepted. An attempt that the client abandons while it is
-            verified counts, a token that has merely expired does not. One is forgiven per quiet second. In IPv6 a
-            network of 64 bits counts as one address.
+        failures_per_address: bad credentials that an address may send. For a time after that, which doubles with each
+            further one up to a minute, its bad credentials are answered `too_many`, and at most 10 of its tokens are
+            verified at a time; good ones are accepted. An attempt that the client abandons during verification counts.
+            A token that has only expired does not. One is forgiven per quiet second. In IPv6 a network of 64 bits
+            counts as one address.
         missing_per_address: the same for CONNECTs without a token where one is required.
         connections_per_subject: connections that one subject may have; None: any number.
         when_full: whether one more connection of a subject is refused (`"reject"`) or ends its oldest
@@ -75,7 +75,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pending:
-    """The transports that have no verdict yet, and the TCP connections on which a request is awaited, by address.
+    """Counts the transports without a verdict, and the TCP connections without a request, by address.
 
     If there are too many, the oldest that has said nothing makes room: a connection without a request, or a transport
     without a CONNECT, whichever are more. Only if there is none is a new transport refused.
@@ -169,7 +169,7 @@ class Pending:
         self._silent[transport] = source
 
     def discard_silent(self, transport: asyncio.Transport) -> None:
-        """Count it no more: its request is there, or it has gone."""
+        """Stop counting a connection: its request has arrived, or it is closed."""
         source = self._silent.pop(transport, None)
         if source is not None:
             others = self._silent_by_address[source]
@@ -271,13 +271,13 @@ class _Record(msgspec.Struct):
 
 
 class Failures:
-    """The bad credentials that came from each address, and which addresses have shown too many.
+    """Counts the bad credentials of each address, and knows which addresses have sent too many.
 
-    Such an address is not locked out: others may share it, behind a proxy or a NAT gateway, and a token of theirs that
-    verifies gets in. But its tokens are verified a few at a time, and each bad one is answered `too_many`.
+    Such an address is not locked out: other clients may share it, behind a proxy or a NAT gateway, and their good
+    tokens are accepted. But only a few of its tokens are verified at a time, and each bad one is answered `too_many`.
 
     Args:
-        limit: bad credentials that an address may show.
+        limit: bad credentials that an address may send.
         clock: measures their age.
         what: their name in the log.
     """
@@ -294,17 +294,17 @@ class Failures:
         return len(self._records)
 
     def exceeded(self, address: str | None) -> bool:
-        """Return True if an address has shown too many of late."""
+        """Return True if an address has recently sent too many."""
         return self._exceeded(address) is not None
 
     async def verified(self, address: str | None, verification: Coroutine[Any, Any, Principal]) -> Principal:
-        """Return what a verification returns.
+        """Return the result of a verification.
 
-        For an address that has shown too many bad credentials it waits until fewer than `AT_A_TIME` others run, and
-        runs to its end even if the client leaves: a client that comes and goes does not cause more of them.
+        For an address with too many bad credentials, the verification waits until fewer than `AT_A_TIME` others run. It
+        runs to its end even if the client leaves, so a client that reconnects repeatedly does not cause more of them.
 
         Raises:
-            TooManyAttempts: the credential is bad, and the address has shown too many.
+            TooManyAttempts: the credential is bad, and the address has sent too many.
             AuthError: what the verification raises, for any other address.
         """
         record = self._exceeded(address)
@@ -320,7 +320,7 @@ class Failures:
         def ended(task: asyncio.Task[Principal]) -> None:
             turns.release()
             if not task.cancelled():
-                task.exception()  # Whoever waited may have gone: nobody else asks for it then.
+                task.exception()  # Retrieve it: the client that waited may have left.
 
         task = asyncio.ensure_future(verification)
         task.add_done_callback(ended)
@@ -359,7 +359,7 @@ class Failures:
         return record if record is not None and record.blocked_until > self._clock.monotonic() else None
 
     def _log(self, address: str | None, record: _Record) -> None:
-        # Once for each time that the limit is passed: a flood of bad tokens must not flood the log.
+        # Log once each time the limit is passed: a flood of bad tokens must not flood the log.
         more = f"; {record.unlogged} more since the last such line" if record.unlogged else ""
         logger.warning("too many %s from %s: each further one is answered too_many%s", self._what, address, more)
         record.unlogged = 0

@@ -57,7 +57,7 @@ class Namespace(Registers, Emitter):
 
     @contextmanager
     def visited(self) -> Iterator[None]:
-        """Keep it while a client is being decided on."""
+        """Keep the namespace while the verdict on a client is pending."""
         self.visitors += 1
         try:
             yield

@@ -99,7 +99,7 @@ def examine(server: Server, scope: Scope) -> Request | Answer:
 
 
 def _has_one_host(handshake: Handshake, version: str) -> bool:
-    """Return False if `Host` is missing, invalid or there twice, when its values are joined (RFC 9112, section 3.2)."""
+    """Return False if `Host` is missing, invalid or duplicated, which joins its values (RFC 9112, section 3.2)."""
     host = handshake.headers.get("host")
     return version == "1.0" if host is None else _HOST.fullmatch(host) is not None
 

@@ -1,8 +1,8 @@
-"""Who is in which room, and which rooms are the gate's own.
+"""The rooms of sockets, and the reserved rooms.
 
-Rooms are indexed both ways, so that leaving costs a socket's own rooms and not all rooms. Two kinds are the gate's own:
-`user:...`, in which the sockets of one user are, and the id of each socket. A name that came from a client must not
-lead into either, so no socket can join or leave them by name.
+Rooms are indexed both ways, so that the cost of leaving depends on a socket's own rooms, not on all rooms. Two kinds
+are reserved: `user:...`, which contains the sockets of one user, and the id of each socket. A name that came from a
+client must not lead into either, so no socket can join or leave them by name.
 """
 
 from __future__ import annotations
@@ -25,34 +25,34 @@ if TYPE_CHECKING:
 Names = Collection[str]
 
 MAX_ROOM = 256
-"""Characters of the name of a room that is joined."""
+"""Characters of the name of a room that can be joined."""
 USER = "user:"
-"""How the names of users' rooms begin."""
+"""The prefix of the names of users' rooms."""
 _ID_BYTES = 12
-"""Random bytes of the id of a socket."""
+"""Random bytes in the id of a socket."""
 _MARK_BYTES = 3
-"""Bytes by which the id of a socket is recognised: one in 16 million other names of its length looks like one."""
+"""Bytes by which the id of a socket is recognised. One in 16 million other names of that length looks like one."""
 
 
 def room_of_user(subject: str, issuer: str | None) -> str:
-    """Return the name of the room in which all sockets of a user are.
+    """Return the name of the room that contains all sockets of a user.
 
     Args:
         subject: the `sub` of the user's tokens.
-        issuer: their `iss`, where the server accepts several issuers, of which each may have a user of that name. It
-            is quoted: the first colon after it is always the one between issuer and subject.
+        issuer: the `iss` of the user's tokens, if the server accepts several issuers. It is percent-encoded, so the
+            first colon after it is always the separator.
     """
     return USER + subject if issuer is None else f"{USER}{quote(issuer, safe='', errors='surrogatepass')}:{subject}"
 
 
 def new_socket_id() -> str:
-    """Return a new id for a socket: 20 characters, by which `is_socket_id` recognises it."""
+    """Return a new id for a socket: 20 characters that `is_socket_id` recognises."""
     random = secrets.token_bytes(_ID_BYTES)
     return urlsafe_b64encode(random + _mark(random)).decode()
 
 
 def is_socket_id(name: str) -> bool:
-    """Return True if a name is the id of a socket, of this server or another, also of one that has gone."""
+    """Return True if a name is the id of a socket, of this server or another, connected or not."""
     if len(name) != (_ID_BYTES + _MARK_BYTES) // 3 * 4:
         return False
     try:
@@ -83,7 +83,7 @@ def check_joinable(rooms: Collection[str]) -> None:
     """Raise unless a socket may join and leave these rooms by name.
 
     Raises:
-        ConfigurationError: one is not a string, is longer than `MAX_ROOM`, or is a room of the gate's own.
+        ConfigurationError: one is not a string, is longer than `MAX_ROOM`, or is reserved.
     """
     check_names(rooms)
     for room in rooms:
@@ -93,7 +93,7 @@ def check_joinable(rooms: Collection[str]) -> None:
 
 
 def check_not_own(room: str) -> None:
-    """Raise if a room is one of the gate's own.
+    """Raise if a room is reserved.
 
     Raises:
         ConfigurationError: it is.
@@ -169,8 +169,8 @@ class Rooms:
         It is a list of its own: sockets may go while it is worked through.
 
         Args:
-            rooms: the names; None chooses all sockets, and no name chooses none.
-            excluded: names too.
+            rooms: the names; None selects all sockets, an empty collection none.
+            excluded: names of rooms whose sockets are left out.
         """
         if rooms is None:
             found = list(self.sockets.values())

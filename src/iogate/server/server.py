@@ -49,7 +49,7 @@ logger = logging.getLogger("iogate")
 PARSERS: dict[str, Parser] = {"json": JSON, "msgpack": MSGPACK}
 
 UNVERIFIED_TOKENS = 4
-"""A client that has not been let in may send frames as large as so many tokens of the largest size."""
+"""The size of a frame before the client is admitted, in tokens of the largest size."""
 GOODBYE_TIMEOUT = 1.0
 """Seconds that a client has to say that it has read why it is turned away; it is a figure of the wire contract."""
 LINGER = 5.0
@@ -95,10 +95,10 @@ class Server(Registers, Emitter):
         ping_timeout: seconds in which the pong must come.
         connect_timeout: seconds from the opening of a transport to the verdict of the gate. A transport that is let
             in nowhere by then is closed, whatever it sends.
-        max_payload: bytes that a frame or a polling payload may have. Until a client has been let in, a frame may have
-            four times the bytes of the largest token (32 KiB by default), as a CONNECT may at any time.
+        max_payload: bytes that a frame or a polling payload may have. Before a client is admitted, a frame may
+            have four times the bytes of the largest token (32 KiB by default); a CONNECT is always limited to that.
         max_buffered: bytes that may wait for a slow client before it is disconnected; up to four times as many within
-            one turn of the event loop, in which it has no chance to read.
+            one turn of the event loop, in which the client cannot read.
         max_attachments: binary attachments that one packet may announce.
         limits: how much is borne of clients that have no identity yet, and of one subject.
         revocations: where revoked tokens are remembered; in memory unless said otherwise.
@@ -152,7 +152,7 @@ class Server(Registers, Emitter):
         )
         tokens = auth.max_token_bytes if auth is not None else MAX_TOKEN_BYTES
         self.max_unverified = min(max_payload, UNVERIFIED_TOKENS * tokens)
-        """Bytes of a frame of a client that has not been let in, and of every CONNECT."""
+        """Bytes of a frame of a client that is not admitted, and of every CONNECT."""
         self.connections: dict[str, Connection] = {}
         self.closing = False
         self.lingering: dict[str, Connection] = {}  # Closed, but with something that its client may still fetch.
@@ -167,7 +167,7 @@ class Server(Registers, Emitter):
         self.turn = Turn()
         self._tasks: dict[asyncio.Task[None], Callable[[], None] | None] = {}
         self.auth = auth
-        self._issuers = getattr(auth, "issuers", None)  # An `auth` of the application's own may have none.
+        self._issuers = getattr(auth, "issuers", None)  # An application's own `auth` may not have this.
         self._several_issuers = self._issuers is not None and len(self._issuers) > 1
         self.proxies = Proxies(trusted_proxies)
         limits = limits or Limits()
@@ -225,17 +225,17 @@ class Server(Registers, Emitter):
         return found
 
     def user_room(self, subject: str, issuer: str | None = None) -> str:
-        """Return the name of the room in which all sockets of a user are: `io.to(io.user_room("bob")).emit(...)`.
+        """Return the name of the room that contains all sockets of a user: `io.to(io.user_room("bob")).emit(...)`.
 
-        It is `user:<subject>`; with several issuers, of which each may have a user of that name, the issuer is in it
-        too.
+        It is `user:<subject>`. With several issuers the name includes the issuer, because each may have a user with
+        that subject.
 
         Args:
             subject: the `sub` of the user's tokens.
-            issuer: their `iss`. It may be left out unless `auth` accepts several issuers.
+            issuer: the `iss` of the user's tokens. It may be left out unless `auth` accepts several issuers.
 
         Raises:
-            ConfigurationError: the issuer is missing, or is not one that is accepted.
+            ConfigurationError: the issuer is missing, or is not accepted.
         """
         if not subject:
             raise ConfigurationError('a user is named by the sub of the tokens: write io.user_room("bob")')
@@ -243,11 +243,11 @@ class Server(Registers, Emitter):
         return room_of_user(subject, issuer if self._several_issuers else None)
 
     def _room_of(self, principal: Principal) -> str:
-        """Return the name of the room of the user of a verified identity, which has a subject."""
+        """Return the name of the user's room for a verified identity, which has a subject."""
         return room_of_user(principal.subject, (principal.issuer or "") if self._several_issuers else None)
 
     def _the_issuer(self, issuer: str | None, method: str) -> str | None:
-        """Return the issuer that is meant; None where issuers are not told apart and none is given."""
+        """Return the issuer that is meant; None if issuers are not told apart and none is given."""
         known = self._issuers
         if known is None:
             return issuer
@@ -311,17 +311,17 @@ class Server(Registers, Emitter):
                 otherwise.
             session_id: their `sid`.
             key_id: the `kid` of the key that signed them.
-            issuer: their `iss`. With several issuers it must be given with `subject`, `session_id` and `token_id`,
-                which are names that another issuer may use too; with one it is that.
+            issuer: their `iss`. With several issuers it is required with `subject`, `session_id` and `token_id`,
+                because another issuer may use the same names; with one issuer it is that one.
             issued_before: Unix time in seconds until which they were issued.
-            until: Unix time in seconds after which this is forgotten. Left out, it is remembered for as long as a token
-                that it means can be accepted. That is for ever if `key_id` is given without `issued_before`, and also
-                unless tokens must have `exp` and `iat` (`JWTAuth(require=["exp", "sub", "iat"])`) or `max_age` is set.
-                A token whose `exp` + `leeway` is later than the `until` that you give is accepted again after it.
+            until: Unix time in seconds after which this is forgotten. By default it is remembered for as long as a
+                token that it means can be accepted. That is for ever if `key_id` is given without `issued_before`, and
+                also unless tokens must have `exp` and `iat` (`JWTAuth(require=["exp", "sub", "iat"])`) or `max_age` is
+                set. If you give an `until` before the `exp` + `leeway` of a token, it is accepted again after that.
 
         Raises:
-            ConfigurationError: nothing was said that tells one token from another, the issuer is missing or not one
-                that is accepted, or the server has no `auth`.
+            ConfigurationError: no argument selects tokens, the issuer is missing or not accepted, or the server has no
+                `auth`.
         """
         if self.auth is None:
             raise ConfigurationError("there is no token to revoke on a server with auth=None")

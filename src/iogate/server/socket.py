@@ -63,7 +63,7 @@ class Socket:
         self._data: dict[str, Any] | None = None
         self._acks: dict[int, asyncio.Future[Any]] | None = None
         self._last_ack = 0
-        self._payload_size = 0  # Bytes of what is kept of the payload of CONNECT.
+        self._payload_size = 0  # Bytes of the CONNECT payload that is kept.
 
     # Who it is.
 
@@ -109,20 +109,20 @@ class Socket:
 
     @property
     def rooms(self) -> frozenset[str]:
-        """The rooms that it is in: that of its own id, that of its user (`Server.user_room`), and those it joined."""
+        """The rooms that it is in: that of its id, that of its user (`Server.user_room`), and those it joined."""
         return self.namespace.members.of(self)
 
     def join(self, *rooms: str, scopes: Scopes = ()) -> None:
         """Enter rooms. Nothing happens once it has gone.
 
         Args:
-            rooms: their names, of at most 256 characters. Rooms of users and ids of sockets cannot be joined: with a
-                name from a client, anybody could listen in. It is in those of its own by itself.
+            rooms: their names, of at most 256 characters. Rooms of users and ids of sockets cannot be joined, because
+                a name may come from a client that wants to listen in. A socket is always in its own.
             scopes: scopes that its token must have, all of them, as long as it is there: a refresh that takes one
                 away takes it out of the rooms, and what was queued for them is not sent.
 
         Raises:
-            ConfigurationError: one is not a string, is too long, or cannot be joined.
+            ConfigurationError: one is not a string, is too long, or is reserved.
             InsufficientScope: its token lacks one.
         """
         check_joinable(rooms)
@@ -140,7 +140,7 @@ class Socket:
         """Leave rooms.
 
         Raises:
-            ConfigurationError: one is not a string, is too long, or is one that cannot be joined either.
+            ConfigurationError: one is not a string, is too long, or is reserved.
         """
         check_joinable(rooms)
         for room in rooms:
@@ -228,7 +228,7 @@ class Socket:
         """
         self._connection.disconnect(self, close=close)
 
-    # For the connection and the gate. Middleware has this object before the verdict: nothing here is public.
+    # For the connection and the gate. Nothing here is public, because middleware has this object before the verdict.
 
     def _enter(self, identity: Identity | None) -> None:
         """Be let in, with the identity that the connection has now: appear in the namespace and in the rooms."""

@@ -36,8 +36,8 @@ def run(
 ) -> None:
     """Serve an application with uvicorn, and return when SIGINT has ended it; SIGTERM ends the process.
 
-    At the end clients are told, and handlers have a few seconds to finish. A signal during the start cancels the start:
-    the lifespan of the application has a second to clean up. It is made for a process that does nothing
+    At the end clients are disconnected, and handlers have a few seconds to finish. A signal during the start cancels
+    the start: the lifespan of the application has a second to clean up. It is made for a process that does nothing
     else: it sets up logging, takes the signals, and tunes the garbage collector for many connections.
 
     Args:
@@ -54,11 +54,11 @@ def run(
         sticky_proxy: say that a proxy in front sends all requests of a client to the same worker. Each worker then
             has a port of its own, `port`, `port + 1` and so on, and serves long-polling too.
         worker_timeout: seconds, at least 1, after which a worker whose event loop does not answer is killed and
-            replaced; 0 turns this off, for a debugger for example. With one worker there is no supervisor to do so.
-            A worker that is still starting may take as long as it needs.
+            replaced; 0 turns this off, for example for a debugger. It needs several workers, since a single one has no
+            supervisor. A worker that is still starting has no time limit.
         root_path: the path that a proxy in front has taken away from the URLs, such as `"/chat"`.
-        ssl_certfile: file with the certificate, for TLS, and with those of the authorities between, in PEM format. A
-            client has 5 seconds for the handshake.
+        ssl_certfile: file with the certificate, for TLS, and the intermediate certificates, in PEM format. A client has
+            `connect_timeout` seconds for the TLS handshake and the head of its first request together.
         ssl_keyfile: file with its private key, if that is not in the same file. It must not be encrypted.
         forwarded_allow_ips: proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed, with commas between
             them; None unless you say so.
@@ -67,7 +67,7 @@ def run(
 
     Raises:
         ConfigurationError: the arguments do not go together, `app` names no application, the certificate or its key
-            cannot be used, or, with several workers, the port cannot be had.
+            cannot be used, or, with several workers, the port is not available.
         SystemExit: it could not start, or its workers end again and again; the log says why.
     """
     options = Options(

@@ -30,10 +30,10 @@ def bind(host: str, port: int, workers: int, *, one_port: bool) -> list[socket.s
     with ExitStack() as opened:
         if one_port and sys.platform == "linux":
             with _bind(host, port) as probe:
-                # Only now: bound with it, it would join the workers of another supervisor and not find the port taken.
+                # Only after the bind: before, it would join another supervisor's workers instead of failing.
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
                 port = probe.getsockname()[1]
-                # By its number also where it was free: `take_out` loses a port that the system has chosen.
+                # Bind the chosen port by its number: `take_out` would lose a port that the system has chosen.
                 listeners = [opened.enter_context(_bind(host, port, shared=True)) for _ in range(workers)]
         elif one_port:
             listeners = [opened.enter_context(_bind(host, port))] * workers
@@ -44,13 +44,13 @@ def bind(host: str, port: int, workers: int, *, one_port: bool) -> list[socket.s
 
 
 def take_out(listener: socket.socket) -> None:
-    """Stop listening on a shared port, until somebody calls `listen` again: clients then connect to the other workers.
+    """Stop listening on a shared port until the next call of `listen`: new clients then connect to the other workers.
 
-    Clients that wait to be accepted are disconnected. Only Linux has a socket per worker on one port; on other systems
-    the other workers accept these clients.
+    Clients that wait to be accepted are disconnected. This is for Linux, which has a socket per worker on one port; on
+    other systems the workers share one socket, so the other workers accept these clients.
     """
     if sys.platform == "linux" and listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
-        with suppress(OSError):  # It does not listen: the worker ended before it did.
+        with suppress(OSError):  # It does not listen yet: the worker ended before that.
             listener.shutdown(socket.SHUT_RD)
 
 

@@ -12,10 +12,10 @@ from iogate.printable import SafeRecords
 
 
 class _NotRefusals(logging.Filter):
-    """Drops what is logged as an error and is none.
+    """Drops lines that are logged as errors but are not.
 
-    uvicorn complains when a WebSocket has properly been answered with a 400 or 403. Starlette writes down a start that
-    was cancelled, as by a signal.
+    uvicorn logs an error when a WebSocket request was correctly answered with 400 or 403. Starlette logs a start that
+    was cancelled, for example by a signal.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -26,9 +26,9 @@ class _NotRefusals(logging.Filter):
 
 
 def configure_logging(level: str) -> None:
-    """Set up logging as uvicorn does, with iogate's own lines in it. No line has a token in it.
+    """Set up logging as uvicorn does, including iogate's own lines. No line contains a token.
 
-    At `debug` uvicorn would write down requests as they came: it stays at `info`.
+    At `debug` uvicorn would log requests as they arrived, so uvicorn stays at `info`.
 
     Args:
         level: the least level to log.

@@ -25,11 +25,11 @@ from iogate.serving.options import Options
 from iogate.serving.target import named
 
 MAX_MESSAGE = 16 * 1024 * 1024
-"""Bytes of a message of a WebSocket that is not Socket.IO's: what uvicorn allows too."""
+"""Bytes of a message of a WebSocket that is not Socket.IO's: uvicorn's default."""
 STARTUP_FAILURE = 3
 """The exit code of a server that could not start: uvicorn's."""
 CANCEL_WITHIN = 1.0
-"""Seconds that a start has to end when a signal comes."""
+"""Seconds for a start to end after a signal."""
 
 logger = logging.getLogger("iogate")
 
@@ -37,14 +37,14 @@ logger = logging.getLogger("iogate")
 class _Uvicorn(uvicorn.Server):
     """uvicorn with another start and another end.
 
-    uvicorn waits for the application to start, whatever signal comes; here a signal cancels the start. And it closes
-    connections before it tells the application; here the application is asked first.
+    uvicorn waits for the application to start, even after a signal; here a signal cancels the start. uvicorn also
+    closes connections before it shuts the application down; here the application ends first.
 
     Args:
         config: uvicorn's configuration.
-        server: the server in the application, where it can be seen.
-        ready: called when clients are let in.
-        supervised: whether CTRL+C is the supervisor's affair.
+        server: the server in the application, if it is known.
+        ready: called when clients can connect.
+        supervised: whether the supervisor handles CTRL+C.
     """
 
     def __init__(
@@ -76,9 +76,9 @@ class _Uvicorn(uvicorn.Server):
             self._ready()
 
     async def _cancel_startup(self) -> None:
-        """Let the application clean up what it has begun."""
+        """Let the application clean up after its start is cancelled."""
         logger.info("The start is cancelled by %s.", signal.Signals(self._captured_signals[0]).name)
-        self.lifespan.startup_failed = True  # Else uvicorn takes it for an application without a lifespan.
+        self.lifespan.startup_failed = True  # Otherwise uvicorn assumes an application without a lifespan.
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
@@ -90,7 +90,7 @@ class _Uvicorn(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if sig == signal.SIGINT and self._supervised:
             return
-        if self._starting is not None and self.should_exit:  # The event loop is blocked, or somebody is in a hurry.
+        if self._starting is not None and self.should_exit:  # The event loop is blocked, or this is a second signal.
             signal.signal(sig, signal.SIG_DFL)
             signal.raise_signal(sig)
         super().handle_exit(sig, frame)
@@ -107,7 +107,7 @@ class _Uvicorn(uvicorn.Server):
             self._starting.cancel()
 
     async def _listen(self, sockets: list[socket.socket] | None) -> None:
-        context, self.config.ssl = self.config.ssl, None  # The listener speaks TCP; TLS begins in the protocol.
+        context, self.config.ssl = self.config.ssl, None  # The listener accepts plain TCP; TLS starts in the protocol.
         if context is not None:
             from iogate.transports.uvicorn_tls import TLSProtocol
 
@@ -117,7 +117,7 @@ class _Uvicorn(uvicorn.Server):
         await super().startup(sockets)
 
     def _log_started_message(self, listeners: Sequence[socket.SocketType]) -> None:
-        self.config.ssl = self._context  # It tells whether the URL begins with https.
+        self.config.ssl = self._context  # The logged URL depends on it.
         super()._log_started_message(listeners)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -180,7 +180,7 @@ def serve(
         ready: called in the event loop when clients are let in.
 
     Raises:
-        KeyboardInterrupt: SIGINT has ended it, well: uvicorn raises the signal that asked for the end once more.
+        KeyboardInterrupt: SIGINT has ended it normally: uvicorn raises the signal again at the end.
         SystemExit: it could not start; the log says why.
     """
     server = app.server if isinstance(app, SocketIOApp) else None
@@ -203,7 +203,7 @@ def _config(app: ASGIApp, options: Options) -> uvicorn.Config:
         port=options.port,
         workers=1,  # This process: else uvicorn reads a number from the environment.
         **_protocols(app, options),
-        ws_max_size=MAX_MESSAGE,  # For an application beside the server; Socket.IO's have `max_payload`.
+        ws_max_size=MAX_MESSAGE,  # For WebSockets of the application beside the server; Socket.IO has `max_payload`.
         ws_ping_interval=None,  # Engine.IO has pings of its own.
         ws_per_message_deflate=False,
         root_path=options.root_path,

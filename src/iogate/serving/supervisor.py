@@ -24,9 +24,9 @@ from iogate.serving.process import STARTUP_FAILURE
 from iogate.serving.worker import ENDS_WITHIN, QUESTION, READY, Order
 
 PAUSES = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
-"""Seconds before a worker that did not last is replaced, the first time, the second ...; the last one from then on."""
+"""Seconds before a worker that did not last is replaced: the first time, the second ...; the last is repeated."""
 MANY = 6
-"""Workers in a row that did not last, after which a place counts as failing. If all places fail, the service ends."""
+"""After so many workers in a row that did not last, a place is failing. If all places are failing, the service ends."""
 LASTED = 30.0
 """Seconds after which a worker has lasted: what ended it is nothing that ends every worker at once."""
 QUESTIONS = 10
@@ -43,7 +43,7 @@ class _Worker:
     Args:
         process: its process.
         pair: our end of the pair of sockets; the other is the worker's.
-        timeout: seconds without an answer after which it is killed; 0 never.
+        timeout: seconds without an answer after which it is killed; 0 for never.
     """
 
     def __init__(self, process: asyncio.subprocess.Process, pair: socket.socket, timeout: float) -> None:
@@ -84,7 +84,7 @@ class _Worker:
             self.process.send_signal(number)
 
     def end(self) -> None:
-        """Tell it to end. It need not answer any more: what it does at its end may take its time."""
+        """Tell it to end. It need not answer any more, because its shutdown may take long."""
         self._watching.cancel()
         self.send_signal(signal.SIGTERM)
 
@@ -102,13 +102,13 @@ class _Worker:
     async def _watch(self) -> None:
         """Kill it when it does not answer.
 
-        The questions are counted, and not the time: a supervisor that was stopped itself, as on a laptop that sleeps,
-        has asked nothing meanwhile. Nor do those count that come before the worker reads: Python itself must start.
+        This counts questions, not time: a supervisor that was itself suspended, for example on a laptop that slept, has
+        asked none meanwhile. Questions before the first answer do not count, because Python itself must start.
         """
         unanswered = 0
         while self._timeout and unanswered < QUESTIONS:
             self._answered = False
-            with suppress(OSError):  # It has ended, or reads nothing at all.
+            with suppress(OSError):  # It has ended, or does not read.
                 self._pair.send(QUESTION)
             await asyncio.sleep(self._timeout / QUESTIONS)
             unanswered = unanswered + 1 if self._heard and not self._answered else 0
@@ -122,7 +122,7 @@ class _Worker:
 
 
 class Place:
-    """The place of a worker, in which one follows the other.
+    """The place of a worker, whose workers replace each other.
 
     Args:
         listener: the bound socket.
@@ -134,11 +134,11 @@ class Place:
         self._began: float | None = None
 
     def ready(self, now: float) -> None:
-        """Take note that the worker lets clients in."""
+        """Note that clients can connect to the worker."""
         self._began = now
 
     def ended(self, now: float) -> float:
-        """Take note that the worker has ended, and return the seconds to wait before the next one starts."""
+        """Note that the worker has ended, and return the seconds to wait before the next one starts."""
         self._failures = 1 if self._lasts(now) else self._failures + 1
         self._began = None
         return PAUSES[min(self._failures, len(PAUSES)) - 1]
@@ -177,7 +177,7 @@ class Supervisor:
         async with asyncio.TaskGroup() as group:
             if await self._begin(group, first):
                 for place in others:
-                    # Or all who come before the others are ready would be the first one's.
+                    # Otherwise the first worker would get all clients that connect before the others are ready.
                     place.listener.listen(BACKLOG)
                 started = await asyncio.gather(*(self._begin(group, place) for place in others))
                 if all(started):
@@ -218,7 +218,7 @@ class Supervisor:
         return False
 
     async def _keep(self, worker: _Worker, place: Place) -> None:
-        """Put another worker in the place of one that ends, unless all of them end again and again."""
+        """Replace a worker that ends, unless the workers of all places end again and again."""
         loop = asyncio.get_running_loop()
         place.ready(loop.time())
         while True:

@@ -1,4 +1,4 @@
-"""TLS: certificates that cannot be used are explained at the start."""
+"""Checks of TLS files at the start, with explanations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from iogate.errors import ConfigurationError
 
-_KEY = b" PRIVATE KEY-----"  # Without the kind before it: RSA, EC, ENCRYPTED or none.
+_KEY = b" PRIVATE KEY-----"  # The kind may come before it: RSA, EC, ENCRYPTED or none.
 _CERTIFICATE = b" CERTIFICATE-----"
 
 logger = logging.getLogger("iogate")
@@ -27,7 +27,7 @@ def check_tls(certfile: str | None, keyfile: str | None) -> None:
         keyfile: file with its private key; None if that is in the same file.
 
     Raises:
-        ConfigurationError: a file cannot be read, has something else in it, or the two do not fit.
+        ConfigurationError: a file cannot be read or has other content, or the two do not match.
     """
     if certfile is None:
         return
@@ -65,9 +65,9 @@ def _load(certfile: str, keyfile: str | None, certificate: bytes, key: bytes) ->
     where = f"ssl_keyfile: {keyfile}" if keyfile is not None else f"ssl_certfile: {certfile}"
 
     def encrypted() -> str:
-        # Without this function OpenSSL would ask on the terminal, and a service would wait for ever.
+        # Without this function OpenSSL would ask for the password on the terminal, and a service would wait for ever.
         raise ConfigurationError(
-            f"{where}: the private key is encrypted, and there is nobody to type its password. Write a copy without one"
+            f"{where}: the private key is encrypted, and a server cannot ask for the password. Write a copy without one"
             f" that only the server can read: (umask 077; openssl pkey -in {keyfile or certfile} -out key.pem)"
         )
 

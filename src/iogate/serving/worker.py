@@ -1,8 +1,8 @@
 """A worker: `python -m iogate.serving.worker FD`, which the supervisor starts.
 
 FD is one end of a pair of sockets. The supervisor writes one line, the order, and then a byte from time to time, which
-the worker answers. The worker writes another byte when it lets clients in. When the supervisor has gone, whichever way,
-the pair says so, and the worker ends as if told to.
+the worker answers. The worker writes another byte when clients can connect. When the supervisor ends, for any reason,
+the pair closes, and the worker ends as after a SIGTERM.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from iogate.serving.process import load, serve
 from iogate.serving.tls import check_tls
 
 QUESTION = b"?"
-"""What the supervisor asks from time to time."""
+"""The supervisor's periodic question."""
 ANSWER = b"."
 READY = b"!"
-"""What a worker writes when it lets clients in."""
+"""What a worker writes when clients can connect."""
 ENDS_WITHIN = 10.0
-"""Seconds that workers have to end: twice the shutdown of the application (uvicorn waits once more), and some."""
+"""Seconds for workers to end: twice the shutdown of the application, because uvicorn waits again, plus a reserve."""
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -52,7 +52,7 @@ class Order(msgspec.Struct, frozen=True):
 
 def main(descriptor: int) -> None:
     """Take the order from the supervisor and carry it out."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # CTRL+C reaches all processes, and the supervisor tells this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # CTRL+C reaches all processes; the supervisor ends this one.
     pair = socket.socket(fileno=descriptor)
     with pair.makefile("rb") as lines:
         order = msgspec.json.decode(lines.readline(), type=Order)
@@ -72,9 +72,9 @@ def main(descriptor: int) -> None:
 class _Supervisor:
     """The supervisor, as a worker sees it.
 
-    A thread reads what it says, so that a worker whose event loop is blocked, or does not run yet, still notices that
-    the supervisor has gone. The answers come from the event loop as soon as the worker serves: one that is blocked does
-    not answer. Before, the thread answers, as a start may take its time.
+    A thread reads its messages, so that a worker whose event loop is blocked, or does not run yet, still notices that
+    the supervisor has ended. When the worker serves, the answers come from the event loop, so a blocked one does not
+    answer. Before that the thread answers, because a start may take long.
 
     Args:
         pair: our end of the pair of sockets.
@@ -86,12 +86,12 @@ class _Supervisor:
         threading.Thread(target=self._read, name="supervisor", daemon=True).start()
 
     def ready(self) -> None:
-        """Tell it that clients are let in; called in the event loop."""
+        """Tell it that clients can connect; called in the event loop."""
         self._loop = asyncio.get_running_loop()
         self._say(READY)
 
     def _say(self, what: bytes) -> None:
-        with suppress(OSError):  # It has gone.
+        with suppress(OSError):  # It has ended.
             self._pair.send(what)
 
     def _read(self) -> None:

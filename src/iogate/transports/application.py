@@ -1,4 +1,4 @@
-"""What uvicorn serves: a `Server` with nothing in front of it that could decide otherwise, or something unknown."""
+"""Finds out whether uvicorn serves a `Server` directly, without other code in front of it that could deny a request."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _OF_UVICORN: dict[type[Any], object] = {
     kind: kind.__call__ for kind in (ProxyHeadersMiddleware, MessageLoggerMiddleware)
 }
-"""The middleware that uvicorn itself puts around an application, with its code as it was imported."""
+"""The middleware that uvicorn itself puts around an application, with its original code."""
 
 
 def _code() -> tuple[object, ...]:
@@ -32,17 +32,17 @@ _CODE = _code()
 
 
 def unwrapped(app: Any) -> tuple[Server | None, ProxyHeadersMiddleware | None]:
-    """Return the server that the application is, and uvicorn's middleware that reads the headers of proxies.
+    """Return the server of the application, and uvicorn's middleware that reads the headers of proxies.
 
-    The server is None unless the application is exactly a `SocketIOApp`, with nothing around it but uvicorn's own
-    middleware: a subclass, another middleware or a patched method may deny what the server would serve. They are
-    compared by identity, since whatever stands in front can claim any attribute.
+    The server is None unless the application is exactly a `SocketIOApp`, with only uvicorn's own middleware around it:
+    a subclass, another middleware or a patched method may deny a request that the server would serve. Types are
+    compared by identity, because an object in front can fake any attribute.
     """
     proxies = None
     while _OF_UVICORN.get(type(app)) is type(app).__call__:
         if type(app) is ProxyHeadersMiddleware:
             if proxies is not None:
-                return None, proxies  # The second one would be asked about what the first one says.
+                return None, proxies  # The second would see the address that the first has set.
             proxies = app
         app = app.app
     known = type(app) is SocketIOApp and _code() == _CODE
@@ -50,7 +50,7 @@ def unwrapped(app: Any) -> tuple[Server | None, ProxyHeadersMiddleware | None]:
 
 
 def why_unknown(app: Any) -> str | None:
-    """Return what stands between a client and the server, in words for the log; None if nothing does."""
+    """Return why `unwrapped` does not know the server, for the log; None if it does."""
     if unwrapped(app)[0] is not None:
         return None
     if type(app) is SocketIOApp:
@@ -62,7 +62,7 @@ _HEADS: WeakKeyDictionary[Config, Heads] = WeakKeyDictionary()
 
 
 def heads(config: Config) -> Heads:
-    """Return where the connections of this application are counted: its server's place, or else one for all of them."""
+    """Return the `Heads` that count the connections of this application: its server's, or one per configuration."""
     server, _ = unwrapped(config.loaded_app)
     if server is not None:
         return server.heads
@@ -73,6 +73,6 @@ def heads(config: Config) -> Heads:
 
 
 def is_proxy(config: Config, peer: str | None) -> bool:
-    """Return True if uvicorn believes what this peer says of its clients (`forwarded_allow_ips`)."""
+    """Return True if uvicorn trusts the forwarding headers of this peer (`forwarded_allow_ips`)."""
     app = config.loaded_app
     return type(app) is ProxyHeadersMiddleware and peer in app.trusted_hosts

@@ -49,7 +49,7 @@ class FastHTTP(asyncio.Protocol):
         self._heads = heads(config)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Wait for the first request, and count the connection until it is there."""
+        """Wait for the first request, and count the connection until it arrives."""
         self._transport = transport
         self._state.connections.add(self)  # type: ignore[arg-type]
         peername = transport.get_extra_info("peername")

@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 HANDSHAKE_TIMEOUT = 5.0
 """Seconds in which the handshake of the WebSocket itself must be done. All of it has come already."""
 READ_BUFFER = 2048
-"""Bytes that a connection reads into at first; it grows with what comes."""
+"""Initial bytes of the read buffer of a connection, which grows with the frames."""
 CUT_OFF_AFTER = 0.5
 """Seconds that a client whose frame is too large has to read the close frame before the connection is cut."""
 UNVERIFIED_READ = 4096
-"""Bytes that are read at a time from a client that has not been let in."""
+"""Bytes that are read at a time from a client that is not admitted."""
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
 """16 bytes in Base64 (RFC 6455, section 4.1)."""
 _ONCE = {b"upgrade", b"connection", b"sec-websocket-version", b"sec-websocket-key"}
@@ -50,10 +50,10 @@ _HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: -\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %b\r\n\r\n"
 )
-"""The request as picows is given it: with what it looks at, and without what has been decided already.
+"""The request that picows gets: only the header fields that it checks, since everything else has been decided.
 
-picows takes heads of less than 16 KiB, versions before RFC 6455, only the first of several fields of a name, and no
-list of tokens in `Connection`.
+picows itself would reject heads of 16 KiB and more, and lists of tokens in `Connection`. It would accept versions
+before RFC 6455, and read only the first of several fields with the same name.
 """
 
 
@@ -132,7 +132,7 @@ class FastLane(WSProtocol):  # type: ignore[misc]
         decision = self._verdict.decision = _decide(self._socketio, scope)
         if self._config.access_log:
             outcome = "[accepted]" if isinstance(decision, FastTransport) else decision.status
-            address = printable(get_client_addr(scope))  # type: ignore[arg-type]  # A proxy may say anything.
+            address = printable(get_client_addr(scope))  # type: ignore[arg-type]  # A proxy may send any text.
             _uvicorn.info('%s - "WebSocket %s" %s', address, get_path_with_query_string(scope), outcome)  # type: ignore[arg-type]
         super().connection_made(self._asyncio)
         handshake = _HANDSHAKE % key
@@ -140,9 +140,9 @@ class FastLane(WSProtocol):  # type: ignore[misc]
         self.buffer_updated(len(handshake))
 
     def get_buffer(self, size_hint: int) -> memoryview:
-        """Return where the next bytes are read to. picows' buffer grows until a frame is whole: here only so far.
+        """Return the buffer for the next bytes. That of picows grows until a frame is complete; here it is limited.
 
-        Once the client has been let in, this is picows' own method again, which costs nothing.
+        Once the client is admitted, this is picows' own method again, without extra cost.
         """
         view: memoryview = super().get_buffer(size_hint)
         decision = self._verdict.decision
@@ -150,10 +150,10 @@ class FastLane(WSProtocol):  # type: ignore[misc]
             return view
         if decision.admitted:
             self.__class__ = _Admitted
-            self._asyncio.set_protocol(self)  # The event loop keeps the methods of the class before.
+            self._asyncio.set_protocol(self)  # Otherwise the event loop keeps the methods of the previous class.
             return view
         if len(view) > _largest_buffer(decision.max_frame):
-            # The rest of the frame is not read, so the client's close frame will not be either.
+            # Neither the rest of the frame nor the client's close frame is read, so cut the connection off later.
             decision.end(TOO_LARGE)
             self._asyncio.pause_reading()
             asyncio.get_running_loop().call_later(CUT_OFF_AFTER, self._asyncio.abort)
@@ -205,9 +205,9 @@ class FastLane(WSProtocol):  # type: ignore[misc]
 
 
 def _key(headers: Headers) -> bytes | None:
-    """Return the key of a request for a WebSocket, or None if it does not ask as everybody does.
+    """Return the key of a usual request for a WebSocket, or None if the request is unusual.
 
-    All else is left to the ordinary implementation: so both lanes answer it alike.
+    Unusual requests are left to the ordinary implementation, so that both lanes answer them alike.
     """
     fields: dict[bytes, bytes] = {}
     for name, value in headers:
@@ -227,7 +227,7 @@ def _key(headers: Headers) -> bytes | None:
 
 
 class _Admitted(FastLane):
-    """A connection whose client has been let in."""
+    """A connection whose client is admitted."""
 
     __slots__ = ()
     get_buffer = WSProtocol.get_buffer
@@ -235,7 +235,7 @@ class _Admitted(FastLane):
 
 @lru_cache
 def _largest_buffer(max_frame: int) -> int:
-    """Return how large the buffer of picows becomes for a frame of so many bytes: it doubles when it is 90 % full."""
+    """Return an upper bound of picows' buffer for a frame of so many bytes: it doubles when it is 90 % full."""
     size = READ_BUFFER
     while 0.9 * size < max_frame + UNVERIFIED_READ:
         size *= 2

@@ -23,7 +23,7 @@ LARGE = 16_384
 """Bytes of a packet that does not wait for the end of a turn: so what waits is at most 1 MiB."""
 
 PROTOCOL_ERROR = 1002
-"""The close code of RFC 6455, section 7.4.1."""
+"""The close code for a protocol error (RFC 6455, section 7.4.1)."""
 TEXT, BINARY, CONTINUATION = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION
 CLOSE, PING_FRAME = WSMsgType.CLOSE, WSMsgType.PING
 
@@ -82,7 +82,7 @@ class FastTransport(WSListener):
 
     @property
     def admitted(self) -> bool:
-        """Whether the client has been let in, so that its frames may be as large as the server allows."""
+        """Whether the client is admitted, so that its frames may be as large as the server allows."""
         return self._connection is not None and self._connection.socketio.admitted
 
     @property

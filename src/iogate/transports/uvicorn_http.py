@@ -1,6 +1,6 @@
-"""uvicorn's HTTP, with limits on what a client may send before an application looks at it.
+"""uvicorn's HTTP, with limits on what a client may send before the application sees it.
 
-uvicorn itself takes heads of any size, waits for them for ever, and counts nobody who has not sent one.
+uvicorn itself accepts heads of any size, waits for them for ever, and does not count connections without one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _WITH_BODY = {b"content-length", b"transfer-encoding"}
 
 
 class _Refused(Exception):
-    """What the client sent is not read any further."""
+    """The data of the client is not read any further."""
 
     def __init__(self, status: HTTPStatus, reason: str) -> None:
         super().__init__(reason)
@@ -34,7 +34,7 @@ class _Refused(Exception):
 
 
 class HTTPProtocol(HttpToolsProtocol):
-    """What uvicorn makes of a connection: `uvicorn.Config(app, http=HTTPProtocol)`.
+    """The protocol of a connection: `uvicorn.Config(app, http=HTTPProtocol)`.
 
     Args:
         config: uvicorn's configuration.
@@ -45,28 +45,28 @@ class HTTPProtocol(HttpToolsProtocol):
     def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], **_: object) -> None:
         super().__init__(config, server_state, app_state)
         self._heads = heads(config)
-        self._refused = False  # The answer is on its way; what still comes is thrown away.
-        self._waiting = True  # For a request: the application has none to answer.
+        self._refused = False  # The answer is written; further data is discarded.
+        self._waiting = True  # For a request; the application has none to answer.
         self._timed = True  # The deadline of the head has started.
         self._in_head = True
-        self._size = 0  # Bytes of the head at most; or of what came since the last piece of a body.
-        self._large = False  # The head that is being read may be larger than it may.
-        self._progress = False  # A piece of a body has come.
+        self._size = 0  # At most the bytes of the head, or the bytes since the last piece of a body.
+        self._large = False  # The head that is being read may be over the limit.
+        self._progress = False  # A piece of a body has arrived.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Count the connection until its first request is there."""
+        """Count the connection until its first request arrives."""
         super().connection_made(transport)
         peer = self.client[0] if self.client else None
         self._is_proxy = is_proxy(self.config, peer)
         self._heads.open(transport, peer, is_proxy=self._is_proxy)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Count it no more."""
+        """Stop counting the connection."""
         self._heads.close(self.transport)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what has come, within the limits."""
+        """Parse the data, within the limits."""
         if self._refused:
             return
         self._unset_keepalive_if_required()
@@ -88,7 +88,7 @@ class HTTPProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade:
             if self._should_upgrade():
                 self.handle_websocket_upgrade()
-            return  # Any other protocol is not spoken here, and the request has been taken as one without `Upgrade`.
+            return  # Other protocols are not supported; the request has been handled as one without `Upgrade`.
         except httptools.HttpParserError as error:
             if isinstance(error.__context__, _Refused):
                 raise error.__context__ from None
@@ -100,7 +100,7 @@ class HTTPProtocol(HttpToolsProtocol):
             raise _Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"{what} has more than {MAX_HEAD} bytes")
 
     def handle_websocket_upgrade(self) -> None:
-        """Hand the connection over, if the request for it is one that every implementation understands alike."""
+        """Hand the connection over, if all implementations understand the request alike."""
         if self._is_answering():
             raise _Refused(HTTPStatus.BAD_REQUEST, "it asks for a WebSocket before the last answer")
         if any(name in _WITH_BODY for name, _ in self.headers):
@@ -120,10 +120,10 @@ class HTTPProtocol(HttpToolsProtocol):
             return None
         return next((value.lower() for name, value in self.headers if name == b"upgrade"), None)
 
-    # What the parser finds.
+    # Callbacks of the parser.
 
     def on_headers_complete(self) -> None:
-        """Look at the size of a head; the application gets what is within the limits."""
+        """Check the size of a head; the application gets it only within the limits."""
         if len(self.headers) > MAX_FIELDS:
             raise _Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"it has more than {MAX_FIELDS} header fields")
         if self._large and self._length_of_head() > MAX_HEAD:
@@ -136,7 +136,7 @@ class HTTPProtocol(HttpToolsProtocol):
             self._waiting = self._timed = False
             self._heads.done(self.transport)
         super().on_headers_complete()
-        if "path" in self.scope:  # It is no upgrade.
+        if "path" in self.scope:  # It is not an upgrade.
             self.headers = []  # Trailers are not headers (RFC 9110, section 6.5.1): the application does not get them.
 
     def _length_of_head(self) -> int:
@@ -144,24 +144,24 @@ class HTTPProtocol(HttpToolsProtocol):
         return line + sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
 
     def on_body(self, body: bytes) -> None:
-        """Take a piece of a body."""
+        """Handle a piece of a body."""
         self._progress = True
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Wait for the head of the next request, which may be behind this one already."""
+        """Wait for the head of the next request, which may already have been read."""
         self._in_head = True
         self._size = 0
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Count the connection again if the application has nothing more to answer."""
+        """Count the connection again if the application has no more requests to answer."""
         super().on_response_complete()
         if self.timeout_keep_alive_task is not None:
             self._waiting = True
             self._heads.wait(self.transport, self.client[0] if self.client else None, is_proxy=self._is_proxy)
 
-    # What is not read any further.
+    # Refusals.
 
     def send_400_response(self, msg: str) -> None:
         """Refuse a request."""
@@ -175,9 +175,9 @@ class HTTPProtocol(HttpToolsProtocol):
         self._heads.refused(peer, status, reason)
         if self._is_answering():
             if self._in_head or self.pipeline or self.cycle.response_started:
-                self.transport.abort()  # The next answer belongs to a request before this one.
+                self.transport.abort()  # An earlier request must be answered first.
                 return
-            self.cycle.disconnected = True  # It is this request's body that is wrong: the application is told so.
+            self.cycle.disconnected = True  # The body of this request is wrong: the application sees a disconnect.
             self.cycle.message_event.set()
         body = f"{status} {status.phrase}: {reason}".encode()
         head = (

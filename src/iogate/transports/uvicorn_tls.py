@@ -1,6 +1,6 @@
-"""TLS below uvicorn's HTTP: a connection is counted, and has a deadline, from before its handshake.
+"""TLS below uvicorn's HTTP: a connection is counted and has a deadline before its handshake.
 
-A TLS listener of asyncio tells nobody of a connection before its handshake is done, for which it gives it a minute.
+A TLS listener of asyncio reports a connection only after its handshake, which may take a minute by default.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 class TLSProtocol(asyncio.Protocol):
-    """What is made of a TCP connection that TLS is to be spoken on.
+    """The protocol of a TCP connection before TLS.
 
     Args:
         context: the certificate and the settings of TLS.
-        http: the protocol that takes over when the handshake is done.
+        http: the protocol that takes over after the handshake.
         config: uvicorn's configuration.
         server_state: uvicorn's state.
         app_state: the state of the application's lifespan.
@@ -55,12 +55,12 @@ class TLSProtocol(asyncio.Protocol):
         self._heads.open(transport, self._peer, is_proxy=is_proxy(self._config, self._peer))
 
     def data_received(self, data: bytes) -> None:
-        """Start the handshake, whose first bytes these are."""
+        """Start the handshake with its first bytes."""
         self._transport.pause_reading()
         self._handshake = asyncio.get_running_loop().create_task(self._shake_hands(data))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget a client that has not begun."""
+        """Forget a client that has not started the handshake."""
         self._forget()
 
     def shutdown(self) -> None:
@@ -70,13 +70,13 @@ class TLSProtocol(asyncio.Protocol):
     async def _shake_hands(self, first: bytes) -> None:
         loop = asyncio.get_running_loop()
         early = _Early()
-        # `heads` keeps the deadline; this one only has to be later.
+        # `Heads` has the deadline; this timeout only has to be later.
         timeout = 2 * self._heads.timeout
         starting = loop.create_task(
             loop.start_tls(self._transport, early, self._context, server_side=True, ssl_handshake_timeout=timeout)
         )
-        await asyncio.sleep(0)  # asyncio's protocol for TLS is in place,
-        await asyncio.sleep(0)  # and has the connection: it is given what was read before.
+        await asyncio.sleep(0)  # Now asyncio's protocol for TLS is in place,
+        await asyncio.sleep(0)  # and now it has the connection: give it the data that was read before.
         tls: Any = self._transport.get_protocol()
         while first:
             view = tls.get_buffer(len(first))
@@ -104,7 +104,7 @@ class TLSProtocol(asyncio.Protocol):
 
 
 class _Early(asyncio.Protocol):
-    """Keeps what comes with the end of the handshake, until the protocol that takes over is in place."""
+    """Keeps data that arrives with the end of the handshake, until the next protocol is in place."""
 
     def __init__(self) -> None:
         self.data = bytearray()

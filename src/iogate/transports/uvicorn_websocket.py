@@ -1,4 +1,4 @@
-"""uvicorn's WebSockets, with the limits that an application asks for."""
+"""uvicorn's WebSockets, with the limits that an application sets."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from iogate.server.heads import MAX_HEAD
 
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
-# The head has been parsed, within `MAX_HEAD`, when this implementation parses it again: where a line of it has more
-# than 8 KiB, as a long token makes it, `websockets` would not even answer. Its own setting for that is an environment
-# variable, WEBSOCKETS_MAX_LINE_LENGTH, which it reads when it is imported.
+# `websockets` parses the head again, after it was parsed within `MAX_HEAD`. Without this, it would not answer a head
+# with a line of more than 8 KiB, for example with a long token. Its setting for that is an environment variable,
+# WEBSOCKETS_MAX_LINE_LENGTH, which it reads on import.
 websockets.http11.MAX_LINE_LENGTH = max(websockets.http11.MAX_LINE_LENGTH, MAX_HEAD)
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
-    """What uvicorn makes of a connection that asks for a WebSocket: `uvicorn.Config(app, ws=WebSocketProtocol)`.
+    """The protocol of a connection that requests a WebSocket: `uvicorn.Config(app, ws=WebSocketProtocol)`.
 
-    It negotiates no compression: what a client may send is counted in bytes on the wire, before the verdict and after.
-    The application finds `MESSAGE_LIMIT` among the extensions in its scope, and nothing is read until it has asked for
-    its first event: so its limit holds from the first frame.
+    It does not negotiate compression: limits count bytes on the wire, before the verdict and after. The application
+    finds `MESSAGE_LIMIT` among the extensions in its scope. No frame is read before the application waits for its first
+    event, so its limit applies from the first frame.
     """
 
     def __init__(self, *args: Any, **settings: Any) -> None:
@@ -34,8 +34,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def handle_connect(self, event: Request) -> None:
         """Start the application."""
         super().handle_connect(event)
-        if not self.handshake_complete:  # It has not been refused already.
-            # Lower-case, as ASGI wants them: a head that comes from the fast lane has not been through uvicorn's HTTP.
+        if not self.handshake_complete:  # It has not already been refused.
+            # In lower case, as ASGI requires: uvicorn's HTTP has not seen a head that comes from the fast lane.
             self.scope["headers"] = [(name.lower(), value) for name, value in self.scope["headers"]]
             extensions: dict[str, Any] = self.scope["extensions"]
             extensions[MESSAGE_LIMIT] = self._limit

@@ -149,8 +149,8 @@ def _use(policy: Policy) -> Iterator[Finding]:
         yield Finding(
             "weak",
             "accept_bound_tokens",
-            "a token that is bound to a key (cnf) is accepted without a proof of that key, so that a copy of it is as"
-            " good as the token (RFC 9449, section 7)",
+            "a token that is bound to a key (cnf) is accepted without a proof of that key, so a copy of it works too"
+            " (RFC 9449, section 7)",
             "accept_bound_tokens=False, the default, and bearer tokens for this server",
         )
     if policy.type_required:

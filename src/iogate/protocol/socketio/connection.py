@@ -72,8 +72,8 @@ class Connection:
         max_attachments: how many attachments the peer may announce for one packet.
         max_connect: bytes that a CONNECT may have.
 
-    `admitted` is for the owner to set: as long as it is False, all that the peer sends is bounded like a CONNECT. A
-    client takes the word of the server that it chose, so it begins with True.
+    The owner sets `admitted`: as long as it is False, all that the peer sends is bounded like a CONNECT. A client
+    trusts the server that it chose, so it starts with True.
     """
 
     __slots__ = ("_decoder", "_states", "admitted", "encode", "role")

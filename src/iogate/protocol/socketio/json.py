@@ -77,7 +77,7 @@ def encode(packet: Packet) -> Encoded:
         try:
             head += _encode_json(data)
         except TypeError:
-            # msgspec's encoder rejects some keys that its `to_builtins` accepts, other ones in each release.
+            # msgspec's encoder rejects some keys that its `to_builtins` accepts; which ones depends on the release.
             head += _encode_json(msgspec.to_builtins(data, str_keys=True))
     return Encoded(head, attachments, packet.namespace)
 
@@ -129,7 +129,7 @@ class Decoder:
         Args:
             frame: the frame.
             start: where the packet begins in it.
-            admitted: whether the peer has been; if not, the data is bounded like that of a CONNECT.
+            admitted: whether the peer is admitted; if not, the data is bounded like that of a CONNECT.
 
         Raises:
             ProtocolError: it is none, breaks a limit, or comes where an attachment should.
@@ -138,7 +138,7 @@ class Decoder:
             raise ProtocolError("a packet where an attachment was announced")
         if admitted and frame.startswith(
             b"2[", start
-        ):  # An event in the root namespace without id: nearly all there is.
+        ):  # An event in the root namespace without id: nearly all packets are like this.
             return Packet(_EVENT, ROOT, checked_event(_decode(frame, start + 1)))
         digit = frame[start] - 0x30 if len(frame) > start else -1
         if not 0 <= digit <= PacketType.BINARY_ACK:
@@ -169,7 +169,7 @@ class Decoder:
 
         Args:
             frame: the attachment.
-            admitted: without meaning here: the packet that announced it has been checked.
+            admitted: not used here, because the packet that announced it has been checked.
 
         Raises:
             ProtocolError: none was announced, or the placeholders do not fit what came.
@@ -234,7 +234,7 @@ def _decode(frame: bytes, start: int) -> Any:
     try:
         data = _decode_json(frame[start:])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        # Not its type: it depends on the release of msgspec. Not its text: it may quote the peer.
+        # Not the type of the error, which depends on the release of msgspec; not its text, which may quote the peer.
         raise ProtocolError("JSON nested too deep" if isinstance(error, RecursionError) else "broken JSON") from None
     # A bracket opens and closes; and brackets within strings count too, so this only says where a closer look is not
     # needed.
@@ -248,7 +248,7 @@ def _decode(frame: bytes, start: int) -> Any:
 
 
 def _decode_unverified(frame: bytes, start: int) -> Any:
-    """Decode what comes from a peer that has proven nothing: counted first, so that it costs little whatever it is."""
+    """Decode data of an unauthenticated peer: its values are counted first, so that any data costs little."""
     if sum(frame.count(mark, start) for mark in (b",", b"[", b"{")) > MAX_UNVERIFIED_VALUES:
         raise TooManyValues(f"more than {MAX_UNVERIFIED_VALUES} values")
     data = _decode(frame, start)

@@ -46,7 +46,7 @@ _FIXEXT: Final = range(0xD4, 0xD9)
 _FIXEXT_1: Final = 0xD4
 _FIXEXT_8: Final = 0xD7
 _EXT_LENGTH: Final = {0xC7: 1, 0xC8: 2, 0xC9: 4}  # Bytes that say how long an extension is, by its header.
-_LONG: Final = {0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}  # Bytes that say how long a list or map is, by its header.
+_LONG: Final = {0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}  # How many bytes hold the length of a list or map, by its header.
 _UNDEFINED: Final = b"\xd4\0"
 _LISTS: Final = frozenset({*range(0x90, 0xA0), 0xDC, 0xDD})
 _MAPS: Final = frozenset({*range(0x80, 0x90), 0xDE, 0xDF})
@@ -148,7 +148,7 @@ class Decoder:
 
         Args:
             frame: the packet.
-            admitted: whether the peer has been; if not, the data is bounded like that of a CONNECT.
+            admitted: whether the peer is admitted; if not, the data is bounded like that of a CONNECT.
 
         Raises:
             ProtocolError: it is none, or breaks a limit.
@@ -192,7 +192,7 @@ MSGPACK: Final = Parser(encode, Decoder)
 
 
 def _with_str_keys(data: Any) -> Any:
-    """Write each key as the JSON parser writes it, and leave the bytes that are values."""
+    """Write each key as the JSON parser does, and keep bytes that are values."""
     if isinstance(data, dict):
         return {
             next(iter(msgspec.to_builtins({key: None}, str_keys=True))): _with_str_keys(child)
@@ -202,7 +202,7 @@ def _with_str_keys(data: Any) -> Any:
 
 
 def _broken(error: Exception) -> ProtocolError:
-    # Not its type: it depends on the release of msgspec. Not its text: it may quote the peer.
+    # Not the type of the error, which depends on the release of msgspec; not its text, which may quote the peer.
     return ProtocolError("MessagePack nested too deep" if isinstance(error, RecursionError) else "broken MessagePack")
 
 
@@ -233,7 +233,7 @@ class _Pieces:
 
     Args:
         most: the limit.
-        each: whether every value counts, those too that could be read without taking them apart.
+        each: whether every value counts, or only those that are looked at one by one.
     """
 
     __slots__ = ("_each", "_left", "_most")

@@ -26,13 +26,13 @@ MAX_NAMESPACE = 256
 MAX_DEPTH = 100
 """Lists and objects within each other. Far below what the interpreter's stack bears."""
 MAX_CONNECT_BYTES = 32_768
-"""Bytes of a CONNECT packet, unless the owner of the connection says otherwise."""
+"""Bytes of a CONNECT packet, unless the owner of the connection sets another limit."""
 MAX_UNVERIFIED_VALUES = 256
-"""Values in a CONNECT packet, and in any packet of a peer that has not been admitted. Whoever sends one has proven
-nothing yet, so it must be cheap to read and small to keep. They are counted by their commas and opening brackets, those
-in strings too."""
+"""Values in a CONNECT packet, and in any packet of a peer that is not admitted. The peer is not authenticated yet, so
+the packet must be cheap to decode and small to keep. Values are counted by their commas and opening brackets, including
+those in strings."""
 MAX_UNVERIFIED_DEPTH = 10
-"""Lists and objects within each other in such a packet."""
+"""Levels of nested lists and objects in such a packet."""
 
 
 class PacketType(enum.IntEnum):
@@ -65,7 +65,7 @@ class Packet(msgspec.Struct):
 
 
 class Oversized(msgspec.Struct, frozen=True):
-    """What stands in for the payload of a CONNECT that breaks a limit, so that the peer can be told which.
+    """Replaces the payload of a CONNECT that breaks a limit, so that the peer can be told which.
 
     Args:
         reason: the limit, in words.
@@ -75,7 +75,7 @@ class Oversized(msgspec.Struct, frozen=True):
 
 
 class TooManyValues(ProtocolError):
-    """The data of a peer that has not been admitted has more values or levels than it may have."""
+    """The data of a peer that is not admitted has too many values or levels."""
 
 
 RESERVED_EVENTS = frozenset(
@@ -158,8 +158,8 @@ class Parser(NamedTuple):
 
     Args:
         encode: writes one.
-        decoder: returns what reads those of one peer; it is told how many attachments a packet may announce, and how
-            many bytes a CONNECT may have.
+        decoder: returns the decoder for one peer; its arguments are how many attachments a packet may announce, and
+            how many bytes a CONNECT may have.
     """
 
     encode: Encode
