@@ -120,8 +120,8 @@ class Guard:
     """Lets requests through whose token is good, with what it allows.
 
     Args:
-        auth: what verifies tokens, such as the `JWTAuth` of your server. Or the `Server` itself: then addresses that
-            show too many bad tokens are turned away at both, and its `cors_allowed_origins` count here too.
+        auth: what verifies tokens, such as the `JWTAuth` of your server. Or the `Server` itself: then bad tokens of an
+            address count at both, too many are answered 429, and its `cors_allowed_origins` count here too.
         scopes: the scopes that a token must have, all of them.
         optional: let requests without any token through, as nobody's. A bad token is refused all the same.
         sources: where a request may have its token; those of `auth` unless given. `BodyField` and functions of yours,

@@ -103,13 +103,17 @@ class Entry(Attempt):
         socket_id: the id that the socket will have.
     """
 
-    __slots__ = ("payload", "size", "socket_id")
+    __slots__ = ("payload", "socket_id")
 
     def __init__(self, connection: Connection, namespace: str, payload: Any, socket_id: str) -> None:
         super().__init__(connection, namespace)
         self.payload = payload
-        self.size = payload_size(payload)
         self.socket_id = socket_id
+
+    @property
+    def size(self) -> int:
+        """Bytes of the payload, written as JSON."""
+        return payload_size(self.payload)
 
     def accept(self, socket: Socket) -> None:
         """Let the socket in, and tell the client."""

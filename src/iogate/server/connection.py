@@ -10,8 +10,7 @@ import functools
 import hmac
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
@@ -345,18 +344,17 @@ class Connection:
 
     # Who it is.
 
-    @asynccontextmanager
-    async def verifying(self) -> AsyncIterator[None]:
-        """Wait until no other token of this connection is being verified: one at a time, in order of arrival."""
-        lock = self._verifying = self._verifying or asyncio.Lock()
+    def lock_verification(self) -> asyncio.Lock:
+        """Return the lock that lets one token be verified at a time; `unlock_verification` must follow."""
         self._verifications += 1
-        try:
-            async with lock:
-                yield
-        finally:
-            self._verifications -= 1
-            if not self._verifications:
-                self._verifying = None
+        self._verifying = self._verifying or asyncio.Lock()
+        return self._verifying
+
+    def unlock_verification(self) -> None:
+        """Drop the lock if no verification needs it."""
+        self._verifications -= 1
+        if not self._verifications:
+            self._verifying = None
 
     def verified(self, digest: bytes) -> Identity | None:
         """Return the identity that the token with this digest has proven on this connection, if any."""

@@ -89,7 +89,8 @@ class Gate:
                 if attempt.pending:  # The predicate of a namespace may have ended the connection.
                     attempt.wait()
                 return
-            with namespace.visited():
+            namespace.visitors += 1
+            try:
                 socket = await self._examine(attempt, namespace, identity)
                 # From here on there is no await and no application code, so what is checked now is still true when the
                 # socket is registered. A hook that ignores its cancellation may arrive here late.
@@ -100,6 +101,8 @@ class Gate:
                 self._check_scopes(namespace, identity)
                 settle = connection.adopt(identity)
                 attempt.accept(socket)
+            finally:
+                namespace.visitors -= 1
             settle()
             if socket.connected:  # Code that `settle` called may have ended it.
                 dispatch.connected(socket)
@@ -182,17 +185,25 @@ class Gate:
             raise CredentialsRequired
         digest = digest_of(token)
         identity = connection.verified(digest)
-        if identity is None and connection.identity is None:
-            async with connection.verifying():
+        if identity is not None:
+            return identity
+        if connection.identity is not None:
+            return await self._verify(attempt, token, digest)
+        lock = connection.lock_verification()
+        try:
+            async with lock:
                 return connection.verified(digest) or await self._verify(attempt, token, digest)
-        return identity or await self._verify(attempt, token, digest)
+        finally:
+            connection.unlock_verification()
 
     @staticmethod
     def _check_cost(attempt: Connect) -> None:
         """Refuse a CONNECT if its connection holds too much already, or has given up too many verdicts."""
         connection = attempt.connection
         most = HELD_FRAMES * connection.server.max_unverified
-        if connection.payload_bytes > most:
+        if len(connection.attempts) + len(connection.waiting) + len(connection.sockets) > 1 and (
+            connection.payload_bytes > most
+        ):
             raise TooManyAttempts(f"the CONNECTs of the transport hold more than {most} bytes")
         if connection.abandoned >= MAX_REFUSALS:
             raise TooManyAttempts("the transport has not waited for too many verdicts")
@@ -248,7 +259,8 @@ class Gate:
         """
         if not attempt.pending:
             raise asyncio.CancelledError
-        if self._auth is not None and principal is not None:
+        # Without a task the attempt has not waited yet, so the identity is as it was when its token was verified.
+        if attempt.task is not None and self._auth is not None and principal is not None:
             hold(principal, self._auth, self._revocations)
 
     def _confirm(self, connection: Connection, identity: Identity | None) -> Identity | None:

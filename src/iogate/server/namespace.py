@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -54,15 +53,6 @@ class Namespace(Registers, Emitter):
     def allows(self, principal: Principal | None) -> bool:
         """Say whether this identity has the scopes that are needed here."""
         return not self.scopes or (principal is not None and self.scopes <= principal.scopes)
-
-    @contextmanager
-    def visited(self) -> Iterator[None]:
-        """Keep the namespace while the verdict on a client is pending."""
-        self.visitors += 1
-        try:
-            yield
-        finally:
-            self.visitors -= 1
 
     def release(self) -> None:
         """Let go of it if a pattern made it and nobody is there or at the door."""
