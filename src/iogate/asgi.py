@@ -16,6 +16,7 @@ from iogate.transports.polling import PollingTransport, TooLarge
 from iogate.transports.websocket import CLOSE_CODES, WebSocketTransport, upgrade
 
 if TYPE_CHECKING:
+    from iogate.server.connection import Connection
     from iogate.server.server import Server
 
 TEXT = (b"content-type", b"text/plain; charset=UTF-8")
@@ -126,8 +127,9 @@ class SocketIOApp:
     async def _websocket(self, handshake: Handshake, scope: Scope, receive: Receive, send: Send) -> None:
         self._compression.check(scope, receive)
         limit = scope.get("extensions", {}).get(MESSAGE_LIMIT)
+        connection: Connection | None = None
         if limit is not None:
-            limit(self.server.settings.max_payload)
+            limit(lambda: self.server.max_unverified if connection is None else connection.max_frame)
         await receive()  # websocket.connect
         polled = upgrade_target(self.server, handshake)
         if isinstance(polled, Answer):
@@ -138,6 +140,7 @@ class SocketIOApp:
             if isinstance(upgrade_target(self.server, handshake), Answer):  # Another one was faster.
                 await send({"type": "websocket.close", "code": CLOSE_CODES["parse error"]})
             else:
+                connection = polled
                 await upgrade(polled, receive, send)
         elif self.server.closing:  # It began to close meanwhile, and would not see this one any more.
             await send({"type": "websocket.close", "code": CLOSE_CODES["server shutting down"]})

@@ -14,7 +14,8 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 DENIAL = "websocket.http.response"
 """The extension by which a WebSocket is answered as a request is, and how its messages begin."""
 MESSAGE_LIMIT = "iogate.message_limit"
-"""The scope extension by which an application limits a message of this WebSocket: a function that returns the bytes.
+"""The extension by which an application says how many bytes a message of this WebSocket may have: a function that takes
+a function which returns them, and is asked whenever something comes.
 
 uvicorn has one limit for all applications that it serves; `transports/uvicorn_websocket.py` has one for each.
 """

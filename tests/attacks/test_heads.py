@@ -16,6 +16,7 @@ from starlette.routing import Mount
 from websockets.asyncio.client import connect as open_websocket
 
 from iogate import Limits, Server
+from iogate.asgi_types import MESSAGE_LIMIT
 from iogate.server.heads import LINGER, LOG_LINES, MAX_FIELDS, MAX_HEAD
 from iogate.testing import FakeClock, advance, settle
 from iogate.transports.uvicorn_http import MAX_PIPELINED
@@ -27,7 +28,18 @@ from tests.attacks.test_transport import frame
 from tests.cli.running import SERVER, serving
 from tests.cli.test_lanes import certificate
 from tests.conformance.conftest import echo_server
-from tests.conformance.wire import WEBSOCKET, ends, enter, raw_websocket, session, websocket
+from tests.conformance.wire import (
+    WEBSOCKET,
+    WebSocket,
+    echoes,
+    ends,
+    enter,
+    polling,
+    raw_websocket,
+    session,
+    websocket,
+    within,
+)
 from tests.gate.support import make_auth
 from tests.server.left import assert_nothing_left, until
 from tests.servers import serve
@@ -100,6 +112,41 @@ async def test_a_head_that_is_too_large_and_comes_at_once(transport: str, size: 
         head = request(transport)
         await mallory.send(request(transport, "A: " + "a" * (size - len(head) - 5)))
         assert await mallory.status() == 431
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 20])
+@pytest.mark.parametrize("whole", [False, True])
+async def test_a_head_that_is_too_large_behind_another_request(pieces: int, whole: bool) -> None:
+    """Row 40: a head has the same limit when it begins in the middle of what is read, and wherever that ends."""
+    io = echo_server()
+    async with serve(io) as url, wire(url) as mallory:
+        large = request("polling", *[f"A-{number}: {'a' * 1500}" for number in range(70)])
+        data = NOT_FOUND + (large if whole else large[:-2])
+        for start in range(0, len(data), len(data) // pieces + 1):
+            await mallory.send(data[start : start + len(data) // pieces + 1])
+            await settle()
+        assert b" 200 " not in await mallory.ends()
+        assert not io.connections
+
+
+async def test_a_head_just_above_the_limit_behind_another_request() -> None:
+    """Row 40: it is not taken because the end of it is all that is counted."""
+    io = echo_server()
+    async with serve(io) as url, wire(url) as mallory:
+        head = request("polling", "A: " + "a" * MAX_HEAD)
+        await mallory.send(NOT_FOUND + head[:-10_000])
+        assert await mallory.status() == 404
+        await mallory.send(head[-10_000:])
+        assert await mallory.status() == 431
+        assert not io.connections
+
+
+async def test_heads_below_the_limit_behind_one_another() -> None:
+    """Row 40: what is read at once may be larger than a head may be, and none of them is refused for that."""
+    async with serve(echo_server()) as url, wire(url) as alice:
+        data = NOT_FOUND[:-2] + b"A: " + b"a" * 25_000 + b"\r\n\r\n"
+        await alice.send(data * 5)
+        assert [await alice.status() for _ in range(5)] == [404] * 5
 
 
 @pytest.mark.parametrize("transport", ["polling", "websocket"])
@@ -401,6 +448,35 @@ async def test_a_message_that_is_larger_than_max_payload(mounted: bool) -> None:
 
 
 @pytest.mark.parametrize("mounted", [False, True])
+async def test_a_message_that_is_larger_than_may_come_before_the_verdict(mounted: bool) -> None:
+    """Row 39: it is refused before it is there, although it is smaller than `max_payload`."""
+    io = echo_server(max_payload=1_000_000)
+    app = Starlette(routes=[Mount("/", io.asgi())]) if mounted else io.asgi()
+    async with serve(app) as url, websocket(url) as mallory:
+        mallory.connection.transport.write(frame(1, b"4" + b"x" * 4 * io.max_unverified, size=999_000))
+        assert (await ends(mallory)).code == 1009
+    await io.shutdown()
+
+
+@pytest.mark.parametrize("upgraded", [False, True])
+async def test_a_large_message_as_soon_as_the_client_is_let_in(upgraded: bool) -> None:
+    """Row 39: from then on `max_payload` is the limit, also for the first thing that comes."""
+    async with serve(echo_server(max_payload=1_000_000)) as url:
+        if not upgraded:
+            async with websocket(url) as alice:
+                await enter(alice)
+                await echoes(alice, "x" * 500_000)
+            return
+        async with polling(url) as bob:
+            await enter(bob)
+            async with raw_websocket(url, {**WEBSOCKET, "sid": bob.handshake["sid"]}) as connection:
+                await connection.send("2probe")
+                assert await within(connection.recv()) == "3probe"
+                await connection.send("5")
+                await echoes(WebSocket(connection), "x" * 500_000)
+
+
+@pytest.mark.parametrize("mounted", [False, True])
 @pytest.mark.parametrize("kind", ["uvicorn", "uvicorn-wsproto", "hypercorn"])
 async def test_a_server_that_decompresses_is_warned_of(
     kind: servers.Kind, mounted: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
@@ -426,6 +502,30 @@ async def test_a_server_that_does_not_decompress_is_not_warned_of(caplog: pytest
         async with serve(echo_server()) as url, websocket(url) as alice:
             await enter(alice)
     assert [record for record in caplog.records if record.name == "iogate"] == []
+
+
+async def test_nothing_is_read_before_the_application_has_said_how_large_it_may_be() -> None:
+    """Row 39: a frame that is sent with the request has the limit of the application, however late that is told."""
+    asked, go, got = asyncio.Event(), asyncio.Event(), asyncio.Queue[Any]()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "websocket":
+            return
+        asked.set()
+        await go.wait()
+        scope["extensions"][MESSAGE_LIMIT](lambda: 10)
+        await receive()
+        await send({"type": "websocket.accept"})
+        got.put_nowait(await receive())
+
+    async with serve(app) as url, wire(url) as mallory:
+        await mallory.send(request("websocket"))
+        await within(asked.wait())
+        await mallory.send(frame(1, b"x" * 20))
+        for _ in range(3):
+            await settle()
+        go.set()
+        assert (await within(got.get())).get("code") == 1009
 
 
 # What the grammar of WebSocket forbids.

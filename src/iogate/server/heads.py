@@ -34,6 +34,8 @@ LINGER = 2.0
 
 A connection that is closed with unread input is reset, and the answer is lost with it (RFC 9112, section 9.6).
 """
+READ_RATE = 1024
+"""Bytes per second at which a client must read an answer that is larger than what may wait for it."""
 LOG_LINES = 20
 """Log lines that clients can cause in `LOG_PERIOD` seconds; further ones are counted."""
 LOG_PERIOD = 60.0
@@ -76,9 +78,10 @@ class BoundedLog:
 class Heads:
     """The TCP connections that wait for a request.
 
-    A connection counts in `pending` from the moment it is accepted until its request head is complete, and again when
-    that request is answered. Its deadline starts when it is accepted, and for each later request with the first read
-    that does not complete a head. No traffic extends it.
+    A connection counts in `pending` from the moment it is accepted until the head of its request is complete, and
+    again once that request is answered. Its deadline starts when it is accepted, and for each later request with the
+    first byte that does not complete a head. No traffic extends it. While a client leaves so much unread that nothing
+    more is written to it, its connection counts too, and is closed unless `READ_RATE` is kept.
 
     Args:
         pending: counts them.
@@ -88,7 +91,18 @@ class Heads:
         prepare: called before a connection is counted; it makes `deadlines` use the running event loop.
     """
 
-    __slots__ = ("_due", "_linger_due", "_log", "_pending", "_prepare", "_proxies", "timeout")
+    __slots__ = (
+        "_below",
+        "_due",
+        "_linger_due",
+        "_log",
+        "_pending",
+        "_prepare",
+        "_proxies",
+        "_unread",
+        "_unread_due",
+        "timeout",
+    )
 
     def __init__(
         self,
@@ -104,6 +118,9 @@ class Heads:
         self.timeout = timeout
         self._due = deadlines.queue(timeout, self._timed_out)
         self._linger_due = deadlines.queue(LINGER, _abort)
+        self._unread_due = deadlines.queue(timeout, self._look_at_unread)
+        self._unread: dict[asyncio.Transport, int] = {}  # Bytes that waited when it was looked at last.
+        self._below: dict[asyncio.Transport, asyncio.Transport] = {}  # Of TLS: what is counted until the first head.
         self._log = BoundedLog(deadlines.clock)
         pending.evict = self._evicted
         pending.evict_transport = self._evicted_transport
@@ -116,10 +133,14 @@ class Heads:
             peer: the address of its other end.
             is_proxy: whether that is a proxy in front that the `Server` does not know.
         """
-        if not self._pending.is_silent(transport):
+        if not self._pending.is_silent(self._below.get(transport, transport)):
             self._prepare()
             self._count(transport, peer, is_proxy=is_proxy, accepted=True)
             self._due.start(transport)
+
+    def secured(self, transport: asyncio.Transport, secure: asyncio.Transport) -> None:
+        """Let a connection keep its place and its deadline when TLS is spoken on it: `secure` stands for it now."""
+        self._below[secure] = transport
 
     def wait(self, transport: asyncio.Transport, peer: str | None, *, is_proxy: bool = False) -> None:
         """Count a connection whose last request has been answered. It has no deadline until something comes."""
@@ -135,13 +156,26 @@ class Heads:
         self._due.start(transport)
 
     def done(self, transport: asyncio.Transport) -> None:
-        """Stop counting a connection: the head is complete, and what follows has its own limits."""
-        self._pending.discard_silent(transport)
-        self._due.stop(transport)
+        """Count a connection no more: the head is complete, and what follows has limits of its own."""
+        counted = self._below.pop(transport, transport)
+        self._pending.discard_silent(counted)
+        self._due.stop(counted)
+
+    def unread(self, transport: asyncio.Transport, peer: str | None, *, is_proxy: bool = False) -> None:
+        """Count a connection whose client leaves too much unread, until `read`, and look after it."""
+        self.wait(transport, peer, is_proxy=is_proxy)
+        self._unread[transport] = transport.get_write_buffer_size()
+        self._unread_due.start(transport)
+
+    def read(self, transport: asyncio.Transport) -> None:
+        """Look after a connection no more: its client has read enough. It still counts until `done`."""
+        if self._unread.pop(transport, None) is not None:
+            self._unread_due.stop(transport)
 
     def close(self, transport: asyncio.Transport) -> None:
         """Forget a connection that is closed."""
         self.done(transport)
+        self.read(transport)
         self._linger_due.stop(transport)
 
     def linger(self, transport: asyncio.Transport, peer: str | None, *, is_proxy: bool = False) -> None:
@@ -171,6 +205,14 @@ class Heads:
 
     def _timed_out(self, transport: asyncio.Transport) -> None:
         self._drop(transport, f"no complete request head within {self.timeout:g} s")
+
+    def _look_at_unread(self, transport: asyncio.Transport) -> None:
+        waiting = transport.get_write_buffer_size()
+        if waiting > self._unread[transport] - READ_RATE * self.timeout:
+            self._drop(transport, f"it reads less than {READ_RATE} bytes of its answer per second")
+        else:
+            self._unread[transport] = waiting
+            self._unread_due.start(transport)
 
     def _drop(self, transport: asyncio.Transport, reason: str) -> None:
         peer = transport.get_extra_info("peername")

@@ -23,7 +23,7 @@ from iogate.printable import printable
 from iogate.server.connection import TOO_LARGE
 from iogate.server.requests import Answer, Headers, examine, is_for, upgrade_target
 from iogate.server.server import Server
-from iogate.transports.application import unwrapped
+from iogate.transports.application import is_proxy, unwrapped
 from iogate.transports.fastwebsocket import FastTransport
 from iogate.transports.uvicorn_websocket import WebSocketProtocol
 
@@ -138,6 +138,10 @@ class FastLane(WSProtocol):  # type: ignore[misc]
         handshake = _HANDSHAKE % key
         self.get_buffer(len(handshake))[: len(handshake)] = handshake
         self.buffer_updated(len(handshake))
+        if self._asyncio.is_closing():  # Refused. In TLS the client is waited for, which says that it has read why.
+            peername = self._asyncio.get_extra_info("peername")
+            peer = peername[0] if isinstance(peername, tuple) else None
+            self._socketio.heads.linger(self._asyncio, peer, is_proxy=is_proxy(self._config, peer))
 
     def get_buffer(self, size_hint: int) -> memoryview:
         """Return the buffer for the next bytes. That of picows grows until a frame is complete; here it is limited.
@@ -165,6 +169,8 @@ class FastLane(WSProtocol):  # type: ignore[misc]
         if self._ordinary is not None:
             self._ordinary.connection_lost(exc)
         else:
+            if self._socketio is not None and not isinstance(self._verdict.decision, FastTransport):
+                self._socketio.heads.close(self._asyncio)
             super().connection_lost(exc)
 
     def shutdown(self) -> None:
@@ -183,7 +189,8 @@ class FastLane(WSProtocol):  # type: ignore[misc]
     def _hand_over(self, ordinary: WebSocketProtocol) -> None:
         if not self._asyncio.is_closing():
             self._asyncio.set_protocol(ordinary)
-            self._asyncio.resume_reading()
+            if not ordinary.read_paused:  # Else it reads when the application asks for something.
+                self._asyncio.resume_reading()
 
     def _scope(self, head: bytes) -> Scope:
         """Return the ASGI scope of a request, as far as it is looked at here."""

@@ -15,7 +15,7 @@ from iogate.server.connection import TOO_LARGE, Connection
 from iogate.server.handshake import Handshake
 from iogate.server.server import Server
 from iogate.transports.polling import PollingTransport
-from iogate.transports.websocket import CLOSE_CODES
+from iogate.transports.websocket import CLOSE_CODES, MAX_FRAGMENTS
 
 MAX_PENDING = 64
 """Packets that wait for the end of a turn of the event loop; with more, what the client does not take must show."""
@@ -42,6 +42,7 @@ class FastTransport(WSListener):
         "_close_code",
         "_closing",
         "_connection",
+        "_count",
         "_fragmented",
         "_fragments",
         "_full",
@@ -70,6 +71,7 @@ class FastTransport(WSListener):
         self._ws: WSTransport
         self._fragments: bytearray | None = None  # Of the message that is coming in several frames.
         self._fragmented = TEXT
+        self._count = 0  # Of its fragments.
         self._held = False  # Reading waits for handlers to finish.
         self._backlog: list[tuple[bytes, bool]] = []  # What had been read already by then.
         self._ping: bytes | None = None  # The last one that has not been answered.
@@ -246,9 +248,11 @@ class FastTransport(WSListener):
                 self._take(payload, binary=type_ is BINARY)
                 return
             self._fragments = bytearray()
+            self._count = 0
         # In place, and not as a list: what a fragment costs, in time and in bytes, must not be more than it is long.
         self._fragments += payload
-        if len(self._fragments) > self.max_frame:
+        self._count += 1
+        if len(self._fragments) > self.max_frame or self._count > MAX_FRAGMENTS:
             self._fail(CLOSE_CODES[TOO_LARGE])
         elif frame.fin:
             message, self._fragments = bytes(self._fragments), None

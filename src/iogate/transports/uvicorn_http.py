@@ -48,33 +48,71 @@ class HTTPProtocol(HttpToolsProtocol):
         self._refused = False  # The answer is written; further data is discarded.
         self._waiting = True  # For a request; the application has none to answer.
         self._timed = True  # The deadline of the head has started.
+        self._running: RequestResponseCycle | None = None  # The request that the application has last been given.
         self._in_head = True
-        self._size = 0  # At most the bytes of the head, or the bytes since the last piece of a body.
-        self._large = False  # The head that is being read may be over the limit.
-        self._progress = False  # A piece of a body has arrived.
+        self._size = 0  # Bytes of the head at most; or of what came since the last piece of a body.
+        self._progress = False  # A piece of a body has come.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Count the connection until its first request arrives."""
         super().connection_made(transport)
-        peer = self.client[0] if self.client else None
-        self._is_proxy = is_proxy(self.config, peer)
-        self._heads.open(transport, peer, is_proxy=self._is_proxy)
+        self._peer = self.client[0] if self.client else None
+        self._is_proxy = is_proxy(self.config, self._peer)
+        self._heads.open(transport, self._peer, is_proxy=self._is_proxy)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop counting the connection."""
         self._heads.close(self.transport)
+        if self._running is not None:  # uvicorn tells only the last of the requests that have been read.
+            self._running.disconnected = True
+            self._running.message_event.set()
         super().connection_lost(exc)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def pause_writing(self) -> None:
+        """Count a connection whose client does not read what it is answered, and look after it."""
+        super().pause_writing()
+        if not self.transport.is_closing():  # Else it has a deadline already.
+            self._heads.unread(self.transport, self._peer, is_proxy=self._is_proxy)
+
+    def resume_writing(self) -> None:
+        """Count it no more, unless a request is awaited."""
+        super().resume_writing()
+        self._heads.read(self.transport)
+        if not (self._waiting or self.transport.is_closing()):
+            self._heads.done(self.transport)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection on which no request comes."""
+        super().timeout_keep_alive_handler()
+        self._linger()
+
+    def shutdown(self) -> None:
+        """Close the connection when what it is asked now has been answered, for uvicorn."""
+        super().shutdown()
+        if self.transport.is_closing():
+            self._linger()
+
+    def _count(self) -> None:
+        self._heads.wait(self.transport, self._peer, is_proxy=self._is_proxy)
+
+    def _linger(self) -> None:
+        """Give a client `LINGER` seconds to read the rest, and in TLS to say that it has (`close_notify`)."""
+        self._heads.linger(self.transport, self._peer, is_proxy=self._is_proxy)
 
     def data_received(self, data: bytes) -> None:
         """Parse the data, within the limits."""
         if self._refused:
             return
         self._unset_keepalive_if_required()
-        self._size += len(data)
-        self._large = self._size > MAX_HEAD
-        self._progress = False
         try:
-            self._feed(data)
+            # In pieces: of what follows the end of a request, its size is not known before the next piece.
+            for start in range(0, len(data), MAX_HEAD):
+                if not self._feed(data[start : start + MAX_HEAD]):
+                    break
         except _Refused as refused:
             self._refuse(refused.status, refused.reason)
             return
@@ -82,22 +120,30 @@ class HTTPProtocol(HttpToolsProtocol):
             self._timed = True
             self._heads.begin(self.transport)
 
-    def _feed(self, data: bytes) -> None:
+    def _feed(self, data: bytes) -> bool:
+        """Parse a piece; return whether the next one is to be parsed too.
+
+        Raises:
+            _Refused: the client is not read any further.
+        """
+        self._size += len(data)
+        self._progress = False
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             if self._should_upgrade():
                 self.handle_websocket_upgrade()
-            return  # Other protocols are not supported; the request has been handled as one without `Upgrade`.
+            return False  # No other protocol is spoken here; the request has been taken as one without `Upgrade`.
         except httptools.HttpParserError as error:
             if isinstance(error.__context__, _Refused):
                 raise error.__context__ from None
             raise _Refused(HTTPStatus.BAD_REQUEST, "it is not HTTP/1.1") from None
         if not self._in_head and self._progress:
             self._size = 0
-        elif self._size > MAX_HEAD and self.transport.get_protocol() is self:
+        elif self._size > MAX_HEAD:
             what = "its head" if self._in_head else "its trailer section, or the extension of a chunk,"
             raise _Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"{what} has more than {MAX_HEAD} bytes")
+        return True
 
     def handle_websocket_upgrade(self) -> None:
         """Hand the connection over, if all implementations understand the request alike."""
@@ -126,7 +172,7 @@ class HTTPProtocol(HttpToolsProtocol):
         """Check the size of a head; the application gets it only within the limits."""
         if len(self.headers) > MAX_FIELDS:
             raise _Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"it has more than {MAX_FIELDS} header fields")
-        if self._large and self._length_of_head() > MAX_HEAD:
+        if self._length_of_head() > MAX_HEAD:
             raise _Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"its head has more than {MAX_HEAD} bytes")
         if len(self.pipeline) >= MAX_PIPELINED:
             raise _Refused(HTTPStatus.TOO_MANY_REQUESTS, f"more than {MAX_PIPELINED} requests wait for an answer")
@@ -135,6 +181,8 @@ class HTTPProtocol(HttpToolsProtocol):
         if self._waiting:
             self._waiting = self._timed = False
             self._heads.done(self.transport)
+            if self.flow.write_paused:
+                self._count()
         super().on_headers_complete()
         if "path" in self.scope:  # It is not an upgrade.
             self.headers = []  # Trailers are not headers (RFC 9110, section 6.5.1): the application does not get them.
@@ -157,9 +205,11 @@ class HTTPProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Count the connection again if the application has no more requests to answer."""
         super().on_response_complete()
-        if self.timeout_keep_alive_task is not None:
+        if self.transport.is_closing():
+            self._linger()
+        elif self.timeout_keep_alive_task is not None:
             self._waiting = True
-            self._heads.wait(self.transport, self.client[0] if self.client else None, is_proxy=self._is_proxy)
+            self._count()
 
     # Refusals.
 
@@ -171,8 +221,7 @@ class HTTPProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self._refused = True
-        peer = self.client[0] if self.client else None
-        self._heads.refused(peer, status, reason)
+        self._heads.refused(self._peer, status, reason)
         if self._is_answering():
             if self._in_head or self.pipeline or self.cycle.response_started:
                 self.transport.abort()  # An earlier request must be answered first.
@@ -185,6 +234,6 @@ class HTTPProtocol(HttpToolsProtocol):
             f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + body)
-        self._heads.linger(self.transport, peer, is_proxy=self._is_proxy)
+        self._linger()
         if self.transport.can_write_eof():
             self.transport.write_eof()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from iogate.server.heads import LINGER
 from iogate.transports.application import heads, is_proxy
 
 if TYPE_CHECKING:
@@ -73,30 +74,47 @@ class TLSProtocol(asyncio.Protocol):
         # `Heads` has the deadline; this timeout only has to be later.
         timeout = 2 * self._heads.timeout
         starting = loop.create_task(
-            loop.start_tls(self._transport, early, self._context, server_side=True, ssl_handshake_timeout=timeout)
+            loop.start_tls(
+                self._transport,
+                early,
+                self._context,
+                server_side=True,
+                ssl_handshake_timeout=timeout,
+                ssl_shutdown_timeout=LINGER,
+            )
         )
-        await asyncio.sleep(0)  # Now asyncio's protocol for TLS is in place,
-        await asyncio.sleep(0)  # and now it has the connection: give it the data that was read before.
-        tls: Any = self._transport.get_protocol()
-        while first:
-            view = tls.get_buffer(len(first))
-            size = min(len(view), len(first))
-            view[:size] = first[:size]
-            tls.buffer_updated(size)
-            first = first[size:]
         try:
+            await asyncio.sleep(0)  # asyncio's protocol for TLS is in place,
+            await asyncio.sleep(0)  # and has the connection: it is given what was read before.
+            tls: Any = self._transport.get_protocol()
+            while first and not starting.done():  # It may have failed at once.
+                view = tls.get_buffer(len(first))
+                size = min(len(view), len(first))
+                view[:size] = first[:size]
+                tls.buffer_updated(size)
+                first = first[size:]
             secure = await starting
         except OSError as error:
             self._heads.handshake_failed(self._peer, error)
-            self._transport.abort()
+            self._end()
             return
-        finally:
-            self._forget()
-        if secure is not None and not (early.ended or self._transport.is_closing()):
+        except BaseException:
+            starting.cancel()
+            self._end()
+            raise
+        if secure is None or early.ended or self._transport.is_closing():
+            self._end()
+        else:
+            self._state.connections.discard(self)
+            self._heads.secured(self._transport, secure)
             self._http.connection_made(secure)
             secure.set_protocol(self._http)
             if early.data:
                 self._http.data_received(bytes(early.data))
+
+    def _end(self) -> None:
+        self._forget()
+        self._transport.abort()
 
     def _forget(self) -> None:
         self._heads.close(self._transport)

@@ -14,6 +14,8 @@ from iogate.transports.polling import PollingTransport
 
 CLOSE_CODES = {"server shutting down": 1001, "parse error": 1002, TOO_LARGE: 1009}
 """Close codes (RFC 6455, section 7.4.1) by the reason that a connection ends for; 1000 for all others."""
+MAX_FRAGMENTS = 1000
+"""Frames of which one message may consist. Empty ones cost time and add nothing to its size."""
 
 
 class WebSocketTransport:
