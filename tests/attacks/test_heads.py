@@ -174,6 +174,16 @@ async def test_a_head_with_a_long_token_fits(transport: str, pieces: int) -> Non
         assert await alice.status() == {"polling": 200, "websocket": 101}[transport]
 
 
+@pytest.mark.parametrize("line", ["Content-Length: 5", "Content-Length: 0", "Transfer-Encoding: chunked"])
+async def test_a_request_for_a_websocket_that_has_a_body(line: str) -> None:
+    """Row 40: it is refused by its head; nobody waits for the body."""
+    io = echo_server()
+    async with serve(io) as url, wire(url) as mallory:
+        await mallory.send(request("websocket", line))
+        assert await mallory.status() == 400
+        assert not io.connections
+
+
 async def test_requests_that_do_not_wait_for_answers() -> None:
     """Row 40: so many of them are kept, and the connection is closed."""
     io = echo_server()

@@ -27,6 +27,8 @@ A token of `max_token_bytes` in a header, cookies, and the headers of proxies fi
 """
 MAX_FIELDS = 100
 """Header fields of a request; as many as Apache httpd allows."""
+WITH_BODY = frozenset((b"content-length", b"transfer-encoding"))
+"""Header fields that announce a body. A request for a WebSocket that has one is not understood alike everywhere."""
 HEAD_TIMEOUT = 10.0
 """Seconds that a request head may take if there is no `Server` with a `connect_timeout`."""
 LINGER = 2.0

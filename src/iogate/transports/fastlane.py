@@ -21,6 +21,7 @@ from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string,
 
 from iogate.printable import printable
 from iogate.server.connection import TOO_LARGE
+from iogate.server.heads import WITH_BODY
 from iogate.server.requests import Answer, Headers, examine, is_for, upgrade_target
 from iogate.server.server import Server
 from iogate.transports.application import is_proxy, unwrapped
@@ -45,7 +46,6 @@ UNVERIFIED_READ = 4096
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
 """16 bytes in Base64 (RFC 6455, section 4.1)."""
 _ONCE = {b"upgrade", b"connection", b"sec-websocket-version", b"sec-websocket-key"}
-_WITH_BODY = {b"content-length", b"transfer-encoding"}
 _HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: -\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %b\r\n\r\n"
@@ -218,7 +218,7 @@ def _key(headers: Headers) -> bytes | None:
     """
     fields: dict[bytes, bytes] = {}
     for name, value in headers:
-        if name in _WITH_BODY or name in fields:
+        if name in WITH_BODY or name in fields:
             return None
         if name in _ONCE:
             fields[name] = value

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from iogate.server.heads import MAX_FIELDS, MAX_HEAD
+from iogate.server.heads import MAX_FIELDS, MAX_HEAD, WITH_BODY
 from iogate.transports.application import heads, is_proxy
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 MAX_PIPELINED = 32
 """Requests of a connection that may wait for the answer to one before them (RFC 9112, section 9.3.2)."""
-_WITH_BODY = {b"content-length", b"transfer-encoding"}
 
 
 class _Refused(Exception):
@@ -146,11 +145,9 @@ class HTTPProtocol(HttpToolsProtocol):
         return True
 
     def handle_websocket_upgrade(self) -> None:
-        """Hand the connection over, if all implementations understand the request alike."""
+        """Hand the connection over, unless an answer is on its way."""
         if self._is_answering():
             raise _Refused(HTTPStatus.BAD_REQUEST, "it asks for a WebSocket before the last answer")
-        if any(name in _WITH_BODY for name, _ in self.headers):
-            raise _Refused(HTTPStatus.BAD_REQUEST, "it asks for a WebSocket and has a body")
         super().handle_websocket_upgrade()
 
     def _is_answering(self) -> bool:
@@ -176,6 +173,12 @@ class HTTPProtocol(HttpToolsProtocol):
             raise _Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"its head has more than {MAX_HEAD} bytes")
         if len(self.pipeline) >= MAX_PIPELINED:
             raise _Refused(HTTPStatus.TOO_MANY_REQUESTS, f"more than {MAX_PIPELINED} requests wait for an answer")
+        if (
+            self.parser.should_upgrade()
+            and any(name in WITH_BODY for name, _ in self.headers)
+            and self._should_upgrade()
+        ):
+            raise _Refused(HTTPStatus.BAD_REQUEST, "it asks for a WebSocket and has a body")
         self._in_head = False
         self._size = 0
         if self._waiting:
