@@ -184,10 +184,10 @@ async def test_with_one_issuer_a_revocation_means_that_one() -> None:
 
 
 def test_a_logout_at_an_issuer_that_the_server_does_not_know_is_a_mistake_in_the_settings() -> None:
-    """Row 47: it would end nobody."""
+    """Row 47: it would end no socket."""
     auth = make_auth()
     BackChannelLogout(make_server(auth=make_auth(issuer=[HERE, THERE])), issuer=HERE, audience="me", auth=auth)
-    with pytest.raises(ConfigurationError, match="would end nobody"):
+    with pytest.raises(ConfigurationError, match="would end no socket"):
         BackChannelLogout(make_server(auth=make_auth(issuer=THERE)), issuer=HERE, audience="me", auth=auth)
 
 

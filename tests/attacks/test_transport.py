@@ -156,7 +156,9 @@ async def test_no_token_of_any_url_is_in_a_log(transport: str, caplog: pytest.Lo
             async with AsyncExitStack() as stack:
                 while len(io.pending) < 5:
                     await stack.enter_async_context(websocket(url))
-                assert await ask(url, transport, f"EIO=4&transport={transport}&token={tokens['full']}", {}) == 429
+                # The oldest transport that has asked for nothing makes room.
+                answer = await ask(url, transport, f"EIO=4&transport={transport}&token={tokens['full']}", {})
+                assert answer in {101, 200}
             await assert_undisturbed(io, alice)
     written = caplog.text + "".join(repr(record.args) for record in caplog.records)
     assert written.count("transport=") >= 7  # The access log of the ASGI server was on.
@@ -504,23 +506,13 @@ async def test_fragments_that_are_too_large_together() -> None:
 
 @pytest.mark.parametrize("drop", [b"", b"x"], ids=["empty", "of one byte"])
 async def test_very_many_tiny_fragments(monkeypatch: pytest.MonkeyPatch, drop: bytes) -> None:
-    """Row 27: on the fast lane a fragment costs what it is long; all are one message in the end.
-
-    On the ordinary lane they are uvicorn's.
-    """
+    """Row 27: a message has a thousand fragments at most, and they take little memory."""
     monkeypatch.setattr("tests.servers.LANE", "uvicorn-fast")
     io = small_server(max_payload=100_000)
     many = frame(0, drop, fin=False) * 1000
     async with victim(io, "websocket") as (url, alice), websocket(url) as mallory:
         await enter(mallory, sub="mallory")
-        transport = mallory.connection.transport
         with peak_below(SMALL):
-            transport.write(frame(1, b'42["echo","', fin=False))
-            for _ in range(90):
-                transport.write(many)
-                while transport.get_write_buffer_size():  # noqa: ASYNC110
-                    await asyncio.sleep(0)
-            transport.write(frame(0, b'"]'))
-            answer = await within(mallory.receive())
-        assert answer == f'42["echo","{drop.decode() * 90_000}"]'
+            mallory.connection.transport.write(frame(1, b'42["echo","', fin=False) + 2 * many)
+            assert (await ends(mallory)).code == 1009
         await assert_undisturbed(io, alice)
