@@ -128,7 +128,12 @@ def _log(socket: Socket, handler: Handler, error: BaseException) -> None:
 
 def _handle(socket: Socket, handler: Handler, args: list[Any], ack_id: int | None) -> None:
     try:
-        result = _begin(socket, handler, args)
+        if handler.is_async:
+            result = _begin(socket, handler, args)
+        else:  # What `_begin` does, without a call: nearly all plain handlers come here.
+            result = socket._connection.context.copy().run(handler.function, *args)
+            if result.__class__ is CoroutineType:
+                result = socket._connection.server.eager.begin(result, socket._connection.context)
     except FAILURES as error:
         _failed(socket, ack_id, error)
     else:
