@@ -40,7 +40,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How much a server bears of those whom it does not know, and of one whom it does.
 
     Args:
-        pending: transports that may be open without a verdict, in all. With that many, new ones are answered 429.
+        pending: transports without a verdict and connections without a request, in all. With that many the oldest
+            that has said nothing is closed for a new one; if there is none, a new transport is answered 429.
         pending_per_address: the same for one address.
         failures_per_address: bad credentials that an address may send. For a time after that, which doubles with each
             further one up to a minute, its bad credentials are answered `too_many`, and at most 10 of its tokens are
