@@ -12,10 +12,10 @@ from iogate.protocol.socketio.connection import MAX_NAMESPACES, Connection, Stat
 from iogate.protocol.socketio.json import JSON, Decoder, decode_event
 from iogate.protocol.socketio.msgpack import MSGPACK
 from iogate.protocol.socketio.packets import (
-    MAX_CONNECT_BYTES,
     MAX_DEPTH,
     MAX_ID_DIGITS,
     MAX_NAMESPACE,
+    Oversized,
     Packet,
     PacketType,
     Parser,
@@ -24,6 +24,7 @@ from iogate.protocol.socketio.packets import (
 SEPARATOR = b"\x1e"
 """What stands between two messages of one input, as in a payload; a binary one begins with `b`."""
 MAX_ATTACHMENTS = 3
+_NO_LIMIT = 10**9
 EVENT = b"\x83\xa4type\x02\xa3nsp\xa1/\xa4data\x92\xa1a"
 """The beginning of an event in MessagePack; its one argument is what follows."""
 
@@ -93,6 +94,8 @@ def _check(packet: Packet, parser: Parser) -> None:
     assert packet.namespace.startswith("/")
     assert len(packet.namespace.encode()) <= MAX_NAMESPACE
     assert packet.id is None or 0 <= packet.id < 10**MAX_ID_DIGITS
+    if isinstance(packet.data, Oversized):
+        return  # The payload of CONNECT was not read: it was refused by its size.
     assert _depth(packet.data) <= MAX_DEPTH
     assert parser is not JSON or _attachments(packet.data) <= MAX_ATTACHMENTS
     # As text: NaN is not equal to itself, True is equal to 1.
@@ -100,7 +103,8 @@ def _check(packet: Packet, parser: Parser) -> None:
 
 
 def _decoded(parser: Parser, encoded: Encoded) -> Packet | None:
-    decoder = parser.decoder(MAX_ATTACHMENTS, MAX_CONNECT_BYTES)
+    # A payload may be longer as we write it than as it came: its size is not what this compares.
+    decoder = parser.decoder(MAX_ATTACHMENTS, _NO_LIMIT)
     packet = decoder.text(encoded.text, 1) if encoded.text else None
     for attachment in encoded.attachments:
         packet = decoder.binary(attachment)
