@@ -75,8 +75,13 @@ def latencies(user: User, seconds: float) -> list[float]:
     return taken
 
 
+def _write(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 if __name__ == "__main__":
     user = User(int(sys.argv[1]), sys.argv[2])
-    for answer in ("ready", *(json.dumps(latencies(user, float(line))) for line in sys.stdin)):
-        sys.stdout.write(answer + "\n")
-        sys.stdout.flush()
+    _write("ready")
+    for line in sys.stdin:
+        _write(json.dumps(latencies(user, float(line))))
