@@ -20,7 +20,7 @@ from iogate.server.attempts import Attempt
 from iogate.server.connection import Connection
 from iogate.server.handshake import Handshake
 from iogate.server.identity import Identity
-from iogate.server.limits import _source
+from iogate.server.limits import source_of
 from iogate.server.socket import Socket
 from iogate.transports.fasthttp import FastHTTP
 from iogate.transports.fastlane import FastLane
@@ -37,7 +37,7 @@ THINGS = (
 MARGIN = 3000
 """Blocks of memory that there may be more of, from one rest to another, for what Python and libraries keep; a
 connection takes more than twenty, and there are hundreds in a round."""
-_CACHES: tuple[Any, ...] = (urlsplit, _source)
+_CACHES: tuple[Any, ...] = (urlsplit, source_of)
 """What remembers addresses and URLs, so many of them and no more."""
 MOST_ADDRESSES = 100
 """Addresses that bad credentials may have come from: strangers also say that they are somewhere else."""

@@ -93,7 +93,7 @@ class Peer:
     def _is_in(self, namespaces: tuple[str, ...]) -> bool:
         client = self.client
         # Not in the midst of an attempt: of one that fails in the end some namespaces are there for a moment.
-        return client.connected and not client._run.entering and set(client.namespaces) == set(namespaces)
+        return client.connected and not client._run.following and set(client.namespaces) == set(namespaces)
 
     async def rests(self) -> None:
         """Return when the connection has ended and nothing is tried any more. (`wait` looks only once a second.)"""

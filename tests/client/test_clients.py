@@ -17,20 +17,6 @@ from iogate.testing import advance
 from tests.client.peers import FOREVER, LIFETIME, WITHIN, Kind, Source, client, world
 from tests.servers import serve
 
-
-@pytest.fixture(params=["asyncio", "threads"])
-def kind(request: pytest.FixtureRequest) -> Kind:
-    """Each of the two clients."""
-    chosen: Kind = request.param
-    return chosen
-
-
-@pytest.fixture(params=["polling", "websocket"])
-def how(request: pytest.FixtureRequest) -> list[str]:
-    """Each transport by itself."""
-    return [request.param]
-
-
 # Coming in.
 
 

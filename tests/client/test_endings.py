@@ -30,13 +30,6 @@ STAGES: list[Stage] = [
 ]
 
 
-@pytest.fixture(params=["asyncio", "threads"])
-def kind(request: pytest.FixtureRequest) -> Kind:
-    """Each of the two clients."""
-    chosen: Kind = request.param
-    return chosen
-
-
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Servers that do not answer are not waited for long."""

@@ -67,13 +67,6 @@ class Hanging:
                 pass
 
 
-@pytest.fixture(params=["asyncio", "threads"])
-def kind(request: pytest.FixtureRequest) -> Kind:
-    """Each of the two clients."""
-    chosen: Kind = request.param
-    return chosen
-
-
 @pytest.fixture(autouse=True)
 def _no_thread_left() -> Iterator[None]:
     """A thread that was abandoned has ended when its function has returned."""

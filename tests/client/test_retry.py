@@ -37,13 +37,6 @@ AFTER_THREE: dict[Retry, list[str]] = {
 }
 
 
-@pytest.fixture(params=["asyncio", "threads"])
-def kind(request: pytest.FixtureRequest) -> Kind:
-    """Each of the two clients."""
-    chosen: Kind = request.param
-    return chosen
-
-
 def refuse(code: str, message: str, retry: Retry) -> Refused:
     data = {"message": message, "code": code, "type": "UnauthorizedError", "retry": retry}
     return Refused(message, data=data)

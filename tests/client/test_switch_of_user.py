@@ -18,19 +18,6 @@ from tests.client.test_clients import lose
 NAMESPACES = ["/", "/admin", "/news"]
 
 
-@pytest.fixture(params=["asyncio", "threads"])
-def kind(request: pytest.FixtureRequest) -> Kind:
-    """Each of the two clients."""
-    chosen: Kind = request.param
-    return chosen
-
-
-@pytest.fixture(params=["polling", "websocket"])
-def how(request: pytest.FixtureRequest) -> list[str]:
-    """Each transport by itself."""
-    return [request.param]
-
-
 def record(io: Server) -> list[tuple[str, str, Any]]:
     """Return a list of what the server's handlers get from now on: the subject, the event, the data."""
     got: list[tuple[str, str, Any]] = []

@@ -242,8 +242,7 @@ async def test_a_body_with_a_token_that_does_not_come_is_not_waited_for(
     framework: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is answered 408, and the connection closed."""
-    monkeypatch.setattr("iogate.http.asgi.BODY_TIMEOUT", 0.05)
-    monkeypatch.setattr("iogate.http.fastapi.BODY_TIMEOUT", 0.05)
+    monkeypatch.setattr("iogate.http.body.BODY_TIMEOUT", 0.05)
 
     async def nobody(scope: Any, receive: Any, send: Any) -> None:
         raise NotImplementedError

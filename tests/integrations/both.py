@@ -18,26 +18,13 @@ from tests.gate.support import make_auth
 from tests.servers import serve
 
 
-class Both:
-    """A server of either kind, with the differences between them out of the way."""
+class _Protected:
+    """What the classes below share: a server that runs on threads or an event loop."""
 
-    def __init__(self, *, threaded: bool, auth: JWTAuth | None = None, **settings: Any) -> None:
-        kind = socketio.Server if threaded else socketio.AsyncServer
-        self.threaded = threaded
-        self.sio = kind(async_mode="threading" if threaded else "asgi", **settings)
-        limits = Limits(pending_per_address=3)
-        self.gate: Protection = protect(self.sio, auth or make_auth(), limits=limits, scopes={"/staff": "staff"})
-
-    def on(self, event: str, handler: Callable[..., Any], namespace: str = "/") -> None:
-        """Register a plain function, as the server wants it."""
-        if not self.threaded:
-            plain = handler
-
-            async def handler(*args: Any) -> Any:
-                answer = plain(*args)
-                return await answer if asyncio.iscoroutine(answer) else answer
-
-        self.sio.on(event, handler, namespace=namespace)
+    threaded: bool
+    sio: Any
+    gate: Protection
+    app: Any
 
     async def do(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """Call a method of the server."""
@@ -51,17 +38,39 @@ class Both:
     @asynccontextmanager
     async def serve(self) -> AsyncIterator[str]:
         """Serve, and give the URL."""
-        app = socketio.WSGIApp(self.sio) if self.threaded else socketio.ASGIApp(self.sio)
-        async with serve_on_threads(app) if self.threaded else serve(app) as url:
+        async with serve_on_threads(self.app) if self.threaded else serve(self.app) as url:
             yield url
             await self.do("shutdown")
+
+
+class Both(_Protected):
+    """A server of either kind, with the differences between them out of the way."""
+
+    def __init__(self, *, threaded: bool, auth: JWTAuth | None = None, **settings: Any) -> None:
+        kind = socketio.Server if threaded else socketio.AsyncServer
+        self.threaded = threaded
+        self.sio = kind(async_mode="threading" if threaded else "asgi", **settings)
+        limits = Limits(pending_per_address=3)
+        self.gate = protect(self.sio, auth or make_auth(), limits=limits, scopes={"/staff": "staff"})
+        self.app = socketio.WSGIApp(self.sio) if threaded else socketio.ASGIApp(self.sio)
+
+    def on(self, event: str, handler: Callable[..., Any], namespace: str = "/") -> None:
+        """Register a plain function, as the server wants it."""
+        if not self.threaded:
+            plain = handler
+
+            async def handler(*args: Any) -> Any:
+                answer = plain(*args)
+                return await answer if asyncio.iscoroutine(answer) else answer
+
+        self.sio.on(event, handler, namespace=namespace)
 
     def members(self, namespace: str = "/") -> list[str]:
         """Return who is in a namespace."""
         return [sid for sid, _ in self.sio.manager.get_participants(namespace, None)]
 
 
-class Behind:
+class Behind(_Protected):
     """A server of any of the three kinds behind the gate, whose handlers are plain functions that get no `sid`.
 
     Args:
@@ -77,11 +86,10 @@ class Behind:
         self.kind = kind
         self.threaded = kind != "AsyncServer"
         settings.setdefault("namespaces", "*")
-        self.app: Any
         if kind == "Flask-SocketIO":
             self.app = flask.Flask("behind")
             self.extension = flask_socketio.SocketIO(self.app, async_mode="threading", **settings)
-            self.sio: Any = self.extension.server
+            self.sio = self.extension.server
             self.gate = protect(self.extension, auth or make_auth(), limits=limits)
         elif kind == "Server":
             self.sio = socketio.Server(async_mode="threading", **settings)
@@ -109,19 +117,3 @@ class Behind:
             return await answer if asyncio.iscoroutine(answer) else answer
 
         self.sio.on(event, plain if self.threaded else of_asyncio, namespace=namespace)
-
-    async def do(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        """Call a method of the server."""
-        method = getattr(self.sio, name)
-        return await (asyncio.to_thread(method, *args, **kwargs) if self.threaded else method(*args, **kwargs))
-
-    async def revoke(self, **what: Any) -> None:
-        """Revoke tokens."""
-        await (asyncio.to_thread(lambda: self.gate.revoke(**what)) if self.threaded else self.gate.revoke(**what))
-
-    @asynccontextmanager
-    async def serve(self) -> AsyncIterator[str]:
-        """Serve, and give the URL."""
-        async with serve_on_threads(self.app) if self.threaded else serve(self.app) as url:
-            yield url
-            await self.do("shutdown")

@@ -1,26 +1,11 @@
 import assert from "node:assert/strict";
-import { afterEach, test } from "node:test";
+import { test } from "node:test";
 import { connect } from "iogate-client";
 import { io, Socket } from "socket.io-client";
-import { asked, connected, happens, noted, pair, passed, Person, served } from "./served.js";
+import { asked, connected, happens, noted, opener, passed, Person, served } from "./served.js";
 
 const server = served();
-const opened = [];
-const FAST = { reconnectionDelay: 20, reconnectionDelayMax: 50, retryDelay: 40, retryDelayMax: 400 };
-
-function open(getToken, options = {}, namespace = "/") {
-  const socket = connect(server.url + namespace, { getToken, forceNew: true, ...FAST, ...options });
-  opened.push(socket);
-  return socket;
-}
-
-function openPair(getToken, options = {}) {
-  const sockets = pair(server.url, { getToken, ...FAST, ...options });
-  opened.push(...sockets);
-  return sockets;
-}
-
-afterEach(() => opened.splice(0).forEach((socket) => socket.disconnect()));
+const { open, opened, openPair } = opener(server);
 
 for (const transports of [["polling"], ["websocket"], ["polling", "websocket"]]) {
   test(`the token is asked for once and opens the gate, by ${transports.join(" then ")}`, async () => {

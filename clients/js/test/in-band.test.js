@@ -1,21 +1,9 @@
 import assert from "node:assert/strict";
-import { afterEach, test } from "node:test";
-import { connect } from "iogate-client";
-import { asked, happens, noted, passed, Person, served } from "./served.js";
+import { test } from "node:test";
+import { asked, happens, noted, opener, passed, Person, served } from "./served.js";
 
 const server = served();
-const opened = [];
-
-function open(getToken, options = {}, namespace = "/") {
-  const socket = connect(server.url + namespace, {
-    getToken, inBand: true, path: "/in-band", forceNew: true,
-    reconnectionDelay: 20, reconnectionDelayMax: 50, retryDelay: 40, retryDelayMax: 400, ...options,
-  });
-  opened.push(socket);
-  return socket;
-}
-
-afterEach(() => opened.splice(0).forEach((socket) => socket.disconnect()));
+const { open } = opener(server, { inBand: true, path: "/in-band" });
 
 for (const transports of [["polling"], ["websocket"], ["polling", "websocket"]]) {
   test(`the token goes by \`authenticate\`, not with CONNECT, by ${transports.join(" then ")}`, async () => {

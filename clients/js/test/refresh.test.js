@@ -1,25 +1,10 @@
 import assert from "node:assert/strict";
-import { afterEach, test } from "node:test";
+import { test } from "node:test";
 import { connect } from "iogate-client";
-import { asked, connected, happens, noted, pair, passed, Person, served } from "./served.js";
+import { asked, connected, FAST, happens, noted, opener, passed, Person, served } from "./served.js";
 
 const server = served();
-const opened = [];
-const FAST = { reconnectionDelay: 20, reconnectionDelayMax: 50, retryDelay: 40, retryDelayMax: 400 };
-
-function open(getToken, options = {}) {
-  const socket = connect(server.url, { getToken, forceNew: true, ...FAST, ...options });
-  opened.push(socket);
-  return socket;
-}
-
-function openPair(getToken) {
-  const sockets = pair(server.url, { getToken, ...FAST });
-  opened.push(...sockets);
-  return sockets;
-}
-
-afterEach(() => opened.splice(0).forEach((socket) => socket.disconnect()));
+const { open, opened, openPair } = opener(server);
 
 for (const transports of [["polling"], ["websocket"]]) {
   test(`the connection lives through three tokens, by ${transports}`, async () => {

@@ -1,24 +1,15 @@
 // One request for a token at a time, for one user and server.
 
 import assert from "node:assert/strict";
-import { afterEach, test } from "node:test";
+import { test } from "node:test";
 import { connect } from "iogate-client";
-import { asked, connected, deferred, happens, passed, Person, served } from "./served.js";
+import { asked, connected, deferred, happens, opener, passed, Person, served } from "./served.js";
 
 const server = served();
-const opened = [];
-const FAST = { reconnectionDelay: 20, reconnectionDelayMax: 50, retryDelay: 40, retryDelayMax: 400 };
-
-/** Opens a socket as a component of a page does: the official client gives each a connection of its own. */
-function open(getToken, options = {}, namespace = "/") {
-  const socket = connect(server.url + namespace, { getToken, ...FAST, ...options });
-  opened.push(socket);
-  return socket;
-}
+/** Sockets as components of a page open them: the official client gives each a connection of its own. */
+const { open } = opener(server, { forceNew: false });
 
 const who = (socket) => socket.timeout(5000).emitWithAck("who");
-
-afterEach(() => opened.splice(0).forEach((socket) => socket.disconnect()));
 
 test("two components that connect to one namespace ask once", async () => {
   const ann = new Person(server);

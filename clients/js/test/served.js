@@ -5,11 +5,12 @@ import { spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { existsSync } from "node:fs";
 import { createInterface } from "node:readline";
-import { after, before } from "node:test";
+import { after, afterEach, before } from "node:test";
 import { fileURLToPath } from "node:url";
 import { connect } from "iogate-client";
 
 const WITHIN = 10_000; // milliseconds that anything may take that a test waits for
+export const FAST = { reconnectionDelay: 20, reconnectionDelayMax: 50, retryDelay: 40, retryDelayMax: 400 };
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 const environment = here("../../../.venv/bin/python");
 const python = process.env.PYTHON ?? (existsSync(environment) ? environment : "python3");
@@ -33,6 +34,26 @@ export function served() {
     await within(ended, "the end of the server");
   });
   return server;
+}
+
+/** Returns what opens sockets to a server, with short delays; each test's are closed after it. */
+export function opener(server, own = {}) {
+  const opened = [];
+  const settings = (getToken, options) => ({ getToken, ...FAST, ...own, ...options });
+  afterEach(() => opened.splice(0).forEach((socket) => socket.disconnect()));
+  return {
+    opened,
+    open(getToken, options = {}, namespace = "/") {
+      const socket = connect(server.url + namespace, { forceNew: true, ...settings(getToken, options) });
+      opened.push(socket);
+      return socket;
+    },
+    openPair(getToken, options = {}) {
+      const sockets = pair(server.url, settings(getToken, options));
+      opened.push(...sockets);
+      return sockets;
+    },
+  };
 }
 
 /** Somebody with an account: what the server knows of them, and can be told to do with them. */

@@ -1,29 +1,16 @@
 // A sign-out: nothing of the first user is sent or used for the second one.
 
 import assert from "node:assert/strict";
-import { afterEach, test } from "node:test";
+import { test } from "node:test";
 import { connect } from "iogate-client";
 import { Socket } from "socket.io-client";
-import { asked, connected, deferred, happens, noted, pair, passed, Person, served } from "./served.js";
+import { asked, connected, deferred, happens, noted, opener, passed, Person, served } from "./served.js";
 
 const server = served();
-const opened = [];
-const FAST = { reconnectionDelay: 20, reconnectionDelayMax: 50, retryDelay: 40, retryDelayMax: 400 };
+const { open, openPair } = opener(server);
 const IN_BAND = { inBand: true, path: "/in-band" };
 /** With the official client's queue: one event at a time, the next when it is acknowledged. */
 const QUEUE = { retries: 3, ackTimeout: 60_000 };
-
-function open(getToken, options = {}, namespace = "/") {
-  const socket = connect(server.url + namespace, { getToken, forceNew: true, ...FAST, ...options });
-  opened.push(socket);
-  return socket;
-}
-
-function openPair(getToken, options = {}) {
-  const sockets = pair(server.url, { getToken, ...FAST, ...options });
-  opened.push(...sockets);
-  return sockets;
-}
 
 function people() {
   return [new Person(server), new Person(server)];
@@ -37,8 +24,6 @@ function page(first) {
 }
 
 const who = (socket) => socket.timeout(5000).emitWithAck("who");
-
-afterEach(() => opened.splice(0).forEach((socket) => socket.disconnect()));
 
 for (const [mode, options, entered] of [
   ["with CONNECT", {}, "connect"],

@@ -17,7 +17,7 @@ from iogate.cli.checks.keys import of_keys
 from iogate.cli.checks.policy import of_auth
 from iogate.cli.checks.server import of_server
 from iogate.cli.target import CannotLoad, Misconfigured, Target, load
-from iogate.cli.terminal import safe
+from iogate.printable import escape
 
 _STYLES = {"wrong": "bold red", "weak": "bold yellow", "note": "cyan", "good": "green"}
 
@@ -84,7 +84,7 @@ def _print(findings: Iterable[Finding]) -> None:
     for level, subject, text, advice in findings:
         levels.append(level)
         more = f" Instead: {advice}" if advice else ""
-        console.print(Text.assemble((f"{level:<6}", _STYLES[level]), f"{subject}: ", safe(f"{text}.{more}")))
+        console.print(Text.assemble((f"{level:<6}", _STYLES[level]), f"{subject}: ", escape(f"{text}.{more}")))
     console.print()
     console.print(", ".join(f"{levels.count(level)} {level}" for level in LEVELS))
 

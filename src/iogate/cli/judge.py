@@ -18,11 +18,11 @@ from iogate.auth import Auth, JWTAuth, Principal
 from iogate.auth.keys import ALGORITHMS, load_public_key
 from iogate.cli.checks.keys import quiet, read
 from iogate.cli.target import Misconfigured, Target, load, place, what
-from iogate.cli.terminal import safe
 from iogate.errors import AuthTimeout, AuthUnavailable, ConfigurationError, Refused, RevokedToken
 from iogate.keys import Discovery, KeySetURL
 from iogate.keys.fetch import Network
 from iogate.keys.remote import Remote
+from iogate.printable import escape
 from iogate.revocation import MemoryRevocations, Revocation, Revocations, SQLiteRevocations
 from iogate.server.gate import proven
 from iogate.server.server import Server
@@ -36,7 +36,7 @@ class CannotTell(click.ClickException):
     exit_code = 2
 
     def __init__(self, message: str) -> None:
-        super().__init__("\n".join(map(safe, message.split("\n"))))
+        super().__init__("\n".join(map(escape, message.split("\n"))))
 
 
 class Verdict(NamedTuple):

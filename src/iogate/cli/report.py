@@ -13,14 +13,15 @@ from rich.console import Console
 from rich.highlighter import JSONHighlighter
 from rich.text import Text
 
+from iogate.auth.claims import YEAR_10000
 from iogate.cli.explain import Explanation
 from iogate.cli.judge import Judge, Verdict
-from iogate.cli.terminal import distance, moment, safe
+from iogate.cli.terminal import distance, moment
 from iogate.errors import AuthError, Refused
+from iogate.printable import escape
 from iogate.revocation import Revocation
 
 _STYLES = {"good": "green", "wrong": "bold red", "not checked": "bold yellow"}
-_YEAR_10000 = 253_402_300_800
 _VERBS = {"iat": ("was issued", "will be issued"), "nbf": ("is valid since", "is valid"), "exp": ("expired", "expires")}
 _RETRY = {
     "refresh": "to get a new token and come again",
@@ -61,7 +62,7 @@ class Report:
         """Print what each rule says."""
         self._title("Checks")
         for verdict, subject, text in explanation.lines:
-            row = Text.assemble("  ", (f"{verdict:<12}", _STYLES[verdict]), f"{subject:<10} ", self._safe(text))
+            row = Text.assemble("  ", (f"{verdict:<12}", _STYLES[verdict]), f"{subject:<10} ", self._escape(text))
             self._print(row)
 
     def verdict(self, verdict: Verdict, judge: Judge) -> None:
@@ -89,18 +90,18 @@ class Report:
         self._conclude("It cannot be told", "yellow", f"{why}.")
 
     def _conclude(self, word: str, style: str, text: str) -> None:
-        self._print(Text.assemble((f"{word}: ", f"bold {style}"), self._safe(text)))
+        self._print(Text.assemble((f"{word}: ", f"bold {style}"), self._escape(text)))
 
     def _revocation(self, revocation: Revocation) -> str:
         names = ("token_id", "session_id", "subject", "key_id", "issuer")
         said = [f"{name}={value!r}" for name in names if (value := getattr(revocation, name)) is not None]
         if revocation.issued_before is not None:
             said.append(f"issued before {moment(revocation.issued_before)}")
-        kept = "for ever" if revocation.until >= _YEAR_10000 else f"until {self._date(revocation.until)}"
+        kept = "for ever" if revocation.until >= YEAR_10000 else f"until {self._date(revocation.until)}"
         return f"{', '.join(said)}, kept {kept}"
 
     def _date(self, seconds: float) -> str:
-        return f"{moment(seconds)}, {distance(seconds - self._now)}" if seconds < _YEAR_10000 else "a day far away"
+        return f"{moment(seconds)}, {distance(seconds - self._now)}" if seconds < YEAR_10000 else "a day far away"
 
     def _title(self, text: str) -> None:
         self._print(Text(f"\n{text}", "bold"))
@@ -109,26 +110,26 @@ class Report:
         self._console.print(text)
 
     def _say(self, text: str) -> None:
-        self._print(Text(self._safe(text)))
+        self._print(Text(self._escape(text)))
 
     def _print_json(self, title: str, value: dict[str, Any]) -> None:
         self._title(title)
         text = json.dumps(value, indent=2, ensure_ascii=not self._console.encoding.startswith("utf"))
-        self._print(JSONHighlighter()("\n".join("  " + safe(line) for line in text.splitlines())))
+        self._print(JSONHighlighter()("\n".join("  " + escape(line) for line in text.splitlines())))
 
     def _print_times(self, claims: dict[str, Any]) -> None:
         times = []
         for name, (past, future) in _VERBS.items():
             value: Any = claims.get(name)
-            if type(value) in (int, float) and 0 <= value < _YEAR_10000:
+            if type(value) in (int, float) and 0 <= value < YEAR_10000:
                 verb = past if value <= self._now else future
                 times.append(f"{name}  {moment(value)}, {verb} {distance(value - self._now)}")
         self.listing("Times", times)
 
-    def _safe(self, text: str) -> str:
+    def _escape(self, text: str) -> str:
         """Return a text as it may be printed: nothing drives the terminal, and nothing is beyond its encoding."""
         encoding = self._console.encoding
-        return safe(text).encode(encoding, "backslashreplace").decode(encoding)
+        return escape(text).encode(encoding, "backslashreplace").decode(encoding)
 
 
 def reason(refusal: Refused) -> str:

@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from iogate.printable import escape
-
 _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
-
-
-def safe(text: str) -> str:
-    """Escape what is not printable, so that a text from a token or a key server cannot drive the terminal."""
-    return escape(text)
 
 
 def moment(seconds: float) -> str:

@@ -110,7 +110,7 @@ class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
         `get_token` that is still running. The next `connect()` may be for another user.
         """
         run = self._run
-        self._stop(run)
+        run.stopped = True
         tasks = [self._connect_task, self._reconnect_task, *self._refreshes]
         if run.request is not None:
             run.request.task.cancel()  # It may not end; nothing waits for that.
@@ -175,7 +175,6 @@ class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
         raise error
 
     async def _attempt(self, run: Run, life: Life) -> None:
-        run.entering = True
         try:
             await self.eio.finish()
             where = {name: await self._value(name, value) for name, value in run.where.items()}
@@ -193,8 +192,6 @@ class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
             await self.eio.finish()
             self.connected = False
             raise
-        finally:
-            run.entering = False
         if self._in_band:
             for namespace in list(self.namespaces):
                 await self._call_handlers("connect", namespace)

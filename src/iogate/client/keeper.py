@@ -61,9 +61,6 @@ class Keeper:
         self._run = Run(self._backoff, where)
         return self._run
 
-    def _stop(self, run: Run) -> None:
-        run.stopped = True
-
     def _forget(self, run: Run) -> None:
         """Drop everything that belongs to the user of a run, unless another run has begun."""
         if self._run is run:

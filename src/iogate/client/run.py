@@ -36,7 +36,6 @@ class Run:
         self.standing = Standing(backoff)
         self.life = Life()
         self.stopped = where is None
-        self.entering = False  # Whether an attempt is being made.
         self.following = False  # Whether the client is connecting, or waits to do so.
         self.request: Any = None  # The open request for a token: there is at most one.
 
@@ -48,6 +47,10 @@ class Run:
         """
         if self.stopped:
             raise NotConnected("Disconnected")
+
+    def is_over(self, life: Life | None = None) -> bool:
+        """Return True if the run has been stopped, or the connection of a life has ended: then nobody need wait."""
+        return self.stopped or (life is not None and life.over)
 
     # Events; the return values say what to do next.
 

@@ -91,7 +91,7 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
         forgotten: the token and the arguments of `connect()`. The next `connect()` may be for another user.
         """
         run = self._run
-        self._stop(run)
+        run.stopped = True
         self._calls.tell()
         if self._connect_event is not None:
             self._connect_event.set()
@@ -159,7 +159,6 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
         with self._way_in:
             run.go_on()
             self.eio.finish()
-            run.entering = True
             self._told.clear()
             try:
                 self._take_over(run, life)
@@ -178,8 +177,6 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
                     self._hear_out(life)
                 self.connected = False
                 raise
-            finally:
-                run.entering = False
         if self._in_band:
             for namespace in list(self.namespaces):
                 self._call_handlers("connect", namespace)
@@ -271,12 +268,8 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
         Raises:
             NotAnswered: the application has not returned one in time.
         """
-
-        def stopped() -> bool:
-            return run.stopped or (life is not None and life.over)
-
         call = self._request(run, reason)
-        self._calls.wait(call, stopped)
+        self._calls.wait(call, lambda: run.is_over(life))
         run.go_on()
         if life is not None and life.over and not call.done:
             raise NotConnected("the connection has ended")
@@ -310,30 +303,23 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
             answer.append(args[0] if args else None)
             self._calls.tell()
 
-        def ended() -> bool:
-            return life.over or run.stopped
-
-        if ended():
+        if run.is_over(life):
             raise NotConnected("the connection has ended")
         try:
             self.emit("authenticate", {"token": token}, namespace=namespace, callback=acknowledged)
         except BadNamespaceError as error:
             raise NotConnected("the connection has ended") from error
-        self._calls.pause(lambda: bool(answer) or ended(), run.where["wait_timeout"])
+        self._calls.pause(lambda: bool(answer) or run.is_over(life), run.where["wait_timeout"])
         if answer:
             return accepted(answer[0])
-        raise NotConnected("the connection has ended" if ended() else "authenticate was not answered")
+        raise NotConnected("the connection has ended" if run.is_over(life) else "authenticate was not answered")
 
     def _refresh(self, run: Run, life: Life, namespace: str) -> None:
         """Put a new token in the place of the one that ends soon; try until the connection itself ends."""
         token: str | None = None
         failures = 0
-
-        def stopped() -> bool:
-            return life.over or run.stopped
-
         try:
-            while not stopped():
+            while not run.is_over(life):
                 refusal = None
                 try:
                     token = token or self._ask(run, "expiring", life)
@@ -348,14 +334,14 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
                     life.forgive()
                 except Exception as error:
                     self._refresh_failed(error)
-                if stopped():
+                if run.is_over(life):
                     return
                 self._announce("token_refresh_failed", refusal)
                 delay = self._refresh_again(refusal, failures)
                 if delay is None:
                     return
                 failures += 1
-                self._calls.pause(stopped, delay)
+                self._calls.pause(lambda: run.is_over(life), delay)
         finally:
             life.refreshing = False
 

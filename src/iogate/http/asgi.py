@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from iogate.asgi_types import DENIAL, ASGIApp, Message, Receive, Scope, Send
 from iogate.errors import CredentialsBadFormat, Refused
 from iogate.http.answers import Answer, answer_to
-from iogate.http.body import BODY_TIMEOUT, MAX_BODY, SlowBody, fields_of
+from iogate.http.body import MAX_BODY, SlowBody, body_in_time, fields_of, may_say_close
 from iogate.http.guard import WEBSOCKET, Admitted, Guard, HTTPRequest, guard_of
 from iogate.http.streams import STREAM, Stream, StreamMiddleware
 from iogate.http.users import Credentials, TokenUser
@@ -36,6 +35,7 @@ class JWTMiddleware:
     def __init__(self, app: ASGIApp, auth: Any, **settings: Any) -> None:
         self._app = app
         self._guard = guard_of(auth, settings)
+        self._hidden = TOKEN_NAMES | self._guard.hidden_parameters
         self._guarded = StreamMiddleware(self._serve)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,10 +50,10 @@ class JWTMiddleware:
             request, receive = await request_of(self._guard, scope, receive)
             admitted = await self._guard.check(request)
         except Refused as refused:
-            hide(scope, TOKEN_NAMES | self._guard.hidden_parameters)
+            hide(scope, self._hidden)
             await _refuse(scope, receive, send, answer_to(refused, self._guard))
             return
-        scope = hidden_from_log(scope, TOKEN_NAMES | self._guard.hidden_parameters)
+        scope = hidden_from_log(scope, self._hidden)
         scope = {**scope, "state": {**scope.get("state", {}), **state_of(admitted)}}
         if admitted is not None:
             replace_user(scope, admitted)
@@ -85,11 +85,8 @@ async def request_of(guard: Guard, scope: Scope, receive: Receive) -> tuple[HTTP
     handshake, method = handshake_of(guard, scope), method_of(scope)
     if scope["type"] != "http" or not guard.length_to_read(handshake):
         return HTTPRequest(handshake, method), receive
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT):
-            body, receive = await _read(receive)
-    except TimeoutError:
-        raise SlowBody(f"the body did not arrive within {BODY_TIMEOUT:g} seconds") from None
+    async with body_in_time():
+        body, receive = await _read(receive)
     return HTTPRequest(handshake, method, fields_of(handshake, body)), receive
 
 
@@ -136,8 +133,8 @@ async def _read(receive: Receive) -> tuple[bytes, Receive]:
 
 
 def ends_connection(scope: Scope, answer: Answer) -> bool:
-    """Return True if an unread body must close the connection. HTTP/2 has no such header (RFC 9113, 8.2.2)."""
-    return answer.status == SlowBody.status and str(scope.get("http_version", "1.1")).startswith("1")
+    """Return True if an answer must close the connection, because a body was not read."""
+    return answer.status == SlowBody.status and may_say_close(scope)
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, answer: Answer) -> None:

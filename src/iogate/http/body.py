@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
 from urllib.parse import parse_qsl
 
 from iogate.auth import jws
@@ -26,6 +29,28 @@ class SlowBody(AuthError):
     text = "The body of the request took too long"
     retry = "later"
     status = 408
+
+
+@asynccontextmanager
+async def body_in_time() -> AsyncIterator[None]:
+    """Limit the time in which a body is read.
+
+    Raises:
+        SlowBody: it did not arrive within `BODY_TIMEOUT` seconds.
+    """
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT):
+            yield
+    except TimeoutError:
+        raise SlowBody(f"the body did not arrive within {BODY_TIMEOUT:g} seconds") from None
+
+
+def may_say_close(scope: Mapping[str, Any]) -> bool:
+    """Return True if an answer can close the connection, with the rest of an unread body.
+
+    HTTP/2 has no such header (RFC 9113, section 8.2.2).
+    """
+    return str(scope.get("http_version", "1.1")).startswith("1")
 
 
 def length_with_fields(handshake: Handshake) -> int:

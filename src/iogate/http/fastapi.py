@@ -20,7 +20,7 @@ from iogate.auth import BearerHeader, Cookie, Header, Principal, Query, Source
 from iogate.errors import Refused
 from iogate.http.answers import answer_to
 from iogate.http.asgi import ends_connection, handshake_of, method_of, replace_user, state_of
-from iogate.http.body import BODY_TIMEOUT, SlowBody, by_name, fields_of
+from iogate.http.body import body_in_time, by_name, fields_of
 from iogate.http.guard import Guard, HTTPRequest, guard_of
 from iogate.http.streams import POLICY_VIOLATION, STREAM, Stream
 from iogate.server.handshake import Handshake
@@ -130,9 +130,7 @@ def _finish(stream: Stream, scope: Scope, _task: object) -> None:
 
 async def _fields_of(request: Request, handshake: Handshake) -> Mapping[str, object]:
     try:
-        async with asyncio.timeout(BODY_TIMEOUT):
+        async with body_in_time():
             return fields_of(handshake, await request.body())
-    except TimeoutError:
-        raise SlowBody(f"the body did not arrive within {BODY_TIMEOUT:g} seconds") from None
     except RuntimeError:  # FastAPI has made a form of it, for an endpoint with `Form()`, and keeps that alone.
         return by_name((await request.form()).multi_items())

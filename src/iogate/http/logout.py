@@ -13,7 +13,7 @@ from iogate.asgi_types import Receive, Scope, Send
 from iogate.auth import JWTAuth
 from iogate.auth.logout import LOGOUT_TYPES, Logout, LogoutRules, Replays
 from iogate.errors import AuthError, AuthUnavailable, ConfigurationError, InvalidToken
-from iogate.http.body import BODY_TIMEOUT
+from iogate.http.body import BODY_TIMEOUT, may_say_close
 from iogate.http.limits import BadRequests, Displaced, OpenRequests
 from iogate.http.refusals import RefusalLog, shown
 from iogate.keys.fixed import NO_KEY
@@ -154,8 +154,7 @@ class BackChannelLogout:
         elif _media_type(scope) != FORM:
             await self._reject(send, address, 415, f"the content type is {FORM}", "bad_content_type")
         else:
-            # Do not wait for the rest of an unread body. HTTP/2 has no such header (RFC 9113, 8.2.2).
-            close = [(b"connection", b"close")] if scope.get("http_version", "1.1").startswith("1") else []
+            close = [(b"connection", b"close")] if may_say_close(scope) else []
             await self._post(address, receive, send, close)
 
     async def _post(self, address: str | None, receive: Receive, send: Send, close: list[tuple[bytes, bytes]]) -> None:

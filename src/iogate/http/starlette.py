@@ -14,7 +14,7 @@ from iogate.http.answers import Answer, answer_to
 from iogate.http.asgi import handshake_of, method_of, state_of
 from iogate.http.guard import HTTPRequest, guard_of
 from iogate.http.streams import STREAM, TaskWatch, Watch
-from iogate.http.users import TokenUser
+from iogate.http.users import Credentials, TokenUser
 
 
 class JWTUser(TokenUser, BaseUser):
@@ -62,7 +62,7 @@ class JWTBackend(AuthenticationBackend):
             watch.watch()
         if watch is not None:
             watch.bind(self._guard, admitted.principal)
-        return AuthCredentials(["authenticated", *sorted(admitted.principal.scopes)]), JWTUser(admitted)
+        return AuthCredentials(Credentials(admitted).scopes), JWTUser(admitted)
 
     @staticmethod
     def on_error(conn: HTTPConnection, exc: Exception) -> Response:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import msgspec
 
 from iogate.auth import Principal
+from iogate.auth.claims import YEAR_10000
 from iogate.errors import ConfigurationError
 
 HANDLES = ("token_id", "session_id", "subject", "key_id")
@@ -92,7 +93,7 @@ def _is_unicode(value: str) -> bool:
 
 def _is_time(value: Any) -> bool:
     # Up to the year 10000: milliseconds, taken for seconds, are far beyond it. Infinity is "for ever".
-    return type(value) in (int, float) and (0 <= value < 253_402_300_800 or value == float("inf"))
+    return type(value) in (int, float) and (0 <= value < YEAR_10000 or value == float("inf"))
 
 
 class Revocations(Protocol):

@@ -217,10 +217,15 @@ class Heads:
             self._unread_due.start(transport)
 
     def _drop(self, transport: asyncio.Transport, reason: str) -> None:
-        peer = transport.get_extra_info("peername")
-        self._log.info("closed a connection from %s: %s", peer[0] if isinstance(peer, tuple) else None, reason)
+        self._log.info("closed a connection from %s: %s", peer_of(transport), reason)
         self.close(transport)
         transport.abort()
+
+
+def peer_of(transport: asyncio.BaseTransport) -> str | None:
+    """Return the address of the other end of a connection; None for a Unix socket."""
+    peer = transport.get_extra_info("peername")
+    return peer[0] if isinstance(peer, tuple) else None
 
 
 def _abort(transport: asyncio.Transport) -> None:

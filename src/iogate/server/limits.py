@@ -118,7 +118,7 @@ class Pending:
         Raises:
             TooManyConnections: transports that have asked for something take all the room.
         """
-        source = _source(address)
+        source = source_of(address)
         self._make_room(source)
         if len(self._connections) >= self._limits.pending:
             raise TooManyConnections("too many transports wait for a verdict: Limits(pending=...)")
@@ -129,7 +129,7 @@ class Pending:
         """Count a transport until `discard`."""
         if connection not in self._connections:
             self._connections.add(connection)
-            address = _source(connection.handshake.address)
+            address = source_of(connection.handshake.address)
             self._by_address[address] = self._by_address.get(address, 0) + 1
             self._quiet[connection] = None
             self._quiet_by_address.setdefault(address, {})[connection] = None
@@ -138,7 +138,7 @@ class Pending:
         """Take note that a transport has sent CONNECT: it does not make room for others any more."""
         if connection in self._quiet:
             del self._quiet[connection]
-            address = _source(connection.handshake.address)
+            address = source_of(connection.handshake.address)
             others = self._quiet_by_address[address]
             del others[connection]
             if not others:
@@ -149,7 +149,7 @@ class Pending:
         if connection in self._connections:
             self.asked(connection)
             self._connections.remove(connection)
-            address = _source(connection.handshake.address)
+            address = source_of(connection.handshake.address)
             self._by_address[address] -= 1
             if not self._by_address[address]:
                 del self._by_address[address]
@@ -163,7 +163,7 @@ class Pending:
             accepted: whether it is new. One that is kept alive may belong to a transport that polls, and ends none.
         """
         self.discard_silent(transport)
-        source = _source(address)
+        source = source_of(address)
         self._make_room(source, transports=accepted)
         if source is not None:
             self._silent_by_address.setdefault(source, {})[transport] = None
@@ -338,7 +338,7 @@ class Failures:
     def add(self, address: str | None) -> None:
         """Count a bad credential."""
         now = self._clock.monotonic()
-        address = _source(address)
+        address = source_of(address)
         record = self._records.pop(address, None) or _Record(0.0, now)
         # Time spent over the limit does not count as quiet time.
         quiet = max(0.0, now - max(record.seen, record.blocked_until))
@@ -356,7 +356,7 @@ class Failures:
             self._records.popitem(last=False)
 
     def _exceeded(self, address: str | None) -> _Record | None:
-        record = self._records.get(_source(address))
+        record = self._records.get(source_of(address))
         return record if record is not None and record.blocked_until > self._clock.monotonic() else None
 
     def _log(self, address: str | None, record: _Record) -> None:
@@ -464,7 +464,7 @@ class Proxies:
 
 
 @lru_cache(maxsize=MAX_ADDRESSES)
-def _source(address: str | None) -> str | None:
+def source_of(address: str | None) -> str | None:
     """Return what counts as one address: of IPv6 the first 64 bits, the rest is for the client to choose."""
     if address is None or not _is_address(address):
         return address

@@ -222,12 +222,13 @@ def _protocols(app: ASGIApp, options: Options) -> dict[str, Any]:
     from iogate.transports.uvicorn_http import HTTPProtocol
     from iogate.transports.uvicorn_websocket import WebSocketProtocol
 
+    ordinary = {"http": HTTPProtocol, "ws": WebSocketProtocol}
     if options.lane == "ordinary":
-        return {"http": HTTPProtocol, "ws": WebSocketProtocol}
+        return ordinary
     why = why_unknown(app)
     if why is not None:
         logger.info("WebSockets take the ordinary lane: %s.", why)
-        return {"http": HTTPProtocol, "ws": WebSocketProtocol}
+        return ordinary
     from iogate.transports.fasthttp import FastHTTP
     from iogate.transports.fastlane import FastLane
 

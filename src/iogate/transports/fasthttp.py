@@ -12,7 +12,7 @@ import asyncio
 import re
 from typing import TYPE_CHECKING, Any
 
-from iogate.server.heads import MAX_FIELDS, MAX_HEAD
+from iogate.server.heads import MAX_FIELDS, MAX_HEAD, peer_of
 from iogate.transports.application import heads, is_proxy, unwrapped
 from iogate.transports.fastlane import FastLane
 from iogate.transports.uvicorn_http import HTTPProtocol
@@ -52,8 +52,7 @@ class FastHTTP(asyncio.Protocol):
         """Wait for the first request, and count the connection until it arrives."""
         self._transport = transport
         self._state.connections.add(self)  # type: ignore[arg-type]
-        peername = transport.get_extra_info("peername")
-        peer = peername[0] if isinstance(peername, tuple) else None
+        peer = peer_of(transport)
         self._heads.open(transport, peer, is_proxy=is_proxy(self._config, peer))
 
     def data_received(self, data: bytes) -> None:

@@ -21,7 +21,7 @@ from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string,
 
 from iogate.printable import printable
 from iogate.server.connection import TOO_LARGE
-from iogate.server.heads import WITH_BODY
+from iogate.server.heads import WITH_BODY, peer_of
 from iogate.server.requests import Answer, Headers, examine, is_for, upgrade_target
 from iogate.server.server import Server
 from iogate.transports.application import is_proxy, unwrapped
@@ -139,8 +139,7 @@ class FastLane(WSProtocol):  # type: ignore[misc]
         self.get_buffer(len(handshake))[: len(handshake)] = handshake
         self.buffer_updated(len(handshake))
         if self._asyncio.is_closing():  # Refused. In TLS the client is waited for, which says that it has read why.
-            peername = self._asyncio.get_extra_info("peername")
-            peer = peername[0] if isinstance(peername, tuple) else None
+            peer = peer_of(self._asyncio)
             self._socketio.heads.linger(self._asyncio, peer, is_proxy=is_proxy(self._config, peer))
 
     def get_buffer(self, size_hint: int) -> memoryview:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from iogate.server.heads import LINGER
+from iogate.server.heads import LINGER, peer_of
 from iogate.transports.application import heads, is_proxy
 
 if TYPE_CHECKING:
@@ -51,8 +51,7 @@ class TLSProtocol(asyncio.Protocol):
         """Wait for the handshake."""
         self._transport = transport
         self._state.connections.add(self)  # type: ignore[arg-type]
-        peername = transport.get_extra_info("peername")
-        self._peer = peername[0] if isinstance(peername, tuple) else None
+        self._peer = peer_of(transport)
         self._heads.open(transport, self._peer, is_proxy=is_proxy(self._config, self._peer))
 
     def data_received(self, data: bytes) -> None:
