@@ -31,7 +31,7 @@ export PIP_NO_INPUT := 1
 # Behind a proxy with a certificate of its own, npm trusts what the machine trusts, as pip does.
 export NODE_USE_SYSTEM_CA := 1
 
-.PHONY: help demo test test-versions check fuzz lock format bench bench-quick clean node chromium compiler redis
+.PHONY: help demo test test-asyncio test-versions check fuzz lock format bench bench-quick clean node chromium compiler redis
 
 help: ## Say what can be made
 	@echo "iogate: make TARGET"
@@ -50,6 +50,9 @@ demo: $(VENV)/.demo examples/chat/node_modules/.installed ## Serve the chat demo
 
 test: $(VENV)/.dev $(VENV)/.older examples/chat/node_modules/.installed tests/e2e/js/node_modules/.installed tests/e2e/idp/node_modules/.installed clients/js/node_modules/.installed | node chromium compiler redis ## Run all tests, those with real clients and a browser too
 	@$(WITH_NODE) $(PY) -m pytest -n $(JOBS) $(ARGS)
+
+test-asyncio: $(VENV)/.dev ## Run the tests of the server on asyncio's event loop; `make test` uses uvloop, as `iogate run` does
+	@$(PY) -m pytest --loop asyncio -n $(JOBS) tests/server tests/attacks $(ARGS)
 
 test-versions: $(VENV)/.lock ## Run the tests that concern them with the oldest and the newest run-time dependencies
 	@tools/test-versions.sh -n $(JOBS) $(ARGS)

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+
 import pytest
+import uvloop
 
 from tests import servers
 
 TRANSPORTS = (["polling"], ["websocket"], ["polling", "websocket"])
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "uvloop": uvloop.new_event_loop,
+    "asyncio": asyncio.new_event_loop,
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the caller choose the event loop. uvloop is what `iogate run` and uvicorn take where it is installed."""
+    parser.addoption("--loop", choices=list(LOOPS), default="uvloop", help="the event loop of the tests")
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Return the event loop in which a test runs."""
+    name = config.getoption("--loop")
+    return {name: LOOPS[name]}
 
 
 @pytest.fixture(params=TRANSPORTS, ids="+".join)

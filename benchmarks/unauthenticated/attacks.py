@@ -40,14 +40,14 @@ class Plan(NamedTuple):
 
 
 def sending(*frames: bytes) -> Attack:
-    """Return the attack that opens a WebSocket, sends frames, and waits for the end."""
+    """Return the attack that opens a WebSocket, sends frames, and goes as soon as they are answered."""
 
     async def attempt(port: int) -> None:
         peer, _ = await Peer.websocket(port)
         try:
             for data in frames:
                 await peer.send(data)
-            await peer.ended()
+            await peer.refused()
         finally:
             peer.close()
 
@@ -177,7 +177,7 @@ async def deflated(port: int) -> None:
             await peer.send(frame(bomb[:-4], rsv1=True))
         else:
             await peer.send(connect({}))
-        await peer.ended()
+        await peer.refused()
     finally:
         peer.close()
 

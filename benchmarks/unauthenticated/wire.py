@@ -87,6 +87,12 @@ class Peer:
         while await self.heard(seconds):
             pass
 
+    async def refused(self, seconds: float = 10.0) -> None:
+        """Wait until the server has answered a CONNECT with an error, by either parser, or has closed the connection."""
+        read = b""
+        while b"message" not in read and (data := await self.heard(seconds)):
+            read += data
+
     def close(self) -> None:
         """Go without a word."""
         self.writer.transport.abort()

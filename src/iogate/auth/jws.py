@@ -6,7 +6,7 @@ Nothing is trimmed, repaired or guessed: two parsers that read one token differe
 from __future__ import annotations
 
 import json
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Container, Iterable
 from typing import Any, NamedTuple, NoReturn
 
@@ -26,6 +26,9 @@ the payload; `cty`: a token in a token (RFC 7519, section 5.2); the others offer
 """
 
 _ABSENT = object()
+
+_TO_BASE64 = bytes.maketrans(b"-_", b"+/")
+_TO_BASE64URL = bytes.maketrans(b"+/", b"-_")
 
 
 class Compact(NamedTuple):
@@ -123,10 +126,11 @@ def _decode(segment: bytes) -> bytes:
     if not segment:
         raise InvalidToken("a part of the token is empty")
     try:
-        data = urlsafe_b64decode(segment + b"=" * (-len(segment) % 4))
+        # As `base64.urlsafe_b64decode` does, without its four calls for each part.
+        data = a2b_base64(segment.translate(_TO_BASE64) + b"=" * (-len(segment) % 4))
     except ValueError:
         data = b""
-    if urlsafe_b64encode(data).rstrip(b"=") != segment:
+    if b2a_base64(data, newline=False).translate(_TO_BASE64URL).rstrip(b"=") != segment:
         raise InvalidToken("a part of the token is not base64url")
     return data
 

@@ -25,6 +25,9 @@ _KNOWN = {
 }
 """Names that nearly all clients send: one string for all of them, and not one for each."""
 
+_USUAL_QUERY = b"EIO=4&transport=websocket"
+"""What the official clients ask for with a WebSocket."""
+
 _NONE: Mapping[str, str] = {}
 _OF_HEADERS = {"cookie": "; "}
 """What joins the values of a header that came twice, where that is no comma (RFC 9113, section 8.2.3)."""
@@ -126,6 +129,8 @@ def parse_query(query_string: bytes) -> dict[str, str]:
     Raises:
         ValueError: there are more than `MAX_QUERY_FIELDS`.
     """
+    if query_string == _USUAL_QUERY:
+        return {"EIO": "4", "transport": "websocket"}
     pairs = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS)
     return _joined(pairs)
 

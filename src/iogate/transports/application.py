@@ -31,7 +31,10 @@ def _code() -> tuple[object, ...]:
 _CODE = _code()
 
 
-def unwrapped(app: Any) -> tuple[Server | None, ProxyHeadersMiddleware | None]:
+Unwrapped = tuple[Server | None, ProxyHeadersMiddleware | None]
+
+
+def unwrapped(app: Any) -> Unwrapped:
     """Return the server of the application, and uvicorn's middleware that reads the headers of proxies.
 
     The server is None unless the application is exactly a `SocketIOApp`, with only uvicorn's own middleware around it:
@@ -63,7 +66,11 @@ _HEADS: WeakKeyDictionary[Config, Heads] = WeakKeyDictionary()
 
 def heads(config: Config) -> Heads:
     """Return the `Heads` that count the connections of this application: its server's, or one per configuration."""
-    server, _ = unwrapped(config.loaded_app)
+    return heads_of(unwrapped(config.loaded_app)[0], config)
+
+
+def heads_of(server: Server | None, config: Config) -> Heads:
+    """Return the same where the server is known already."""
     if server is not None:
         return server.heads
     found = _HEADS.get(config)

@@ -13,7 +13,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from iogate.server.heads import MAX_FIELDS, MAX_HEAD, peer_of
-from iogate.transports.application import heads, is_proxy, unwrapped
+from iogate.transports.application import heads_of, is_proxy, unwrapped
 from iogate.transports.fastlane import FastLane
 from iogate.transports.uvicorn_http import HTTPProtocol
 
@@ -40,13 +40,14 @@ class FastHTTP(asyncio.Protocol):
         app_state: the state of the application's lifespan.
     """
 
-    __slots__ = ("_app_state", "_config", "_heads", "_state", "_transport")
+    __slots__ = ("_app_state", "_config", "_heads", "_known", "_state", "_transport")
 
     def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], **_: object) -> None:
         self._config = config
         self._state = server_state
         self._app_state = app_state
-        self._heads = heads(config)
+        self._known = unwrapped(config.loaded_app)
+        self._heads = heads_of(self._known[0], config)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request, and count the connection until it arrives."""
@@ -58,11 +59,12 @@ class FastHTTP(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Hand the connection over."""
         self._state.connections.discard(self)
-        lane: Any = HTTPProtocol
+        protocol: Any
         if self._is_for_the_fast_lane(data):
             self._heads.done(self._transport)
-            lane = FastLane
-        protocol = lane(config=self._config, server_state=self._state, app_state=self._app_state)
+            protocol = FastLane(self._config, self._state, self._app_state, self._known)
+        else:
+            protocol = HTTPProtocol(self._config, self._state, self._app_state)
         transport: Any = self._transport
         protocol.connection_made(transport)
         transport.set_protocol(protocol)
@@ -78,7 +80,7 @@ class FastHTTP(asyncio.Protocol):
         self._transport.close()
 
     def _is_for_the_fast_lane(self, data: bytes) -> bool:
-        server, _ = unwrapped(self._config.loaded_app)
+        server = self._known[0]
         if server is None or self._config.ws_protocol_class is not FastLane:
             return False
         path = server.settings.path.encode()

@@ -24,7 +24,7 @@ from iogate.server.connection import TOO_LARGE
 from iogate.server.heads import WITH_BODY, peer_of
 from iogate.server.requests import Answer, Headers, examine, is_for, upgrade_target
 from iogate.server.server import Server
-from iogate.transports.application import is_proxy, unwrapped
+from iogate.transports.application import Unwrapped, is_proxy, unwrapped
 from iogate.transports.fastwebsocket import FastTransport
 from iogate.transports.uvicorn_websocket import WebSocketProtocol
 
@@ -63,6 +63,9 @@ class _Reticent(logging.LoggerAdapter[logging.Logger]):
     It is no `Logger`, for of such picows makes another for each connection.
     """
 
+    def info(self, msg: object, *args: object, **kwargs: Any) -> None:
+        """Log nothing. picows calls this twice for each connection."""
+
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802
         return level >= logging.ERROR
 
@@ -83,17 +86,31 @@ class FastLane(WSProtocol):  # type: ignore[misc]
         config: uvicorn's configuration.
         server_state: uvicorn's state.
         app_state: the state of the application's lifespan.
+        known: what `unwrapped` has said of the application, if the caller has asked already.
     """
 
-    __slots__ = ("_app_state", "_asyncio", "_config", "_ordinary", "_proxies", "_socketio", "_state", "_verdict")
+    __slots__ = (
+        "_app_state",
+        "_asyncio",
+        "_config",
+        "_is_too_large",
+        "_ordinary",
+        "_proxies",
+        "_socketio",
+        "_state",
+        "_verdict",
+    )
 
-    def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any]) -> None:
+    def __init__(
+        self, config: Config, server_state: ServerState, app_state: dict[str, Any], known: Unwrapped | None = None
+    ) -> None:
         self._config = config
         self._state = server_state
         self._app_state = app_state
-        self._socketio, self._proxies = unwrapped(config.loaded_app)
+        self._socketio, self._proxies = unwrapped(config.loaded_app) if known is None else known
         self._ordinary: WebSocketProtocol | None = None
         self._verdict = _Verdict()
+        self._is_too_large = False  # A frame of a client that is not admitted.
         max_frame = config.ws_max_size if self._socketio is None else self._socketio.settings.max_payload
         super().__init__(
             host_port=None,
@@ -136,7 +153,7 @@ class FastLane(WSProtocol):  # type: ignore[misc]
             _uvicorn.info('%s - "WebSocket %s" %s', address, get_path_with_query_string(scope), outcome)  # type: ignore[arg-type]
         super().connection_made(self._asyncio)
         handshake = _HANDSHAKE % key
-        self.get_buffer(len(handshake))[: len(handshake)] = handshake
+        super().get_buffer(len(handshake))[: len(handshake)] = handshake
         self.buffer_updated(len(handshake))
         if self._asyncio.is_closing():  # Refused. In TLS the client is waited for, which says that it has read why.
             peer = peer_of(self._asyncio)
@@ -155,12 +172,22 @@ class FastLane(WSProtocol):  # type: ignore[misc]
             self.__class__ = _Admitted
             self._asyncio.set_protocol(self)  # Otherwise the event loop keeps the methods of the previous class.
             return view
+        if len(view) <= UNVERIFIED_READ:
+            return view
         if len(view) > _largest_buffer(decision.max_frame):
-            # Neither the rest of the frame nor the client's close frame is read, so cut the connection off later.
-            decision.end(TOO_LARGE)
+            if not self._is_too_large:
+                self._is_too_large = True
+                # Not here: libuv calls a null pointer if reading stops, or the connection is closed, in this method.
+                asyncio.get_running_loop().call_soon(self._refuse_frame, decision)
+            return view[:1]
+        return view[:UNVERIFIED_READ]
+
+    def _refuse_frame(self, transport: FastTransport) -> None:
+        """End the connection. Neither the rest of the frame nor the client's close frame is read: cut it off later."""
+        transport.end(TOO_LARGE)
+        if not self._asyncio.is_closing():
             self._asyncio.pause_reading()
             asyncio.get_running_loop().call_later(CUT_OFF_AFTER, self._asyncio.abort)
-        return view[:UNVERIFIED_READ]
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever has the connection."""
