@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import secrets
 import sys
 import time
+
+import uvloop
 
 from fuzz.live.rounds import SCENES, Finding, Scene, fuzzing
 
@@ -22,7 +23,7 @@ def main() -> int:
     arguments = parser.parse_args()
     seed = secrets.randbelow(10**6) if arguments.seed is None else arguments.seed
     print(f"{'live':18} --seed {seed}", flush=True)
-    good = [asyncio.run(_fuzz(scene, seed, arguments.seconds / len(SCENES))) for scene in SCENES]
+    good = [uvloop.run(_fuzz(scene, seed, arguments.seconds / len(SCENES))) for scene in SCENES]
     return 0 if all(good) else 1
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import heapq
 import logging
 import os
 import sys
@@ -13,6 +12,8 @@ from collections import Counter
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from fuzz.live.house import MAX_LIFETIME, House, Planned
 from fuzz.live.words import ADDRESSES
@@ -182,11 +183,7 @@ def _alive() -> Counter[str]:
 
 
 def _forget_timers() -> None:
-    """Let go of timers whose time does not come while a test waits, with all that they hold.
-
-    asyncio keeps those that were stopped until then, and uvicorn does not stop that of a keep-alive.
-    """
-    timers = asyncio.get_running_loop()._scheduled  # type: ignore[attr-defined]
-    kept = [timer for timer in timers if not timer.cancelled() and "keep_alive" not in repr(timer)]
-    timers[:] = kept
-    heapq.heapify(timers)
+    """Stop the timers by which uvicorn ends idle connections, where the connection has gone: it does not itself."""
+    for thing in gc.get_objects():
+        if type(thing) is HttpToolsProtocol and thing.transport.is_closing():
+            thing._unset_keepalive_if_required()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import secrets
 import sys
+
+import uvloop
 
 from fuzz.live.rounds import SCENES, Finding, Scene
 from fuzz.soak.soak import soaking
@@ -24,7 +25,7 @@ def main() -> int:
     arguments = parser.parse_args()
     seed = secrets.randbelow(10**6) if arguments.seed is None else arguments.seed
     print(f"{SCENES[arguments.scene]}: --seed {seed}", flush=True)
-    return asyncio.run(_soak(SCENES[arguments.scene], seed, 60 * arguments.minutes, arguments.within))
+    return uvloop.run(_soak(SCENES[arguments.scene], seed, 60 * arguments.minutes, arguments.within))
 
 
 async def _soak(scene: Scene, seed: int, seconds: float, bound: float) -> int:

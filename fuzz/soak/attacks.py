@@ -1,6 +1,6 @@
 """The attackers, in a process of their own: `python -m fuzz.soak.attacks PORT PARSER SEED AHEAD`, until it is killed.
 
-Each attack is tried again and again, from addresses that no honest client has. The strangers of `fuzz.live` come too,
+Each attack is tried again and again, from a few addresses of its own. The strangers of `fuzz.live` come too,
 slowed down. The process writes a line when it begins; when its standard input ends, it writes how often each attack was
 tried, and ends.
 """
@@ -97,10 +97,8 @@ class Attackers:
     async def repeat(self, name: str, attack: Attack) -> None:
         """Attack for ever."""
         while True:
-            # As many addresses as cannot be told from a few users, and too few to exhaust what the server remembers.
-            address = f"198.18.{list(ATTACKS).index(name)}.{self.chance.randrange(1, 5)}"
             with suppress(OSError, TimeoutError):
-                await self._once(attack, address)
+                await self._once(attack, self.chance.choice(addresses(name)))
             self.done[name] += 1
             await asyncio.sleep(self.chance.uniform(0, 2 * attack.period))
 
@@ -190,6 +188,11 @@ ATTACKS = {
     "large heads": Attack(_large_head, 2.0, 1, None),
     "deflate bombs": Attack(_deflate, 1.0, 1, {"Sec-WebSocket-Extensions": "permessage-deflate"}),
 }
+
+
+def addresses(name: str) -> list[str]:
+    """Return the addresses of an attack: so few that the server does not forget any of them."""
+    return [f"198.18.{list(ATTACKS).index(name)}.{number}" for number in range(1, 5)]
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ import httpx
 
 from fuzz.live.house import House
 from fuzz.live.rounds import Finding, GoodClient
+from fuzz.soak.attacks import addresses
 from iogate.protocol.socketio.packets import PacketType
 from tests.conformance.wire import Polling, Session, websocket
 from tests.servers import make_token
@@ -21,6 +22,10 @@ _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # Else each client reads all 
 
 LIFETIME = 30
 """Seconds of an honest client's token."""
+
+
+SHARED = addresses("bad tokens")
+"""Addresses that a quarter of the honest clients share with attackers, as behind a NAT."""
 
 
 class Waits:
@@ -86,8 +91,8 @@ class Honest(GoodClient):
 @asynccontextmanager
 async def honest(house: House, url: str, subject: str, waits: Waits, chance: Random) -> AsyncIterator[Honest]:
     """Have a client, on either transport, which leaves without a word."""
-    # A few, as those who are revoked and try again are remembered for their bad credentials.
-    address = {"X-Forwarded-For": f"192.0.2.{chance.randrange(1, 25)}"}
+    own = f"192.0.2.{chance.randrange(1, 25)}"  # A few: addresses of revoked clients that try again are remembered.
+    address = {"X-Forwarded-For": chance.choice([own, own, own, chance.choice(SHARED)])}
 
     async with AsyncExitStack() as stack:
         session: Session

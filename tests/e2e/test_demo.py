@@ -468,11 +468,12 @@ async def test_a_tab_does_not_become_somebody_else_who_signs_in_in_the_same_brow
 async def test_a_stolen_refresh_token_that_is_used_twice_ends_the_thief_and_the_owner(
     demo: Demo, browser: Browser
 ) -> None:
-    ann, _ = await tab(browser, demo.url)
-    await sign_up(ann, "Ann")
     elsewhere, _ = await tab(browser, demo.url)
-    await fill(elsewhere, "Ann", PASSWORD)
-    await expect(here(elsewhere)).to_have_text(["Ann"])
+    await sign_up(elsewhere, "Ann")
+    ann, _ = await tab(browser, demo.url)
+    await fill(ann, "Ann", PASSWORD)
+    await expect(here(ann)).to_have_text(["Ann"])
+    # At once: soon the page uses this token itself.
     stolen = refresh(demo, await refresh_token_of(ann))
     assert stolen.status_code == 200
     ended: asyncio.Queue[dict[str, Any]] = asyncio.Queue()

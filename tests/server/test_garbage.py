@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import gc
 import json
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from iogate import Server
 from iogate.server.connection import Connection
+from iogate.transports.uvicorn_http import HTTPProtocol
+from tests import servers
+from tests.attacks.raw import request, wire
 from tests.conformance.wire import ends, enter, session
 from tests.server.left import until
 from tests.servers import make_server, make_token, serve
@@ -57,3 +63,26 @@ async def test_one_that_was_refused() -> None:
                     await ends(client)
             await gone(io)
         assert not [thing for thing in found if type(thing) is Connection]
+
+
+async def test_a_request_over_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The timer by which uvicorn ends an idle connection does not keep one that has gone."""
+    monkeypatch.setitem(servers.PROTOCOLS["uvicorn-fast"], "timeout_keep_alive", 3600)
+    made: list[weakref.ref[HTTPProtocol]] = []
+    connection_made = HTTPProtocol.connection_made
+
+    def note(self: HTTPProtocol, transport: object) -> None:
+        made.append(weakref.ref(self))
+        connection_made(self, transport)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(HTTPProtocol, "connection_made", note)
+    async with serve(make_server(), "uvicorn-fast") as url:
+        async with wire(url) as client:
+            await client.send(request("polling"))
+            assert await client.status() == 200
+
+        def is_freed() -> bool:
+            gc.collect()
+            return made[0]() is None
+
+        await until(is_freed)

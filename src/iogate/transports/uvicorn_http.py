@@ -6,6 +6,7 @@ uvicorn itself accepts heads of any size, waits for them for ever, and does not 
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,7 @@ class HTTPProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop counting the connection."""
         self._heads.close(self.transport)
+        self._unset_keepalive_if_required()  # Else its timer would keep all of this for another five seconds.
         if self._running is not None:  # uvicorn tells only the last of the requests that have been read.
             self._running.disconnected = True
             self._running.message_event.set()
@@ -103,10 +105,23 @@ class HTTPProtocol(HttpToolsProtocol):
         self._heads.linger(self.transport, self._peer, is_proxy=self._is_proxy)
 
     def data_received(self, data: bytes) -> None:
-        """Parse the data, within the limits."""
+        """Parse the data, within the limits; in a later turn if many other requests begin in this one."""
         if self._refused:
             return
         self._unset_keepalive_if_required()
+        if self._waiting and not self._heads.quota.take():
+            self.flow.pause_reading()
+            self._heads.quota.later(partial(self._parse_later, data))
+        else:
+            self.parse(data)
+
+    def _parse_later(self, data: bytes) -> None:
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            self.parse(data)
+
+    def parse(self, data: bytes) -> None:
+        """Parse the data at once, within the limits."""
         try:
             # In pieces: of what follows the end of a request, its size is not known before the next piece.
             for start in range(0, len(data), MAX_HEAD):
