@@ -88,7 +88,7 @@ class Peer:
             pass
 
     async def refused(self, seconds: float = 10.0) -> None:
-        """Wait until the server has answered a CONNECT with an error, by either parser, or has closed the connection."""
+        """Wait until the server has refused a CONNECT, by either parser, or has closed the connection."""
         read = b""
         while b"message" not in read and (data := await self.heard(seconds)):
             read += data
