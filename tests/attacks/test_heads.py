@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import zlib
 from collections.abc import AsyncIterator
@@ -17,7 +18,7 @@ from websockets.asyncio.client import connect as open_websocket
 
 from iogate import Limits, Server
 from iogate.asgi_types import MESSAGE_LIMIT
-from iogate.server.heads import LINGER, LOG_LINES, MAX_FIELDS, MAX_HEAD
+from iogate.server.heads import LINGER, LOG_LINES, MAX_FIELDS, MAX_HEAD, REQUESTS_PER_TURN, Quota
 from iogate.testing import FakeClock, advance, settle
 from iogate.transports.uvicorn_http import MAX_PIPELINED
 from tests import servers
@@ -556,6 +557,67 @@ async def test_a_reserved_bit_closes_with_1002(opcode: int, bit: int, entered: b
         made[0] |= bit
         mallory.connection.transport.write(bytes(made))
         assert (await ends(mallory)).code == 1002
+
+
+# Row 40: at once.
+
+
+@pytest.mark.parametrize("transport", ["polling", "websocket"])
+async def test_few_requests_begin_in_one_turn(transport: str) -> None:
+    """Row 40: users wait for a few requests of others at most, however many come at once."""
+    io = quiet_server()
+    async with serve(io) as url, AsyncExitStack() as stack:
+        peers = [await stack.enter_async_context(wire(url)) for _ in range(20)]
+        opened = [0]
+        await asyncio.gather(*(peer.send(request(transport)) for peer in peers))
+        async with asyncio.timeout(10):
+            while opened[-1] < len(peers):
+                await asyncio.sleep(0)
+                opened.append(len(io.connections))
+        assert max(after - before for before, after in itertools.pairwise(opened)) <= REQUESTS_PER_TURN
+
+
+class _Full(Quota):
+    """A quota of which nothing is left."""
+
+    def take(self) -> bool:
+        return False
+
+    def begin_waiting(self) -> None:
+        """Begin what waits."""
+        while self._waiting:
+            self._waiting.popleft()()
+
+
+@pytest.mark.parametrize("transport", ["polling", "websocket"])
+@pytest.mark.parametrize("kept_alive", [False, True])
+async def test_a_connection_that_is_closed_while_its_request_waits(transport: str, kept_alive: bool) -> None:
+    """Row 40: when its turn comes, nothing is begun."""
+    io = quiet_server(limits=Limits(pending_per_address=1))
+    async with serve(io) as url, wire(url) as mallory:
+        if kept_alive:
+            await mallory.send(NOT_FOUND)
+            assert await mallory.status() == 404
+        io.heads.quota = full = _Full(1)
+        await mallory.send(request(transport))
+        await until(lambda: len(full) == 1)
+        async with wire(url):  # It takes the place of the other one.
+            await mallory.ends()
+        full.begin_waiting()
+        await settle()
+        assert not io.connections
+
+
+async def test_a_request_whose_turn_comes() -> None:
+    """Row 40: the connection is read again."""
+    io = quiet_server()
+    async with serve(io) as url, wire(url) as mallory:
+        io.heads.quota = full = _Full(1)
+        for _ in range(3):  # The first on a connection and a later one are not the same.
+            await mallory.send(NOT_FOUND)
+            await until(lambda: len(full) == 1)
+            full.begin_waiting()
+            assert await mallory.status() == 404
 
 
 async def test_a_good_client_is_served_meanwhile() -> None:

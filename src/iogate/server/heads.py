@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,8 @@ A connection that is closed with unread input is reset, and the answer is lost w
 """
 READ_RATE = 1024
 """Bytes per second at which a client must read an answer that is larger than what may wait for it."""
+REQUESTS_PER_TURN = 2
+"""Requests that are begun in one turn of the event loop; each takes some tenths of a millisecond."""
 LOG_LINES = 20
 """Log lines that clients can cause in `LOG_PERIOD` seconds; further ones are counted."""
 LOG_PERIOD = 60.0
@@ -77,6 +80,49 @@ class BoundedLog:
             logger.info(message, *args)
 
 
+class Quota:
+    """Work of which only some pieces are done in one turn of the event loop, so that others wait little.
+
+    Args:
+        size: how many.
+    """
+
+    __slots__ = ("_left", "_loop", "_size", "_waiting")
+
+    def __init__(self, size: int) -> None:
+        self._size = self._left = size
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def take(self) -> bool:
+        """Return True if a piece of work may be done at once. Otherwise call `later`."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:  # The first one, or the one before has ended.
+            self._loop, self._left = loop, self._size
+            self._waiting.clear()
+        if not self._left:
+            return False
+        if self._left == self._size:
+            loop.call_soon(self._renew)
+        self._left -= 1
+        return True
+
+    def later(self, work: Callable[[], None]) -> None:
+        """Let a piece of work be done in one of the next turns, after those that wait already."""
+        self._waiting.append(work)
+
+    def _renew(self) -> None:
+        self._left = self._size
+        while self._waiting and self.take():
+            try:
+                self._waiting.popleft()()
+            except Exception:
+                logger.exception("a request could not be begun")
+
+
 class Heads:
     """The TCP connections that wait for a request.
 
@@ -103,6 +149,7 @@ class Heads:
         "_proxies",
         "_unread",
         "_unread_due",
+        "quota",
         "timeout",
     )
 
@@ -118,6 +165,7 @@ class Heads:
         self._proxies = proxies
         self._prepare = prepare
         self.timeout = timeout
+        self.quota = Quota(REQUESTS_PER_TURN)
         self._due = deadlines.queue(timeout, self._timed_out)
         self._linger_due = deadlines.queue(LINGER, _abort)
         self._unread_due = deadlines.queue(timeout, self._look_at_unread)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from iogate.server.heads import MAX_FIELDS, MAX_HEAD, peer_of
@@ -57,18 +58,32 @@ class FastHTTP(asyncio.Protocol):
         self._heads.open(transport, peer, is_proxy=is_proxy(self._config, peer))
 
     def data_received(self, data: bytes) -> None:
-        """Hand the connection over."""
+        """Hand the connection over: at once, or in a later turn if many others begin in this one."""
+        if self._heads.quota.take():
+            self._begin(data)
+        else:
+            self._transport.pause_reading()
+            self._heads.quota.later(partial(self._begin_later, data))
+
+    def _begin_later(self, data: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+            self._begin(data)
+
+    def _begin(self, data: bytes) -> None:
         self._state.connections.discard(self)
-        protocol: Any
+        transport: Any = self._transport
         if self._is_for_the_fast_lane(data):
             self._heads.done(self._transport)
-            protocol = FastLane(self._config, self._state, self._app_state, self._known)
+            lane = FastLane(self._config, self._state, self._app_state, self._known)
+            lane.connection_made(transport)
+            transport.set_protocol(lane)
+            lane.data_received(data)
         else:
-            protocol = HTTPProtocol(self._config, self._state, self._app_state)
-        transport: Any = self._transport
-        protocol.connection_made(transport)
-        transport.set_protocol(protocol)
-        protocol.data_received(data)
+            http = HTTPProtocol(self._config, self._state, self._app_state)
+            http.connection_made(transport)
+            transport.set_protocol(http)
+            http.parse(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget a client that has asked for nothing."""

@@ -41,7 +41,7 @@ READ_BUFFER = 2048
 """Initial bytes of the read buffer of a connection, which grows with the frames."""
 CUT_OFF_AFTER = 0.5
 """Seconds that a client whose frame is too large has to read the close frame before the connection is cut."""
-UNVERIFIED_READ = 4096
+UNVERIFIED_READ = 16_384
 """Bytes that are read at a time from a client that is not admitted."""
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
 """16 bytes in Base64 (RFC 6455, section 4.1)."""
@@ -93,7 +93,6 @@ class FastLane(WSProtocol):  # type: ignore[misc]
         "_app_state",
         "_asyncio",
         "_config",
-        "_is_too_large",
         "_ordinary",
         "_proxies",
         "_socketio",
@@ -110,7 +109,6 @@ class FastLane(WSProtocol):  # type: ignore[misc]
         self._socketio, self._proxies = unwrapped(config.loaded_app) if known is None else known
         self._ordinary: WebSocketProtocol | None = None
         self._verdict = _Verdict()
-        self._is_too_large = False  # A frame of a client that is not admitted.
         max_frame = config.ws_max_size if self._socketio is None else self._socketio.settings.max_payload
         super().__init__(
             host_port=None,
@@ -175,19 +173,10 @@ class FastLane(WSProtocol):  # type: ignore[misc]
         if len(view) <= UNVERIFIED_READ:
             return view
         if len(view) > _largest_buffer(decision.max_frame):
-            if not self._is_too_large:
-                self._is_too_large = True
-                # Not here: libuv calls a null pointer if reading stops, or the connection is closed, in this method.
-                asyncio.get_running_loop().call_soon(self._refuse_frame, decision)
-            return view[:1]
+            self.__class__ = _TooLarge
+            self._asyncio.set_protocol(self)
+            return _DISCARDED
         return view[:UNVERIFIED_READ]
-
-    def _refuse_frame(self, transport: FastTransport) -> None:
-        """End the connection. Neither the rest of the frame nor the client's close frame is read: cut it off later."""
-        transport.end(TOO_LARGE)
-        if not self._asyncio.is_closing():
-            self._asyncio.pause_reading()
-            asyncio.get_running_loop().call_later(CUT_OFF_AFTER, self._asyncio.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever has the connection."""
@@ -201,8 +190,11 @@ class FastLane(WSProtocol):  # type: ignore[misc]
 
     def shutdown(self) -> None:
         """End the connection, for uvicorn; `iogate run` has ended it before."""
+        self._end("server shutting down")
+
+    def _end(self, reason: str) -> None:
         if isinstance(self._verdict.decision, FastTransport):
-            self._verdict.decision.end("server shutting down")
+            self._verdict.decision.end(reason)
 
     def _go_the_ordinary_way(self, head: bytes) -> None:
         self._ordinary = ordinary = WebSocketProtocol(self._config, self._state, self._app_state)
@@ -264,6 +256,29 @@ class _Admitted(FastLane):
 
     __slots__ = ()
     get_buffer = WSProtocol.get_buffer
+
+
+_DISCARDED = memoryview(bytearray(UNVERIFIED_READ))
+"""Where the rest of a frame is read to that is too large. Nobody looks at it."""
+
+
+class _TooLarge(FastLane):
+    """A connection whose client is not admitted and sends a frame that is larger than it may be.
+
+    It is refused with the next bytes, and not in `get_buffer`: libuv calls a null pointer if reading stops in there.
+    """
+
+    __slots__ = ()
+
+    def get_buffer(self, size_hint: int) -> memoryview:
+        """Return a buffer for the rest of the frame."""
+        return _DISCARDED
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """End the connection. Neither the rest of the frame nor a close frame is read, so cut it off later."""
+        self._asyncio.pause_reading()
+        self._end(TOO_LARGE)
+        asyncio.get_running_loop().call_later(CUT_OFF_AFTER, self._asyncio.abort)
 
 
 @lru_cache
