@@ -184,12 +184,12 @@ def serve(
         SystemExit: it could not start; the log says why.
     """
     server = app.server if isinstance(app, SocketIOApp) else None
-    # What has been loaded stays, so the collector need not look at it. The first two numbers bound the pause of a
-    # collection, in which every client waits: 1000 new objects take about half a millisecond, and 20 000 younger ones a
-    # few. The third keeps the collector from looking at all connections again and again while clients connect.
+    # What has been loaded stays, so the collector need not look at it. The first number bounds the pause of most
+    # collections, in which every client waits: 1000 new objects take about half a millisecond. The second keeps the
+    # collector from looking at all connections again and again while clients connect.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(1_000, 20, 1_000)
+    gc.set_threshold(1_000, 200, 100)
     uvicorn_ = _Uvicorn(_config(app, options), server, ready, supervised=listener is not None)
     uvicorn_.run(None if listener is None else [listener])
     if not uvicorn_.started:

@@ -164,6 +164,8 @@ class HTTPProtocol(HttpToolsProtocol):
         if self._is_answering():
             raise _Refused(HTTPStatus.BAD_REQUEST, "it asks for a WebSocket before the last answer")
         super().handle_websocket_upgrade()
+        # It refers to this protocol, and both would stay until the garbage collector comes.
+        self.parser = None  # type: ignore[assignment]
 
     def _is_answering(self) -> bool:
         cycle: RequestResponseCycle | None = self.cycle  # None before the first request.
