@@ -354,6 +354,22 @@ def test_whatever_happens_to_the_bytes_it_opens_with_all_rows_or_not_at_all(path
     assert outcomes[False] > 100
 
 
+def test_a_schema_that_is_not_text_is_noticed(path: Path, full: bytes) -> None:
+    """SQLite writes it into its error message, which cannot be decoded then."""
+    refused = 0
+    for where in range(full.index(b"CREATE"), PAGE, 3):
+        data = bytearray(full)
+        data[where] ^= 0x80
+        path.write_bytes(data)
+        try:
+            everything(path)
+        except ConfigurationError as error:
+            refused += "its schema is not text" in str(error)
+        for file in path.parent.iterdir():
+            file.unlink()
+    assert refused > 0
+
+
 def test_every_single_row_that_is_lost_is_noticed(path: Path, full: bytes) -> None:
     """The count and the hashes say so, whichever it is."""
     for number in range(0, ROWS, 37):

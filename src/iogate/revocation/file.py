@@ -91,6 +91,9 @@ class RevocationFile:
         self._connection = sqlite3.connect(path, LOCK_TIMEOUT, check_same_thread=False, isolation_level=None)
         try:
             self.rows = self._checked()
+        except UnicodeDecodeError:  # sqlite3 raises it if SQLite's message contains a damaged part of the schema.
+            self.close()
+            raise Damaged(f"the file is damaged (its schema is not text); {_REMEDY}") from None
         except BaseException:
             self.close()
             raise
