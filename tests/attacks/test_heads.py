@@ -569,11 +569,12 @@ async def test_few_requests_begin_in_one_turn(transport: str) -> None:
     async with serve(io) as url, AsyncExitStack() as stack:
         peers = [await stack.enter_async_context(wire(url)) for _ in range(20)]
         opened = [0]
-        await asyncio.gather(*(peer.send(request(transport)) for peer in peers))
+        sending = asyncio.gather(*(peer.send(request(transport)) for peer in peers))
         async with asyncio.timeout(10):
-            while opened[-1] < len(peers):
+            while opened[-1] < len(peers):  # Look in each turn, from the first one on.
                 await asyncio.sleep(0)
                 opened.append(len(io.connections))
+        await sending
         assert max(after - before for before, after in itertools.pairwise(opened)) <= REQUESTS_PER_TURN
 
 
