@@ -89,16 +89,7 @@ class FastLane(WSProtocol):  # type: ignore[misc]
         known: what `unwrapped` has said of the application, if the caller has asked already.
     """
 
-    __slots__ = (
-        "_app_state",
-        "_asyncio",
-        "_config",
-        "_ordinary",
-        "_proxies",
-        "_socketio",
-        "_state",
-        "_verdict",
-    )
+    __slots__ = ("_app_state", "_asyncio", "_config", "_ordinary", "_proxies", "_socketio", "_state", "_verdict")
 
     def __init__(
         self, config: Config, server_state: ServerState, app_state: dict[str, Any], known: Unwrapped | None = None
