@@ -13,11 +13,14 @@ import pytest
 from iogate import Server
 from iogate.server.connection import Connection
 from iogate.transports.uvicorn_http import HTTPProtocol
+from iogate.transports.uvicorn_websocket import WebSocketProtocol
 from tests import servers
 from tests.attacks.raw import request, wire
 from tests.conformance.wire import ends, enter, session
 from tests.server.left import until
-from tests.servers import make_server, make_token, serve
+from tests.servers import Kind, make_server, make_token, serve
+
+THINGS = (Connection, HTTPProtocol, WebSocketProtocol)
 
 
 @contextmanager
@@ -42,27 +45,29 @@ async def gone(io: Server) -> None:
     await until(lambda: not (io.connections or len(io.linger_due)))
 
 
-async def test_one_that_was_let_in() -> None:
+@pytest.mark.parametrize("kind", ["uvicorn-fast", "uvicorn-ordinary"])
+async def test_one_that_was_let_in(kind: Kind) -> None:
     io = make_server()
-    async with serve(io, "uvicorn-fast") as url:
+    async with serve(io, kind) as url:
         with collected() as found:
             for _ in range(3):
                 async with session(url, "websocket") as client:
                     await enter(client)
             await gone(io)
-        assert not [thing for thing in found if type(thing) is Connection]
+        assert not [thing for thing in found if type(thing) in THINGS]
 
 
-async def test_one_that_was_refused() -> None:
+@pytest.mark.parametrize("kind", ["uvicorn-fast", "uvicorn-ordinary"])
+async def test_one_that_was_refused(kind: Kind) -> None:
     io = make_server()
-    async with serve(io, "uvicorn-fast") as url:
+    async with serve(io, kind) as url:
         with collected() as found:
             for _ in range(3):
                 async with session(url, "websocket") as client:
                     await client.send("40" + json.dumps({"token": make_token(secret="of-somebody-else-" * 3)}))
                     await ends(client)
             await gone(io)
-        assert not [thing for thing in found if type(thing) is Connection]
+        assert not [thing for thing in found if type(thing) in THINGS]
 
 
 async def test_a_request_over_http(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,8 +137,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """Tell the application."""
         heads(self.config).close(self.transport)
         self._rest = b""
-        self._limit = None  # It refers to what refers to this one.
         super().connection_lost(exc)
+        # These refer to what refers to this one: together they would stay until the garbage collector comes.
+        self._limit = None
+        self.conn.parser.close()
+        if self.handshake_initiated:
+            self.scope["extensions"].pop(MESSAGE_LIMIT, None)
 
     def _linger(self) -> None:
         if not self.disconnected:
