@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from iogate import Server
+from iogate import Limits, Server
 from iogate.server.connection import Connection
 from iogate.transports.uvicorn_http import HTTPProtocol
 from iogate.transports.uvicorn_websocket import WebSocketProtocol
@@ -67,6 +67,19 @@ async def test_one_that_was_refused(kind: Kind) -> None:
                     await client.send("40" + json.dumps({"token": make_token(secret="of-somebody-else-" * 3)}))
                     await ends(client)
             await gone(io)
+        assert not [thing for thing in found if type(thing) in THINGS]
+
+
+@pytest.mark.parametrize("kind", ["uvicorn-fast", "uvicorn-ordinary"])
+async def test_one_that_polled_and_made_room(kind: Kind) -> None:
+    io = make_server(limits=Limits(pending=2))
+    async with serve(io, kind) as url:
+        with collected() as found:
+            for _ in range(5):
+                async with wire(url) as client:
+                    await client.send(request("polling"))
+                    assert await client.status() == 200
+            assert len(io.connections) == 2
         assert not [thing for thing in found if type(thing) in THINGS]
 
 

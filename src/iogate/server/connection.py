@@ -27,7 +27,7 @@ from iogate.server.attempts import MAX_REFUSALS, Attempt, Connect, Entry, InBand
 from iogate.server.eager import Rest
 from iogate.server.handshake import Handshake
 from iogate.server.identity import Identity
-from iogate.server.transport import Transport
+from iogate.server.transport import NONE, Transport
 
 if TYPE_CHECKING:
     from iogate.server.server import Server
@@ -101,7 +101,7 @@ class Connection:
         self.sid = sid
         self.handshake = handshake
         self.context: Context  # Set by `Server.take`; all code for this client runs in a copy of it.
-        self.transport: Transport  # From `begin` on.
+        self.transport: Transport  # From `begin` until `leave`.
         self.identity: Identity | None = None
         self.candidate: Identity | None = None  # Verified but not adopted yet: middleware is still deciding.
         self.end_due = 0.0  # When the identity ends, on the monotonic clock, once its client has been told to refresh.
@@ -514,9 +514,14 @@ class Connection:
         else:
             self.transport.close(told or reason)
         if not self.transport.lingers:
-            self.server.pending.discard(self)
+            self.leave()
         for socket in list(self.sockets.values()):
             self._forget(socket, reason)
+
+    def leave(self) -> None:
+        """Let the transport go, which has done its last for this session."""
+        self.server.pending.discard(self)
+        self.transport = NONE  # They refer to each other: together they would stay until the garbage collector comes.
 
     def _forget(self, socket: Socket, reason: str) -> None:
         if self.sockets.pop(socket.namespace.name, None) is not socket:

@@ -44,3 +44,29 @@ class Transport(Protocol):
 
     async def closed(self) -> None:
         """Return when nothing more will be sent, after `close` or `abort`."""
+
+
+class NoTransport:
+    """The transport of a session whose own one has done its last: there is nothing to write to."""
+
+    name = ""
+    upgradable = lingers = writable = congested = False
+
+    def write(self, packet: Encoded) -> bool:
+        """Refuse the packet."""
+        return False
+
+    def flush(self) -> None:
+        """Do nothing."""
+
+    def close(self, reason: str) -> None:
+        """Do nothing."""
+
+    def abort(self) -> None:
+        """Do nothing."""
+
+    async def closed(self) -> None:
+        """Return at once."""
+
+
+NONE = NoTransport()

@@ -186,10 +186,10 @@ class FastTransport(WSListener):
         self._closing = True
         self._server.linger_due.stop(self)
         self._leave_polling()
-        connection, self._connection = self._connection, None  # It refers to this one: together they would stay.
+        connection = self._connection
         if self._probe is None and connection is not None:
             connection.close("transport close", abort=True)
-            self._server.pending.discard(connection)
+            connection.leave()
 
     def pause_writing(self) -> None:
         """Keep what is to be sent from here on."""

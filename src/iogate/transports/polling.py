@@ -188,9 +188,9 @@ class PollingTransport:
         return not self._broken
 
     def _linger_no_more(self) -> None:
-        server = self._connection.server
-        server.lingering.pop(self._connection.sid, None)
-        server.pending.discard(self._connection)
+        connection = self._connection
+        connection.server.lingering.pop(connection.sid, None)
+        connection.leave()
 
     def _wake(self) -> None:
         if self._poll is not None and not self._poll.done():

@@ -35,7 +35,6 @@ class WebSocketTransport:
         "_drains",
         "_reading",
         "_send",
-        "_server",
         "_task",
     )
 
@@ -44,8 +43,7 @@ class WebSocketTransport:
     lingers = True
 
     def __init__(self, connection: Connection, send: Send) -> None:
-        self._connection: Connection | None = connection
-        self._server = connection.server
+        self._connection = connection
         self._send = send
         self._task: asyncio.Task[None] | None = None
         self._close_code: int | None = None
@@ -72,19 +70,19 @@ class WebSocketTransport:
     def flush(self) -> None:
         """Send what there is, in a task unless one is at it or `run` is about to."""
         begun = self._drains is not None and not self._drains.done()
-        if not (self._reading or self._draining or begun or self._connection is None):
-            self._drains = self._server.spawn(self._drain())
+        if not (self._reading or self._draining or begun):
+            self._drains = self._connection.server.spawn(self._drain())
 
     def close(self, reason: str) -> None:
         """Send the rest and a close frame; a client that does not take it within `LINGER` seconds is cut off."""
         self._close_code = self._close_code or CLOSE_CODES.get(reason, 1000)
-        self._server.linger_due.start(self)
+        self._connection.server.linger_due.start(self)
         self.flush()
 
     def abort(self) -> None:
         """End the task that serves the WebSocket; the ASGI server then closes it."""
         self._aborted = True
-        self._server.linger_due.stop(self)
+        self._connection.server.linger_due.stop(self)
         if self._drained is not None:
             self._drained.set()
         for task in (self._task, self._drains):
@@ -100,7 +98,6 @@ class WebSocketTransport:
     async def run(self, receive: Receive) -> None:
         """Serve the WebSocket until it is closed."""
         connection = self._connection
-        assert connection is not None  # noqa: S101
         self._task = asyncio.current_task()
         try:
             while True:
@@ -112,47 +109,44 @@ class WebSocketTransport:
                 self._reading = True
                 if message["type"] == "websocket.disconnect":
                     break
-                _receive(connection, message)
+                self._receive(message)
         except asyncio.CancelledError:
             if connection.open:
                 raise  # It is the ASGI server that wants the end, and not `abort`.
         finally:
             self._task = None
             connection.close("transport close", abort=True)
-            self._server.pending.discard(connection)
+            connection.leave()
             self.abort()
-            self._connection = None  # It refers to this one: together they would stay.
+
+    def _receive(self, message: Message) -> None:
+        text = message.get("text")
+        self._connection.receive(message["bytes"] if text is None else text.encode(), binary=text is None)
 
     async def _drain(self) -> None:
-        connection = self._connection
-        if self._draining or connection is None:
+        if self._draining:
             return
         self._draining = True
         try:
-            while (packet := connection.take_one()) is not None:
+            while (packet := self._connection.take_one()) is not None:
                 if packet.text:
                     await self._send({"type": "websocket.send", "text": packet.string})
                 for data in packet.attachments:
                     if self._aborted:
                         return
                     await self._send({"type": "websocket.send", "bytes": data})
-                connection.sent(packet)
+                self._connection.sent(packet)
                 if self._aborted:
                     return
             if self._close_code is not None:
                 await self._send({"type": "websocket.close", "code": self._close_code})
                 self._close_code = None
         except Exception:  # Each ASGI server has one of its own for a client that has gone.
-            connection.close("transport close", abort=True)
+            self._connection.close("transport close", abort=True)
         finally:
             self._draining = False
             if self._drained is not None:
                 self._drained.set()
-
-
-def _receive(connection: Connection, message: Message) -> None:
-    text = message.get("text")
-    connection.receive(message["bytes"] if text is None else text.encode(), binary=text is None)
 
 
 async def upgrade(connection: Connection, receive: Receive, send: Send) -> None:
