@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
-from iogate import Limits, Server
-from iogate.server.connection import Connection
+from iogate import JWTAuth, Limits, Refused, Server
 from iogate.transports.uvicorn_http import HTTPProtocol
-from iogate.transports.uvicorn_websocket import WebSocketProtocol
 from tests import servers
 from tests.attacks.raw import request, wire
 from tests.conformance.wire import ends, enter, session
 from tests.server.left import until
-from tests.servers import Kind, make_server, make_token, serve
+from tests.servers import SECRET, Kind, make_server, make_token, serve
 
-THINGS = (Connection, HTTPProtocol, WebSocketProtocol)
+OURS = ("iogate", "uvicorn", "websockets.server")
+"""Modules whose objects are looked for: asyncio's own event loop, and the client, leave some of theirs."""
 
 
 @contextmanager
@@ -33,7 +34,7 @@ def collected() -> Iterator[list[object]]:
         yield found
         gc.set_debug(gc.DEBUG_SAVEALL)
         gc.collect()
-        found += gc.garbage
+        found += (thing for thing in gc.garbage if type(thing).__module__.startswith(OURS))
     finally:
         gc.set_debug(0)
         gc.garbage.clear()
@@ -54,7 +55,7 @@ async def test_one_that_was_let_in(kind: Kind) -> None:
                 async with session(url, "websocket") as client:
                     await enter(client)
             await gone(io)
-        assert not [thing for thing in found if type(thing) in THINGS]
+        assert not found
 
 
 @pytest.mark.parametrize("kind", ["uvicorn-fast", "uvicorn-ordinary"])
@@ -67,7 +68,71 @@ async def test_one_that_was_refused(kind: Kind) -> None:
                     await client.send("40" + json.dumps({"token": make_token(secret="of-somebody-else-" * 3)}))
                     await ends(client)
             await gone(io)
-        assert not [thing for thing in found if type(thing) in THINGS]
+        assert not found
+
+
+async def nobody(claims: Mapping[str, Any]) -> object:
+    """Wait, and find no user."""
+    await asyncio.sleep(0)
+    raise Refused(f"no user {claims['sub']}")
+
+
+@pytest.mark.parametrize("secret", [SECRET, "of-somebody-else-" * 3])
+async def test_one_whose_verdict_took_several_turns(secret: str) -> None:
+    """A verdict that waits has a task: for `load_user`, or for its turn among others from an address with too many."""
+    auth = JWTAuth(secret=SECRET, algorithms=["HS256"])
+    auth.load_user(nobody)
+    io = make_server(auth=auth, limits=Limits(failures_per_address=1))
+    async with serve(io, "uvicorn-fast") as url:
+        await refused(url, "of-somebody-else-" * 3)
+        await refused(url, "of-somebody-else-" * 3)
+        with collected() as found:
+            for _ in range(3):
+                await refused(url, secret)
+            await gone(io)
+        assert not found
+
+
+@pytest.mark.parametrize("kind", ["uvicorn-fast", "uvicorn-ordinary"])
+async def test_one_that_left_before_the_verdict(kind: Kind) -> None:
+    auth = JWTAuth(secret=SECRET, algorithms=["HS256"])
+    asked = asyncio.Event()
+
+    async def for_ever(_: Mapping[str, Any]) -> object:
+        asked.set()
+        return await asyncio.Event().wait()
+
+    auth.load_user(for_ever)
+    io = make_server(auth=auth)
+    async with serve(io, kind) as url:
+        with collected() as found:
+            for _ in range(3):
+                asked.clear()
+                async with session(url, "websocket") as client:
+                    await client.send("40" + json.dumps({"token": make_token()}))
+                    await asked.wait()
+            await gone(io)
+        assert not found
+
+
+@pytest.mark.parametrize("kind", ["uvicorn-fast", "uvicorn-ordinary"])
+async def test_one_that_sent_too_much(kind: Kind) -> None:
+    io = make_server()
+    async with serve(io, kind) as url:
+        with collected() as found:
+            for _ in range(3):
+                async with session(url, "websocket") as client:
+                    await client.send("40" + json.dumps({"token": "x" * 100_000}))
+                    await ends(client)
+            await gone(io)
+        assert not found
+
+
+async def refused(url: str, secret: str) -> None:
+    """Come with a token of Mallory, and wait for the end."""
+    async with session(url, "websocket") as client:
+        await client.send("40" + json.dumps({"token": make_token(sub="mallory", secret=secret)}))
+        await ends(client)
 
 
 @pytest.mark.parametrize("kind", ["uvicorn-fast", "uvicorn-ordinary"])
@@ -80,7 +145,7 @@ async def test_one_that_polled_and_made_room(kind: Kind) -> None:
                     await client.send(request("polling"))
                     assert await client.status() == 200
             assert len(io.connections) == 2
-        assert not [thing for thing in found if type(thing) in THINGS]
+        assert not found
 
 
 async def test_a_request_over_http(monkeypatch: pytest.MonkeyPatch) -> None:

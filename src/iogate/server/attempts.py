@@ -78,8 +78,9 @@ class Attempt:
 
     def cancel(self) -> None:
         """Stop whatever is still done for its verdict."""
-        if self.task is not None:
-            self.task.cancel()
+        task, self.task = self.task, None  # Its exception will refer to this one: together they would stay.
+        if task is not None:
+            task.cancel()
 
     def time_out(self) -> None:
         """Refuse it because its deadline has passed. The client is not at fault: the server was too slow."""

@@ -54,7 +54,9 @@ class Rest:
             if self._cancelled:
                 raise asyncio.CancelledError
             yield self._waits_for
+            self._waits_for = None
         except BaseException as error:
+            self._waits_for = None  # The error may be its own, and will refer to this: together they would stay.
             try:
                 self._waits_for = self.coroutine.throw(error)
             except StopIteration as end:
@@ -109,8 +111,12 @@ class _Spare:
             if self._rest is None:
                 raise
             self._rest.cancel()  # It was the coroutine's first step, or somebody since, that has cancelled its task.
-        assert self._work is not None  # noqa: S101
-        await self._work
+        work = self._work
+        assert work is not None  # noqa: S101
+        # The work and the task refer to this one: together they would stay until the garbage collector comes.
+        self._rest = self._work = None
+        del self.task
+        await work
 
 
 class Eager:
@@ -198,6 +204,7 @@ class Eager:
     def _replace(self, spare: _Spare, *, used: bool) -> None:
         if not used:
             spare.task.cancel()
+            del spare.task
         self._spare = _Spare(self._loop, self.context)  # type: ignore[arg-type]
 
 

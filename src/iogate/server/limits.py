@@ -317,16 +317,9 @@ class Failures:
         except BaseException:
             verification.close()
             raise
-
-        def ended(task: asyncio.Task[Principal]) -> None:
-            turns.release()
-            if not task.cancelled():
-                task.exception()  # Retrieve it: the client that waited may have left.
-
-        task = asyncio.ensure_future(verification)
-        task.add_done_callback(ended)
         try:
-            return await asyncio.shield(task)
+            # No variable holds the task: its exception will refer to the variables here.
+            return await asyncio.shield(_begun(verification, turns))
         except TokenExpired:
             raise
         except BAD_CREDENTIALS:
@@ -416,6 +409,19 @@ def _turns(record: _Record) -> _Turns:
     if record.turns is None or record.turns.loop is not asyncio.get_running_loop():
         record.turns = _Turns()  # A guard of HTTP endpoints may run on another loop.
     return record.turns
+
+
+def _begun(verification: Coroutine[Any, Any, Principal], turns: _Turns) -> asyncio.Task[Principal]:
+    """Return a verification's task, which gives its turn back."""
+
+    def ended(task: asyncio.Task[Principal]) -> None:
+        turns.release()
+        if not task.cancelled():
+            task.exception()  # Retrieve it: the client that waited may have left.
+
+    task = asyncio.ensure_future(verification)
+    task.add_done_callback(ended)
+    return task
 
 
 class Proxies:

@@ -229,6 +229,7 @@ class HTTPProtocol(HttpToolsProtocol):
             self._linger()
         elif self.timeout_keep_alive_task is not None:
             self._waiting = True
+            self.scope = self.cycle.scope = {}  # type: ignore[typeddict-item]  # Until the next one, for its headers.
             self._count()
 
     # Refusals.

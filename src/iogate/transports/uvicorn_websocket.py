@@ -141,6 +141,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         # These refer to what refers to this one: together they would stay until the garbage collector comes.
         self._limit = None
         self.conn.parser.close()
+        self.conn.parser_exc = None
         if self.handshake_initiated:
             self.scope["extensions"].pop(MESSAGE_LIMIT, None)
 

@@ -85,7 +85,8 @@ class WebSocketTransport:
         self._connection.server.linger_due.stop(self)
         if self._drained is not None:
             self._drained.set()
-        for task in (self._task, self._drains):
+        tasks, self._drains = (self._task, self._drains), None  # Its exception will refer to this one.
+        for task in tasks:
             if task is not None and task is not asyncio.current_task():
                 task.cancel()
 
