@@ -159,3 +159,7 @@ class Session(Connection):
         with self.transport.lock:
             self.transport.drop()
             super().expel(refusal, reason)
+
+    def leave(self) -> None:
+        """Keep the transport: the other server may still have packets for it, which it drops."""
+        self.server.pending.discard(self)
