@@ -131,8 +131,8 @@ async def revoke(
     ended = []
     for connection in connections:
         if connection.identity is not None and revocation.matches(connection.identity.principal):
+            ended.append(connection.transport)  # The connection lets it go.
             connection.expel(RevokedToken(), "token revoked")
-            ended.append(connection.transport)
     call_watchers(watchers)
     saving = asyncio.ensure_future(revocations.save(revocation))
     try:
