@@ -13,7 +13,7 @@ from iogate.server.compression import CompressionWarning
 from iogate.server.handshake import Handshake, hidden_from_log, hide
 from iogate.server.requests import JSON, Answer, Request, examine, is_for, upgrade_target
 from iogate.transports.polling import PollingTransport, TooLarge
-from iogate.transports.websocket import CLOSE_CODES, WebSocketTransport, upgrade
+from iogate.transports.websocket import CLOSE_CODES, WebSocketTransport
 
 if TYPE_CHECKING:
     from iogate.server.connection import Connection
@@ -141,7 +141,9 @@ class SocketIOApp:
                 await send({"type": "websocket.close", "code": CLOSE_CODES["parse error"]})
             else:
                 connection = polled
-                await upgrade(polled, receive, send)
+                transport = WebSocketTransport(polled, send)
+                transport.upgrade()
+                await transport.run(receive)
         elif self.server.closing:  # It began to close meanwhile, and would not see this one any more.
             await send({"type": "websocket.close", "code": CLOSE_CODES["server shutting down"]})
         else:

@@ -233,6 +233,21 @@ async def test_a_session_that_ends_takes_the_socket_of_an_unfinished_upgrade_wit
             await closes(connection)
 
 
+async def test_a_session_that_ends_while_its_client_moves_sends_the_rest_on_the_socket(io: Server, url: str) -> None:
+    """The client polls no longer once its probe was answered."""
+    async with polling(url) as before:
+        await enter(before)
+        async with raw_websocket(url, target(before)) as connection:
+            await connection.send("2probe")
+            assert await within(connection.recv()) == "3probe"
+            io.emit("bye")
+            io.disconnect_sockets(close=True)
+            await connection.send("5")
+            after = WebSocket(connection)
+            assert [await within(after.receive()) for _ in range(2)] == ['42["bye"]', "41"]
+            await closes(connection)
+
+
 async def test_an_upgrade_that_stops_half_way_is_ended_in_time() -> None:
     async with serve(echo_server(ping_interval=0.2, ping_timeout=0.2)) as url, polling(url) as before:
         await enter(before)

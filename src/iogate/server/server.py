@@ -39,6 +39,7 @@ from iogate.server.rooms import room_of_user
 from iogate.server.scopes import Scopes, parse_scopes
 from iogate.server.transport import Transport
 from iogate.server.turn import Turn
+from iogate.server.upgrade import Upgrade
 
 if TYPE_CHECKING:
     from iogate.asgi import SocketIOApp
@@ -190,6 +191,7 @@ class Server(Registers, Emitter):
         self._ping_due = deadlines.queue(ping_interval, self._ping)
         self._pong_due = deadlines.queue(ping_timeout, _pong_timed_out)
         self.linger_due = deadlines.queue(LINGER, _abort)
+        self.upgrade_due = deadlines.queue(connect_timeout, Upgrade.fail)
         self.heads = Heads(self.pending, deadlines, connect_timeout, self.proxies, self.prepare)
 
     # The application's side.

@@ -7,14 +7,12 @@ from collections.abc import Callable
 
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
-from iogate.errors import ProtocolError
-from iogate.protocol.engineio.connection import Probe, Role, Upgrade
 from iogate.protocol.engineio.packets import PROBE_ANSWER, Encoded
 from iogate.protocol.websocket import frames
 from iogate.server.connection import TOO_LARGE, Connection
 from iogate.server.handshake import Handshake
 from iogate.server.server import Server
-from iogate.transports.polling import PollingTransport
+from iogate.server.upgrade import Upgrade
 from iogate.transports.websocket import CLOSE_CODES, MAX_FRAGMENTS
 
 MAX_PENDING = 64
@@ -50,9 +48,8 @@ class FastTransport(WSListener):
         "_held",
         "_pending",
         "_ping",
-        "_probe",
-        "_probe_timer",
         "_server",
+        "_upgrade",
         "_write",
         "_ws",
         "congested",
@@ -66,8 +63,7 @@ class FastTransport(WSListener):
         self._server = server
         self._handshake = handshake
         self._connection = target
-        self._probe = Upgrade(Role.SERVER) if target is not None else None
-        self._probe_timer: asyncio.TimerHandle | None = None
+        self._upgrade: Upgrade | None = None  # Until it has taken the session over.
         self._ws: WSTransport
         self._fragments: bytearray | None = None  # Of the message that is coming in several frames.
         self._fragmented = TEXT
@@ -155,18 +151,14 @@ class FastTransport(WSListener):
             self._connection = self._server.open(self._handshake)
             self._connection.begin(self)
         else:
-            polling = self._connection.transport
-            assert isinstance(polling, PollingTransport)  # noqa: S101
-            polling.candidate = self
-            timeout = self._server.settings.connect_timeout
-            self._probe_timer = asyncio.get_running_loop().call_later(timeout, self._give_up)
+            self._upgrade = Upgrade(self._connection, self)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """Take a frame."""
         type_ = frame.msg_type
         if frame.rsv1 or frame.rsv2 or frame.rsv3:  # No extension has been negotiated (RFC 6455, section 5.2).
             self._fail(PROTOCOL_ERROR)
-        elif type_ is TEXT and frame.fin and self._probe is None and self._fragments is None and not self._held:
+        elif type_ is TEXT and frame.fin and self._upgrade is None and self._fragments is None and not self._held:
             connection = self._connection
             connection.receive(frame.get_payload_as_bytes())  # type: ignore[union-attr]
             if connection.busy:  # type: ignore[union-attr]
@@ -185,11 +177,11 @@ class FastTransport(WSListener):
         self._write = _drop
         self._closing = True
         self._server.linger_due.stop(self)
-        self._leave_polling()
-        connection = self._connection
-        if self._probe is None and connection is not None:
-            connection.close("transport close", abort=True)
-            connection.leave()
+        if self._upgrade is not None:
+            self._upgrade.stop()
+        elif self._connection is not None:
+            self._connection.close("transport close", abort=True)
+            self._connection.leave()
 
     def pause_writing(self) -> None:
         """Keep what is to be sent from here on."""
@@ -203,7 +195,7 @@ class FastTransport(WSListener):
         """Send what was kept."""
         self._full = self.congested = False
         self._write_pong()
-        if self._probe is None and not self._closing:
+        if self._upgrade is None and not self._closing:
             self.flush()
             self._write_pending()
             if self._close_code and not self._full:
@@ -211,14 +203,25 @@ class FastTransport(WSListener):
 
     def end(self, reason: str) -> None:
         """End the session, or the attempt to take one over."""
-        if self._probe is None and self._connection is not None:
+        if self._upgrade is None and self._connection is not None:
             self._connection.close(reason)
         else:
-            self._end(CLOSE_CODES.get(reason, 1000))
+            self.reject(reason)
 
-    def cancel(self) -> None:
-        """Give up taking over a session that has ended."""
-        self._end(1000)
+    # What an upgrade asks for.
+
+    def answer_probe(self) -> None:
+        """Send the answer to a probe."""
+        self.write(PROBE_ANSWER)
+
+    def take_over(self) -> None:
+        """Serve the session from now on."""
+        self._upgrade = None
+        self.flush()
+
+    def reject(self, reason: str) -> None:
+        """Close the WebSocket; its session has another transport."""
+        self._end(CLOSE_CODES.get(reason, 1000))
 
     # Inside.
 
@@ -264,50 +267,23 @@ class FastTransport(WSListener):
         if self._held:
             self._backlog.append((message, binary))
             return
-        if self._probe is None:
-            connection.receive(message, binary=binary)
-            if connection.busy:
-                self._hold()
+        if self._upgrade is not None:
+            if not self._closing:
+                self._upgrade.receive(message, binary=binary)
             return
-        try:
-            state = self._probe.receive(message, binary=binary)
-        except ProtocolError:
-            self._give_up()
-            return
-        if state is Probe.PROBED:
-            polling = connection.transport
-            if isinstance(polling, PollingTransport):
-                polling.upgrading = True
-            self.write(PROBE_ANSWER)
-        elif state is Probe.DONE:
-            self._leave_polling()
-            self._probe = None
-            if connection.open:
-                connection.transport = self
-                self.flush()
-            else:
-                self._end(1000)
-
-    def _leave_polling(self) -> None:
-        if self._probe_timer is not None:
-            self._probe_timer.cancel()
-            self._probe_timer = None
-        polling = self._connection.transport if self._connection is not None else None
-        if isinstance(polling, PollingTransport) and polling.candidate is self:
-            polling.candidate = None
-            polling.upgrading = False
-
-    def _give_up(self) -> None:
-        self._leave_polling()
-        self._end(CLOSE_CODES["parse error"])
+        connection.receive(message, binary=binary)
+        if connection.busy:
+            self._hold()
 
     def _fail(self, code: int) -> None:
         self._fragments = None
-        if self._probe is None and self._connection is not None and self._connection.open:
+        if self._upgrade is not None:
+            self._upgrade.fail()
+        elif self._connection is not None and self._connection.open:
             self._close_code = code
             self._connection.close("parse error")
         else:
-            self._give_up()
+            self._end(code)
 
     def _hold(self) -> None:
         self._held = True

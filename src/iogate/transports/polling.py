@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Protocol
 
 from iogate.asgi_types import Receive
 from iogate.errors import ProtocolError
 from iogate.protocol.engineio.packets import CLOSE, NOOP, Encoded
 from iogate.protocol.engineio.payload import decode_payload, encode_payload
 from iogate.server.connection import TOO_LARGE, Connection
+from iogate.server.upgrade import Upgrade
 
 logger = logging.getLogger("iogate")
 
@@ -27,13 +27,6 @@ class HungUp(Exception):
     """The client went in the middle of a request."""
 
 
-class Candidate(Protocol):
-    """What serves a WebSocket that a session may move to: a task, or the fast lane."""
-
-    def cancel(self) -> object:
-        """Give up: the session has ended."""
-
-
 class PollingTransport:
     """The transport of a session that polls.
 
@@ -41,7 +34,7 @@ class PollingTransport:
         connection: the session.
     """
 
-    __slots__ = ("_body", "_broken", "_connection", "_ended", "_poll", "_posting", "_upgrading", "candidate")
+    __slots__ = ("_body", "_broken", "_connection", "_ended", "_poll", "_posting", "_upgrading", "upgrade")
 
     name = "polling"
 
@@ -50,7 +43,7 @@ class PollingTransport:
         self._poll: asyncio.Future[None] | None = None
         self._posting = False
         self._body: asyncio.Task[bytes] | None = None
-        self.candidate: Candidate | None = None  # What serves the WebSocket that it may move to.
+        self.upgrade: Upgrade | None = None  # The attempt of a WebSocket to take its place.
         self._upgrading = False
         self._broken = False
         self._ended = False
@@ -58,7 +51,7 @@ class PollingTransport:
     @property
     def upgradable(self) -> bool:
         """Whether a WebSocket may ask to take its place: one at a time."""
-        return self.candidate is None
+        return self.upgrade is None
 
     @property
     def lingers(self) -> bool:
@@ -199,10 +192,11 @@ class PollingTransport:
     def _end(self) -> None:
         self._ended = True
         self._wake()
-        # A client that has been told that it may move polls no more: it moves first, and gets the rest there.
-        for task in (self._body, None if self._upgrading and not self._broken else self.candidate):
-            if task is not None and task is not asyncio.current_task():
-                task.cancel()
+        if self._body is not None and self._body is not asyncio.current_task():
+            self._body.cancel()
+        # A client whose probe was answered polls no longer: it moves first, and gets the rest there.
+        if self.upgrade is not None and (self._broken or not self._upgrading):
+            self.upgrade.cancel()
 
     def _take(self) -> bytes:
         packets = self._connection.take()

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 
 from iogate.asgi_types import Message, Receive, Send
-from iogate.errors import ProtocolError
-from iogate.protocol.engineio.connection import Probe, Role, Upgrade
 from iogate.protocol.engineio.packets import PROBE_ANSWER, Encoded
 from iogate.server.connection import TOO_LARGE, Connection
-from iogate.transports.polling import PollingTransport
+from iogate.server.upgrade import Upgrade
 
 CLOSE_CODES = {"server shutting down": 1001, "parse error": 1002, TOO_LARGE: 1009}
 """Close codes (RFC 6455, section 7.4.1) by the reason that a connection ends for; 1000 for all others."""
@@ -33,9 +30,11 @@ class WebSocketTransport:
         "_drained",
         "_draining",
         "_drains",
+        "_probed",
         "_reading",
         "_send",
         "_task",
+        "_upgrade",
     )
 
     name = "websocket"
@@ -51,6 +50,8 @@ class WebSocketTransport:
         self._drained: asyncio.Event | None = None
         self._draining = False
         self._drains: asyncio.Task[None] | None = None
+        self._upgrade: Upgrade | None = None  # Until it has taken its session over.
+        self._probed = False  # The answer to a probe is to be sent.
         self._reading = True  # What is written before `run` begins, and while it handles a frame, `run` sends.
 
     @property
@@ -96,6 +97,24 @@ class WebSocketTransport:
             self._drained = asyncio.Event()
             await self._drained.wait()
 
+    def upgrade(self) -> None:
+        """Wait until the client moves its session here."""
+        self._upgrade = Upgrade(self._connection, self)
+
+    def answer_probe(self) -> None:
+        """Send the answer to a probe."""
+        self._probed = True
+        self.flush()
+
+    def take_over(self) -> None:
+        """Serve the session from now on."""
+        self._upgrade = None
+        self.flush()
+
+    def reject(self, reason: str) -> None:
+        """Close the WebSocket; its session has another transport."""
+        self.close(reason)
+
     async def run(self, receive: Receive) -> None:
         """Serve the WebSocket until it is closed."""
         connection = self._connection
@@ -112,24 +131,34 @@ class WebSocketTransport:
                     break
                 self._receive(message)
         except asyncio.CancelledError:
-            if connection.open:
+            if not self._aborted:
                 raise  # It is the ASGI server that wants the end, and not `abort`.
         finally:
             self._task = None
-            connection.close("transport close", abort=True)
-            connection.leave()
+            if self._upgrade is None:
+                connection.close("transport close", abort=True)
+                connection.leave()
+            else:
+                self._upgrade.stop()
             self.abort()
 
     def _receive(self, message: Message) -> None:
         text = message.get("text")
-        self._connection.receive(message["bytes"] if text is None else text.encode(), binary=text is None)
+        data = message["bytes"] if text is None else text.encode()
+        if self._upgrade is None:
+            self._connection.receive(data, binary=text is None)
+        elif self._close_code is None:
+            self._upgrade.receive(data, binary=text is None)
 
     async def _drain(self) -> None:
         if self._draining:
             return
         self._draining = True
         try:
-            while (packet := self._connection.take_one()) is not None:
+            if self._probed:
+                self._probed = False
+                await self._send({"type": "websocket.send", "text": PROBE_ANSWER.string})
+            while self._upgrade is None and (packet := self._connection.take_one()) is not None:
                 if packet.text:
                     await self._send({"type": "websocket.send", "text": packet.string})
                 for data in packet.attachments:
@@ -143,52 +172,9 @@ class WebSocketTransport:
                 await self._send({"type": "websocket.close", "code": self._close_code})
                 self._close_code = None
         except Exception:  # Each ASGI server has one of its own for a client that has gone.
-            self._connection.close("transport close", abort=True)
+            if self._upgrade is None:
+                self._connection.close("transport close", abort=True)
         finally:
             self._draining = False
             if self._drained is not None:
                 self._drained.set()
-
-
-async def upgrade(connection: Connection, receive: Receive, send: Send) -> None:
-    """Move a session from polling to this WebSocket, and serve it.
-
-    The session stays on polling, undisturbed, until the client has said `upgrade`; if it says anything else, or takes
-    longer than `connect_timeout`, only the WebSocket is closed.
-    """
-    probe, polling = Upgrade(Role.SERVER), connection.transport
-    assert isinstance(polling, PollingTransport)  # noqa: S101
-    polling.candidate = asyncio.current_task()
-    try:
-        async with asyncio.timeout(connection.server.settings.connect_timeout):
-            while probe.state is not Probe.DONE:
-                message = await receive()
-                if message["type"] == "websocket.disconnect":
-                    return
-                if probe.receive((message.get("text") or "").encode()) is Probe.PROBED:
-                    polling.upgrading = True
-                    await _try(send, {"type": "websocket.send", "text": PROBE_ANSWER.string})
-    except (TimeoutError, ProtocolError):
-        await _try(send, {"type": "websocket.close", "code": CLOSE_CODES["parse error"]})
-        return
-    except asyncio.CancelledError:
-        if connection.open:
-            raise  # It is the ASGI server that wants the end, and not the session.
-    finally:
-        polling.upgrading = False
-        polling.candidate = None
-    if not connection.open:
-        # The session ended while its client moved, and it polls no more: what it was told last goes here.
-        if probe.state is Probe.DONE:
-            await WebSocketTransport(connection, send)._drain()
-        await _try(send, {"type": "websocket.close", "code": 1000})
-        return
-    transport = WebSocketTransport(connection, send)
-    connection.transport = transport
-    await transport.run(receive)
-
-
-async def _try(send: Send, message: Message) -> None:
-    """Send something to a client that may have gone: if it has, the next `receive` tells."""
-    with suppress(Exception):  # Each ASGI server has one of its own for that.
-        await send(message)
