@@ -11,9 +11,10 @@ from iogate.asgi_types import DENIAL, MESSAGE_LIMIT, ASGIApp, Message, Receive, 
 from iogate.protocol.engineio.handshake import RequestError
 from iogate.server.compression import CompressionWarning
 from iogate.server.handshake import Handshake, hidden_from_log, hide
+from iogate.server.reasons import CloseReason
 from iogate.server.requests import JSON, Answer, Request, examine, is_for, upgrade_target
 from iogate.transports.polling import PollingTransport, TooLarge
-from iogate.transports.websocket import CLOSE_CODES, WebSocketTransport
+from iogate.transports.websocket import WebSocketTransport
 
 if TYPE_CHECKING:
     from iogate.server.connection import Connection
@@ -70,7 +71,7 @@ class SocketIOApp:
                 # The ASGI server is ending. Without this, hypercorn would close with an internal error (1011).
                 with suppress(Exception):
                     async with asyncio.timeout(GOING_AWAY_TIMEOUT):
-                        await send({"type": "websocket.close", "code": CLOSE_CODES["server shutting down"]})
+                        await send({"type": "websocket.close", "code": CloseReason.SERVER_SHUTDOWN.code})
                 raise
         elif not self.polling:
             await _answer(scope, send, Answer(400, WEBSOCKET_ONLY, [JSON, *request.cors]))
@@ -138,14 +139,14 @@ class SocketIOApp:
         await send({"type": "websocket.accept"})
         if polled is not None:
             if isinstance(upgrade_target(self.server, handshake), Answer):  # Another one was faster.
-                await send({"type": "websocket.close", "code": CLOSE_CODES["parse error"]})
+                await send({"type": "websocket.close", "code": CloseReason.PARSE_ERROR.code})
             else:
                 connection = polled
                 transport = WebSocketTransport(polled, send)
                 transport.upgrade()
                 await transport.run(receive)
         elif self.server.closing:  # It began to close meanwhile, and would not see this one any more.
-            await send({"type": "websocket.close", "code": CLOSE_CODES["server shutting down"]})
+            await send({"type": "websocket.close", "code": CloseReason.SERVER_SHUTDOWN.code})
         else:
             connection = self.server.open(handshake)
             transport = WebSocketTransport(connection, send)

@@ -13,6 +13,7 @@ import socketio
 
 from iogate import Refused, Server, Socket
 from iogate.client import AsyncClient, ConnectionRefused
+from iogate.server.reasons import CloseReason
 from iogate.testing import advance
 from tests.client.peers import FOREVER, LIFETIME, WITHIN, Kind, Source, client, world
 from tests.servers import serve
@@ -275,7 +276,7 @@ async def test_a_refusal_of_a_refresh_does_not_colour_a_loss_that_comes_after_it
 def lose(io: Any) -> None:
     """Cut the transports, as a network does."""
     for connection in list(io.connections.values()):
-        connection.close("transport close", abort=True)
+        connection.close(CloseReason.TRANSPORT_CLOSE)
 
 
 async def test_who_was_away_beyond_the_end_of_the_token_comes_back_with_a_new_one(kind: Kind, how: list[str]) -> None:
@@ -374,7 +375,7 @@ async def test_it_comes_back_when_the_server_closes_the_transport(kind: Kind, ho
         await peer.do("connect", place.url, transports=how)
         await place.happens("connect")
         for connection in list(place.io.connections.values()):
-            connection.close("server shutting down")
+            connection.close(CloseReason.SERVER_SHUTDOWN)
         await place.happens("connect")
         assert source.reasons == ["connect", "reconnect"]
 

@@ -16,6 +16,7 @@ import socketio
 
 from iogate import Refused, Server, Socket
 from iogate.client import AsyncClient, Client, engines
+from iogate.server.reasons import CloseReason
 from iogate.testing import TokenFactory
 from tests.client.peers import FOREVER, WITHIN, Kind, Source, client, world
 from tests.client.silent import Stage, silent
@@ -238,7 +239,7 @@ async def test_a_disconnect_handler_may_disconnect(kind: Kind, transport: str) -
 def end_by_server(io: Server) -> None:
     """End the connections as a server does that shuts down."""
     for connection in list(io.connections.values()):
-        connection.close("server shutting down")
+        connection.close(CloseReason.SERVER_SHUTDOWN)
 
 
 async def test_disconnect_twice_at_once(kind: Kind) -> None:

@@ -13,6 +13,7 @@ from fuzz.soak.attacks import ATTACKS
 from fuzz.soak.soak import soaking
 from iogate.server.connection import Connection
 from iogate.server.limits import Pending
+from iogate.server.reasons import CloseReason
 
 PATIENCE = 30.0  # A bound for a machine that does other things, and nothing that is measured.
 SECONDS = 2.0
@@ -33,7 +34,7 @@ def nothing(*_: object) -> None:
 
 def unanswered(connection: Connection, *_: object) -> None:
     """End a connection that has said something."""
-    connection.close("transport error")
+    connection.close(CloseReason.TRANSPORT_ERROR)
 
 
 DEFECTS: dict[str, tuple[Any, str, Any, float, str]] = {

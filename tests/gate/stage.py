@@ -14,6 +14,7 @@ from iogate.protocol.engineio.packets import Encoded
 from iogate.server.connection import Connection
 from iogate.server.handshake import Handshake
 from iogate.server.limits import Limits
+from iogate.server.reasons import CloseReason
 from tests.gate.model import CLOSED_TODAY, ROOM_NEEDS, ROOT, STAFF, Rules
 from tests.server.left import leftovers
 from tests.servers import SECRET
@@ -78,7 +79,7 @@ class Wire:
         else:
             self.move()
 
-    def close(self, reason: str) -> None:
+    def close(self, reason: CloseReason) -> None:
         self._closing = True
         self.flush()
 
@@ -258,7 +259,7 @@ class Stage:
     async def end(self) -> dict[str, object]:
         """Let everybody go, and return what is left of them, without any time going by."""
         for peer in self.peers:
-            peer.connection.close("transport close", abort=True)
+            peer.connection.close(CloseReason.TRANSPORT_CLOSE)
         await self.settle()
         left = leftovers(self.io)
         for peer in self.peers:

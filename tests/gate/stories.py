@@ -10,6 +10,7 @@ from typing import Any
 
 from iogate import Socket
 from iogate.server.connection import Connection
+from iogate.server.reasons import CloseReason
 from tests.gate.model import ROOT, STAFF, Client, Revoked, Rules, Token, World
 from tests.gate.stage import Hook, Peer, Stage, acting
 from tests.servers import SECRET, make_token
@@ -215,7 +216,7 @@ class Teller:
         found = self.client(number)
         if found is not None:
             self.world.hang_up(found[0])
-            found[1].connection.close("transport close", abort=True)
+            found[1].connection.close(CloseReason.TRANSPORT_CLOSE)
 
     def on_kick(self, number: int, namespace: str, close: bool) -> None:
         found = self.client(number)

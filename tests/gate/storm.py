@@ -9,6 +9,7 @@ from typing import Any
 
 from iogate import Socket
 from iogate.protocol.socketio.connection import State
+from iogate.server.reasons import CloseReason
 from tests.gate.model import ROOM_NEEDS, ROOT, STAFF, Revoked, Rules, World
 from tests.gate.stage import Hook, Peer, Stage, acting
 from tests.gate.stories import STEPS, Happening, Teller, story
@@ -105,7 +106,7 @@ class Storm:
     def on_hang_up(self, _: str, number: int) -> None:
         peer = self.peer(number)
         if peer is not None:
-            peer.connection.close("transport close", abort=True)
+            peer.connection.close(CloseReason.TRANSPORT_CLOSE)
 
     def on_stall(self, _: str, number: int) -> None:
         peer = self.peer(number)

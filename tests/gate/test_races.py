@@ -20,6 +20,7 @@ import pytest
 
 from iogate import Socket
 from iogate.server.handshake import Handshake
+from iogate.server.reasons import CloseReason
 from iogate.transports.websocket import WebSocketTransport
 from tests.gate.model import ROOT, STAFF, Rules
 from tests.gate.scenes import NONE, SCENES
@@ -85,7 +86,7 @@ async def test_a_disconnect_handler_may_end_the_connection_that_a_refresh_narrow
     """The refresh is forgotten with it: no deadline and no subject is counted for a connection that has gone."""
     stage = Stage(RULES["two of a subject"])
     peer = await enters(stage, ROOT, STAFF, scope="staff")
-    stage.react = lambda socket: socket._connection.close("server namespace disconnect")
+    stage.react = lambda socket: socket._connection.close(CloseReason.SERVER_DISCONNECT)
     await refreshes(stage, peer)
     assert peer.calls[-2:] == [
         ("disconnect", STAFF, "insufficient scope"),
@@ -127,7 +128,7 @@ async def test_a_disconnect_handler_may_send_away_the_others_when_the_transport_
     stage = Stage(RULES["token at connect"])
     peer = await enters(stage, ROOT, STAFF, scope="staff")
     stage.react = lambda socket: stage.io.of(STAFF).disconnect_sockets()
-    peer.connection.close("transport close", abort=True)
+    peer.connection.close(CloseReason.TRANSPORT_CLOSE)
     assert [call[1] for call in peer.calls if call[0] == "disconnect"] == [ROOT, STAFF]
     assert await stage.end() == {}
 
@@ -140,7 +141,7 @@ async def test_the_oldest_of_a_subject_may_take_the_newest_with_it() -> None:
 
     def react(socket: Socket) -> None:
         for peer in stage.peers:
-            peer.connection.close("forced close")
+            peer.connection.close(CloseReason.NOT_ADMITTED)
 
     stage.react = react
     await enters(stage, ROOT)

@@ -21,6 +21,7 @@ from engineio.packet import CLOSE
 from iogate import ConfigurationError, Cookie, Server, SQLiteRevocations
 from iogate.integrations import layout, protect
 from iogate.integrations.engine import EngineTransport, kept, namespace_of
+from iogate.server.reasons import CloseReason
 from tests.conformance.wire import POLLING, enter, session, within
 from tests.gate.houses import serve_on_threads
 from tests.gate.support import make_auth
@@ -212,7 +213,7 @@ async def test_a_transport_has_closed_when_its_writer_has_written_the_last() -> 
     io = Server(auth=make_auth())
     transport = EngineTransport(io, type("Socket", (), {"queue": waiting})(), _never, _never)
     with transport.writer():
-        transport.close("token revoked")
+        transport.close(CloseReason.TOKEN_REVOKED)
         closed = asyncio.ensure_future(transport.closed())
         written = iter(transport.taken([waiting.get_nowait()]))
         assert next(written).packet_type == CLOSE

@@ -23,6 +23,7 @@ from iogate.server import dispatch
 from iogate.server.connection import Connection
 from iogate.server.handlers import CallNext
 from iogate.server.handshake import Handshake
+from iogate.server.reasons import CloseReason
 from iogate.testing.time import settle
 from tests.gate.support import make_auth
 from tests.server.left import leftovers
@@ -52,9 +53,9 @@ class Recorder:
             self.write(packet)
             self._connection.sent(packet)
 
-    def close(self, reason: str) -> None:
+    def close(self, reason: CloseReason) -> None:
         self.flush()
-        self.heard.append(f"closed: {reason}")
+        self.heard.append(f"closed: {reason.text}")
 
     def abort(self) -> None:
         self.heard.append("cut")
@@ -321,7 +322,7 @@ class Ways:
         told = Told()
         told.short = self._taken
         if connection.open:
-            connection.close("transport close")
+            connection.close(CloseReason.CLOSE_PACKET)
             await settle()
         assert leftovers(io).keys() <= {f"deadlines of {io.linger_due.interval} s ({_number(io)})"}
         io._deadlines.stop()

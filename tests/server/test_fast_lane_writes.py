@@ -18,6 +18,7 @@ from iogate import Server, Socket
 from iogate.protocol.engineio.packets import PING
 from iogate.server.connection import BURST, VOLATILE_BUFFERED, Connection
 from iogate.server.handshake import Handshake
+from iogate.server.reasons import CloseReason
 from iogate.testing.time import settle
 from iogate.transports.fastwebsocket import MAX_PENDING, FastTransport
 from iogate.transports.polling import PollingTransport
@@ -245,7 +246,7 @@ async def test_no_ping_is_answered_after_the_end(io: Server, end: str) -> None:
     ann = await _entered(io)
     ann.say_pings(b"1")
     if end == "by the server":
-        ann.connection.close("server shutting down")
+        ann.connection.close(CloseReason.SERVER_SHUTDOWN)
     elif end == "by the client":
         ann.say_goodbye()
     else:
@@ -271,7 +272,7 @@ async def test_nothing_is_written_after_a_close_frame(io: Server, end: str) -> N
     """RFC 6455, section 5.5.1. Neither at once, nor at the end of the turn, nor when the client reads again."""
     ann = await _entered(io)
     if end == "by the server":
-        ann.connection.close("server shutting down")
+        ann.connection.close(CloseReason.SERVER_SHUTDOWN)
         assert ann.closed == [1001]
     else:
         ann.say('421["echo",1]')
@@ -283,7 +284,7 @@ async def test_nothing_is_written_after_a_close_frame(io: Server, end: str) -> N
     await turn()
     ann.transport.pause_writing()
     ann.transport.resume_writing()
-    ann.transport.close("server shutting down")
+    ann.transport.close(CloseReason.SERVER_SHUTDOWN)
     await turn()
     assert ann.writes == []
     assert len(ann.closed) == 1
@@ -295,7 +296,7 @@ async def test_a_connection_that_is_cut_is_written_nothing_more(io: Server) -> N
     ann.transport.abort()
     assert ann.cut
     ann.transport.write(PING)
-    ann.transport.close("server shutting down")
+    ann.transport.close(CloseReason.SERVER_SHUTDOWN)
     await turn()
     assert ann.writes == []
 
@@ -333,7 +334,7 @@ async def test_a_full_socket_is_closed_when_the_rest_has_been_read(io: Server) -
     ann = await _entered(io)
     ann.fill()
     socket_of(ann).emit("last")
-    ann.connection.close("server shutting down")
+    ann.connection.close(CloseReason.SERVER_SHUTDOWN)
     assert (ann.writes, ann.closed) == ([], [])
     ann.read()
     assert ann.heard() == ['42["last"]']
@@ -345,7 +346,7 @@ async def test_a_socket_that_the_last_words_fill_is_closed_when_they_have_been_r
     ann = await _entered(io)
     ann.room = 1000
     socket_of(ann).emit("large", LARGE)
-    ann.connection.close("server shutting down")
+    ann.connection.close(CloseReason.SERVER_SHUTDOWN)
     assert ann.heard() == [f'42["large","{LARGE}"]']
     assert ann.closed == []
     ann.read()
@@ -634,5 +635,5 @@ async def test_a_client_that_goes_as_handlers_become_too_many_leaves_no_error(
 async def _leave(io: Server) -> AsyncIterator[None]:
     yield
     for connection in list(io.connections.values()):
-        connection.close("transport close", abort=True)
+        connection.close(CloseReason.TRANSPORT_CLOSE)
     io._deadlines.stop()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from iogate import JWTAuth, Refused, Server, Socket
+from iogate.server.reasons import CloseReason
 from tests import refusals
 from tests.conformance.wire import session, within
 from tests.server.left import assert_nothing_left, until
@@ -129,7 +130,7 @@ async def test_middleware_may_end_the_connection_that_it_decides_on(transport: s
 
     @io.use
     async def closes(socket: Socket) -> None:
-        socket._connection.close("forced close")
+        socket._connection.close(CloseReason.NOT_ADMITTED)
         await asyncio.sleep(0)
 
     async with serve(io) as url, session(url, transport) as wire:

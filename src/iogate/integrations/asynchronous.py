@@ -16,6 +16,7 @@ from iogate.integrations.incoming import content_length, read_payload
 from iogate.integrations.session import Session
 from iogate.protocol.socketio.packets import PacketType
 from iogate.server.handshake import hide
+from iogate.server.reasons import CloseReason
 from iogate.server.scopes import Scopes
 from iogate.server.server import Server
 
@@ -136,7 +137,7 @@ class AsyncGlue(Glue):
         except ProtocolError as error:
             self._fail(session, error)
         except _NoBody:
-            session.close("transport error", abort=True)
+            session.close(CloseReason.TRANSPORT_ERROR, abort=True)
         return None
 
     async def engine_connected(self, sid: str, environ: dict[str, Any]) -> Any:

@@ -15,6 +15,7 @@ from engineio.packet import Packet as EnginePacket
 from iogate.integrations.incoming import wants_websocket
 from iogate.protocol.engineio.packets import Encoded
 from iogate.server.handshake import Handshake
+from iogate.server.reasons import CloseReason
 from iogate.server.server import Server
 
 End = Callable[[Any], Coroutine[Any, Any, None]]
@@ -193,7 +194,7 @@ class EngineTransport:
     def flush(self) -> None:
         """Do nothing: there is a writer."""
 
-    def close(self, reason: str) -> None:
+    def close(self, reason: CloseReason) -> None:
         """Send the rest and a close packet; a client that does not take it within `LINGER` seconds is cut off."""
         self._server.linger_due.start(self)
         with self.lock:

@@ -28,6 +28,7 @@ from iogate.printable import printable
 from iogate.protocol.socketio.packets import ROOT, Packet
 from iogate.server.attempts import Entry
 from iogate.server.gate import hold
+from iogate.server.reasons import CloseReason
 from iogate.server.rooms import check_not_own
 from iogate.server.scopes import Scopes
 from iogate.server.server import Server
@@ -185,12 +186,12 @@ class Glue(ABC):
         """End a session whose client has broken the protocol; its reader stops."""
         if session.open:
             logger.info("closed: %s", error)
-            session.close("parse error", abort=True)
+            session.close(CloseReason.PARSE_ERROR, abort=True)
 
     def _close(self, sid: str) -> None:
         session = self._sessions.pop(sid, None)
         if session is not None:
-            session.close("transport close", abort=True)
+            session.close(CloseReason.TRANSPORT_CLOSE)
 
     def _start(self, session: Session, name: str, *args: Any, check: Callable[[], None] = _always) -> asyncio.Task[Any]:
         """Call an original method of the server that runs application code.
@@ -313,9 +314,9 @@ class Glue(ABC):
     def _reason(self, reason: str) -> str:
         reasons = self.sio.reason
         known = {
-            "client namespace disconnect": reasons.CLIENT_DISCONNECT,
-            "transport close": reasons.TRANSPORT_CLOSE,
-            "ping timeout": reasons.PING_TIMEOUT,
+            CloseReason.CLIENT_DISCONNECT.text: reasons.CLIENT_DISCONNECT,
+            CloseReason.TRANSPORT_CLOSE.text: reasons.TRANSPORT_CLOSE,
+            CloseReason.PING_TIMEOUT.text: reasons.PING_TIMEOUT,
         }
         return str(known.get(reason, reasons.SERVER_DISCONNECT))
 
@@ -337,7 +338,7 @@ class Glue(ABC):
     def _dismiss(self, session: Session, name: str) -> None:
         socket = session.sockets.get(name)
         if socket is not None:
-            session.dismiss(socket, "server namespace disconnect")
+            session.dismiss(socket, CloseReason.SERVER_DISCONNECT)
 
     def _send(self, sid: str, packet: Any) -> None:
         """Send a packet of the server's, past the gate as all of them."""

@@ -22,6 +22,7 @@ from iogate.integrations.incoming import has_large_integer
 from iogate.protocol.socketio.packets import Packet, PacketType
 from iogate.server.connection import AUTHENTICATE, EVENT, Connection
 from iogate.server.handshake import Handshake
+from iogate.server.reasons import CloseReason
 from iogate.server.server import Server
 from iogate.server.socket import Socket
 
@@ -147,14 +148,14 @@ class Session(Connection):
         super().enter(socket)
         self.transport.limit(self.max_body)
 
-    def dismiss(self, socket: Socket, reason: str) -> None:
+    def dismiss(self, socket: Socket, reason: CloseReason) -> None:
         """Send a socket out of its namespace; what was queued for it there is not sent."""
         name = socket.namespace.name
         with self.transport.lock:  # What another thread emits comes before all of it, or is not sent.
             self.transport.drop(name)
             super().dismiss(socket, reason)
 
-    def expel(self, refusal: Refused, reason: str) -> None:
+    def expel(self, refusal: Refused, reason: CloseReason) -> None:
         """End the session of somebody who was let in, and tell why. Nothing that was queued before is sent."""
         with self.transport.lock:
             self.transport.drop()

@@ -21,6 +21,7 @@ from iogate.integrations.glue import Glue
 from iogate.integrations.incoming import content_length, read_payload
 from iogate.integrations.session import Session
 from iogate.protocol.socketio.packets import PacketType
+from iogate.server.reasons import CloseReason
 from iogate.server.scopes import Scopes
 from iogate.server.server import Server
 
@@ -120,7 +121,7 @@ class ThreadedGlue(Glue):
         except ProtocolError as error:
             self.at_the_gate(self._fail, session, error)
         except OSError:
-            self.at_the_gate(functools.partial(session.close, "transport error", abort=True))
+            self.at_the_gate(functools.partial(session.close, CloseReason.TRANSPORT_ERROR, abort=True))
         return None
 
     def engine_connected(self, sid: str, environ: dict[str, Any]) -> Any:

@@ -15,6 +15,7 @@ from iogate.auth import Auth, AuthPayload
 from iogate.errors import BAD_CREDENTIALS, AuthUnavailable, Refused
 from iogate.protocol.socketio.packets import Packet, PacketType
 from iogate.server.handshake import Handshake
+from iogate.server.reasons import CloseReason
 from iogate.server.rooms import new_socket_id
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ class Connect(Entry):
         connection.refusals += isinstance(refusal, BAD_CREDENTIALS)
         connection.send(connection.socketio.refuse(self.namespace, refusal.payload()))
         if connection.refusals >= MAX_REFUSALS:
-            connection.close("forced close")
+            connection.close(CloseReason.NOT_ADMITTED)
         else:
             connection.server.turn.add(connection.close_if_empty)
 

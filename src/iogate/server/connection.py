@@ -27,6 +27,7 @@ from iogate.server.attempts import MAX_REFUSALS, Attempt, Connect, Entry, InBand
 from iogate.server.eager import Rest
 from iogate.server.handshake import Handshake
 from iogate.server.identity import Identity
+from iogate.server.reasons import CloseReason
 from iogate.server.transport import NONE, Transport
 
 if TYPE_CHECKING:
@@ -48,8 +49,6 @@ UNVERIFIED_FRAMES = 2
 """Frames of the largest size that may come in one polling payload before the client has been let in."""
 MAX_CONNECTS = 100
 """CONNECTs of a connection between two heartbeats: one for each namespace that it may be in."""
-TOO_LARGE = "payload too large"
-"""The reason that a transport gets if its client has sent too much at once."""
 
 AUTHENTICATE = "authenticate"
 DIRECT = b"42"
@@ -173,7 +172,7 @@ class Connection:
             return
         if len(frame) > self.max_frame:
             logger.info("closed: a frame of %d bytes, and %d are allowed", len(frame), self.max_frame)
-            self.close("parse error", told=TOO_LARGE)
+            self.close(CloseReason.TOO_LARGE)
             return
         try:
             if binary:
@@ -204,14 +203,14 @@ class Connection:
     def fail(self, error: ProtocolError) -> None:
         """End the session because of what its client sent."""
         logger.info("closed: %s", error)
-        self.close("parse error")
+        self.close(CloseReason.PARSE_ERROR)
 
     def _control(self, frame: bytes) -> None:
         event = self._engine.receive(frame)
         if event.type is PacketType.PONG:
             self.server.pong_received(self)
         elif event.type is PacketType.CLOSE:
-            self.close("transport close")
+            self.close(CloseReason.CLOSE_PACKET)
 
     def _handle(self, packet: packets.Packet) -> None:
         name = packet.namespace
@@ -228,19 +227,19 @@ class Connection:
                 self.part(name)
         elif packet.type is packets.PacketType.CONNECT:
             if socket is not None:
-                self._forget(socket, "client namespace disconnect")
+                self._forget(socket, CloseReason.CLIENT_DISCONNECT)
             self._give_up(name)  # A client that asks anew has given up what it asked for before.
             self.connects += 1
             self.server.pending.asked(self)
             if self.connects > MAX_CONNECTS:
                 raise ProtocolError(f"more than {MAX_CONNECTS} CONNECTs between two heartbeats")
             if self._late or (self.abandoned >= MAX_REFUSALS and not self.sockets):
-                self.close("forced close")
+                self.close(CloseReason.NOT_ADMITTED)
             elif not self._closed:
                 attempt = Connect(self, name, packet.data)
                 self._try(attempt, self.server.gate.admit(attempt))
         elif socket is not None:
-            self._forget(socket, "client namespace disconnect")
+            self._forget(socket, CloseReason.CLIENT_DISCONNECT)
         else:
             self._give_up(name)
 
@@ -336,7 +335,7 @@ class Connection:
     def close_if_empty(self) -> None:
         """Close a transport on which nobody is let in, asks to be, or is being told why not."""
         if not (self.sockets or self.attempts or self.waiting or self.goodbyes):
-            self.close("forced close")
+            self.close(CloseReason.NOT_ADMITTED)
 
     def tell(self, namespace: str, event: str, payload: object, ack_id: int | None = None) -> None:
         """Send an event of the gate's own."""
@@ -397,7 +396,7 @@ class Connection:
         for socket in sockets:
             if not socket.namespace.allows(identity.principal) and socket.connected:
                 self._drop_output(socket._is_in_namespace_of)
-                self.dismiss(socket, "insufficient scope")
+                self.dismiss(socket, CloseReason.INSUFFICIENT_SCOPE)
         if not self._closed:
             self.server.identified(self)
         for socket in sockets:
@@ -422,7 +421,7 @@ class Connection:
         # higher limit bounds what one turn of the event loop may queue, before the client has that chance.
         most = self.server.settings.max_buffered
         if self.buffered > most and (not writable or self.buffered > BURST * most):
-            self.close("slow consumer", abort=True)
+            self.close(CloseReason.SLOW_CONSUMER)
             return
         self.buffered += packet.size
         self._keep(packet)
@@ -464,23 +463,23 @@ class Connection:
         if not socket.connected:
             return
         for gone in list(self.sockets.values()) if close else [socket]:
-            self.dismiss(gone, "server namespace disconnect")
+            self.dismiss(gone, CloseReason.SERVER_DISCONNECT)
         if close:
-            self.close("server namespace disconnect")
+            self.close(CloseReason.SERVER_DISCONNECT)
 
-    def dismiss(self, socket: Socket, reason: str) -> None:
+    def dismiss(self, socket: Socket, reason: CloseReason) -> None:
         """Send a socket out of its namespace."""
         self.send(self.socketio.disconnect(socket.namespace.name))
         self._forget(socket, reason)
 
-    def expel(self, refusal: Refused, reason: str) -> None:
+    def expel(self, refusal: Refused, reason: CloseReason) -> None:
         """End the session of somebody who was let in, and tell why.
 
         Nothing that was queued before is sent. Who does not even take the refusal is cut off without it.
 
         Args:
             refusal: why, for the client.
-            reason: why, for the disconnect handlers.
+            reason: the same for the disconnect handlers.
         """
         self._drop_output(lambda _: True)
         for name in [*self.sockets, *self.waiting]:
@@ -488,13 +487,12 @@ class Connection:
             self.send(self.socketio.disconnect(name))
         self.close(reason, abort=self.transport.congested)
 
-    def close(self, reason: str, *, abort: bool = False, told: str | None = None) -> None:
+    def close(self, reason: CloseReason, *, abort: bool = False) -> None:
         """End the session: its sockets, the verdicts that are pending, its transport, its deadlines.
 
         Args:
-            reason: what the disconnect handlers read.
-            abort: do not wait for what is still to be sent: the transport has gone, or does not take it.
-            told: the reason for the transport, if it is another one.
+            reason: why.
+            abort: cut the transport off, also for a reason that lets it send the rest.
         """
         if self._closed:
             return
@@ -508,11 +506,11 @@ class Connection:
         self.server.forget(self)
         if self._idle is not None:
             self._idle.set()
-        if abort:
+        if abort or not reason.flush:
             self._outbox = None
             self.transport.abort()
         else:
-            self.transport.close(told or reason)
+            self.transport.close(reason)
         if not self.transport.lingers:
             self.leave()
         for socket in list(self.sockets.values()):
@@ -523,7 +521,7 @@ class Connection:
         self.server.pending.discard(self)
         self.transport = NONE  # They refer to each other: together they would stay until the garbage collector comes.
 
-    def _forget(self, socket: Socket, reason: str) -> None:
+    def _forget(self, socket: Socket, reason: CloseReason) -> None:
         if self.sockets.pop(socket.namespace.name, None) is not socket:
             return  # The disconnect handler of another one has sent it away.
         self._choose_direct()

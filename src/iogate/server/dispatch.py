@@ -19,6 +19,7 @@ from iogate.protocol.socketio.json import decode_event
 from iogate.protocol.socketio.packets import Packet, PacketType
 from iogate.server.eager import Rest
 from iogate.server.handlers import CONNECT, DISCONNECT, REFRESH, CallNext, Event, EventMiddleware, Handler
+from iogate.server.reasons import CloseReason
 
 if TYPE_CHECKING:
     from iogate.server.socket import Socket
@@ -88,9 +89,9 @@ def connected(socket: Socket) -> None:
     _run(socket, CONNECT, (), socket.disconnect)
 
 
-def disconnected(socket: Socket, reason: str) -> None:
+def disconnected(socket: Socket, reason: CloseReason) -> None:
     """Run the disconnect handler."""
-    _run(socket, DISCONNECT, (reason,), lambda: None)
+    _run(socket, DISCONNECT, (reason.text,), lambda: None)
 
 
 def refreshed(socket: Socket, old: Principal | None, new: Principal) -> None:

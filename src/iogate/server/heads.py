@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from iogate.clock import Clock
 from iogate.server.deadlines import Deadlines
 from iogate.server.limits import Pending, Proxies
+from iogate.server.reasons import CloseReason
 
 if TYPE_CHECKING:
     from iogate.server.connection import Connection
@@ -251,7 +252,7 @@ class Heads:
             "closed a transport of %s: its place was needed, and it was the oldest without a CONNECT (Limits)",
             connection.handshake.address,
         )
-        connection.close("forced close", abort=True)
+        connection.close(CloseReason.EVICTED)
 
     def _timed_out(self, transport: asyncio.Transport) -> None:
         self._drop(transport, f"no complete request head within {self.timeout:g} s")

@@ -14,6 +14,7 @@ from iogate.clock import chance
 from iogate.errors import AuthError, RevokedToken, TokenExpired
 from iogate.revocation import Revocation, Revocations
 from iogate.server.deadlines import Deadlines
+from iogate.server.reasons import CloseReason
 
 if TYPE_CHECKING:
     from iogate.server.connection import Connection
@@ -71,7 +72,8 @@ class Lifetimes:
             self._ends.start(connection, connection.end_due)
             self._call_to_refresh(connection)
         else:
-            connection.expel(TokenExpired("the token expired while the socket was connected"), "token expired")
+            expired = TokenExpired("the token expired while the socket was connected")
+            connection.expel(expired, CloseReason.TOKEN_EXPIRED)
 
     def _call_to_refresh(self, connection: Connection) -> None:
         if self._auth is None or connection.identity is None:
@@ -96,7 +98,7 @@ def expel_unproven(auth: Auth | None, connections: list[Connection]) -> None:
             try:
                 auth.recheck(connection.identity.principal)
             except AuthError as refusal:
-                connection.expel(refusal, "key removed")
+                connection.expel(refusal, CloseReason.KEY_REMOVED)
 
 
 def call_watchers(watchers: Collection[Changed]) -> None:
@@ -132,7 +134,7 @@ async def revoke(
     for connection in connections:
         if connection.identity is not None and revocation.matches(connection.identity.principal):
             ended.append(connection.transport)  # The connection lets it go.
-            connection.expel(RevokedToken(), "token revoked")
+            connection.expel(RevokedToken(), CloseReason.TOKEN_REVOKED)
     call_watchers(watchers)
     saving = asyncio.ensure_future(revocations.save(revocation))
     try:

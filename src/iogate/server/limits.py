@@ -15,6 +15,7 @@ import msgspec
 from iogate.auth import Principal
 from iogate.clock import Clock, chance
 from iogate.errors import BAD_CREDENTIALS, ConfigurationError, TokenExpired, TooManyAttempts, TooManyConnections
+from iogate.server.reasons import CloseReason
 
 if TYPE_CHECKING:
     from iogate.server.connection import Connection
@@ -203,7 +204,7 @@ class Pending:
 
 
 def _close(connection: Connection) -> None:
-    connection.close("forced close", abort=True)
+    connection.close(CloseReason.EVICTED)
 
 
 def _abort(transport: asyncio.Transport) -> None:
@@ -248,7 +249,7 @@ class Subjects:
         connections.setdefault(connection)
         while len(connections) > self._limit:
             oldest = next(iter(connections))
-            oldest.expel(TooManyConnections("the subject has a newer connection"), "too many connections")
+            oldest.expel(TooManyConnections("the subject has a newer connection"), CloseReason.TOO_MANY_CONNECTIONS)
             connections.pop(oldest, None)
 
     def discard(self, connection: Connection, principal: Principal) -> None:

@@ -35,6 +35,7 @@ from iogate.server.lifetimes import Lifetimes, call_watchers, expel_unproven, re
 from iogate.server.limits import Failures, Limits, Pending, Proxies, Subjects
 from iogate.server.namespace import DynamicNamespace, Namespace, Namespaces, Predicate
 from iogate.server.origins import Origins
+from iogate.server.reasons import CloseReason
 from iogate.server.rooms import room_of_user
 from iogate.server.scopes import Scopes, parse_scopes
 from iogate.server.transport import Transport
@@ -355,7 +356,7 @@ class Server(Registers, Emitter):
         self.closing = True
         transports = [connection.transport for connection in self.connections.values()]
         for connection in list(self.connections.values()):
-            connection.close("server shutting down")
+            connection.close(CloseReason.SERVER_SHUTDOWN)
         try:
             async with asyncio.timeout(timeout):
                 while tasks := self._tasks.keys() - {asyncio.current_task()}:  # A handler may be who asks for the end.
@@ -472,12 +473,12 @@ def _abort(transport: Transport) -> None:
 
 
 def _pong_timed_out(connection: Connection) -> None:
-    connection.close("ping timeout", abort=True)
+    connection.close(CloseReason.PING_TIMEOUT)
 
 
 def _attachments_timed_out(connection: Connection) -> None:
     logger.info("closed: announced attachments did not come")
-    connection.close("parse error")
+    connection.close(CloseReason.PARSE_ERROR)
 
 
 def _verdict_timed_out(attempt: Attempt) -> None:

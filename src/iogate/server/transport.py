@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from iogate.protocol.engineio.packets import Encoded
+from iogate.server.reasons import CloseReason
 
 
 class Transport(Protocol):
@@ -36,8 +37,8 @@ class Transport(Protocol):
     def flush(self) -> None:
         """Send what `Connection.take` or `take_one` gives, now or as soon as it can be sent. It never waits."""
 
-    def close(self, reason: str) -> None:
-        """Send what there is, then close. The reason is for the transport to put into its own words."""
+    def close(self, reason: CloseReason) -> None:
+        """Send what there is, then close."""
 
     def abort(self) -> None:
         """Close now, whatever has not been sent."""
@@ -59,7 +60,7 @@ class NoTransport:
     def flush(self) -> None:
         """Do nothing."""
 
-    def close(self, reason: str) -> None:
+    def close(self, reason: CloseReason) -> None:
         """Do nothing."""
 
     def abort(self) -> None:

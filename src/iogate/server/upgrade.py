@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from iogate.errors import ProtocolError
 from iogate.protocol.engineio.connection import Probe, Role
 from iogate.protocol.engineio.connection import Upgrade as ProbeState
+from iogate.server.reasons import CloseReason
 from iogate.server.transport import Transport
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ class UpgradingTransport(Transport, Protocol):
     def take_over(self) -> None:
         """Serve the session from now on, beginning with what it has to send."""
 
-    def reject(self, reason: str) -> None:
-        """Close the WebSocket, for a reason of `Transport.close`."""
+    def reject(self, reason: CloseReason) -> None:
+        """Close the WebSocket."""
 
 
 class PolledTransport(Transport, Protocol):
@@ -73,17 +74,17 @@ class Upgrade:
         # A session that ended meanwhile sends its last packets here: its client polls no longer.
         self._websocket.take_over()
         if not connection.open:
-            self._websocket.close("forced close")
+            self._websocket.close(CloseReason.NOT_ADMITTED)
 
     def fail(self) -> None:
         """Close the WebSocket because its client broke the protocol or was too slow."""
         self.stop()
-        self._websocket.reject("parse error")
+        self._websocket.reject(CloseReason.PARSE_ERROR)
 
     def cancel(self) -> None:
         """Close the WebSocket because the session has ended."""
         self.stop()
-        self._websocket.reject("forced close")
+        self._websocket.reject(CloseReason.NOT_ADMITTED)
 
     def stop(self) -> None:
         """Leave the session to its polling."""

@@ -20,8 +20,8 @@ from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-de
 from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string, is_ssl
 
 from iogate.printable import printable
-from iogate.server.connection import TOO_LARGE
 from iogate.server.heads import WITH_BODY, peer_of
+from iogate.server.reasons import CloseReason
 from iogate.server.requests import Answer, Headers, examine, is_for, upgrade_target
 from iogate.server.server import Server
 from iogate.transports.application import Unwrapped, is_proxy, unwrapped
@@ -181,9 +181,9 @@ class FastLane(WSProtocol):  # type: ignore[misc]
 
     def shutdown(self) -> None:
         """End the connection, for uvicorn; `iogate run` has ended it before."""
-        self._end("server shutting down")
+        self._end(CloseReason.SERVER_SHUTDOWN)
 
-    def _end(self, reason: str) -> None:
+    def _end(self, reason: CloseReason) -> None:
         if isinstance(self._verdict.decision, FastTransport):
             self._verdict.decision.end(reason)
 
@@ -268,7 +268,7 @@ class _TooLarge(FastLane):
     def buffer_updated(self, nbytes: int) -> None:
         """End the connection. Neither the rest of the frame nor a close frame is read, so cut it off later."""
         self._asyncio.pause_reading()
-        self._end(TOO_LARGE)
+        self._end(CloseReason.TOO_LARGE)
         asyncio.get_running_loop().call_later(CUT_OFF_AFTER, self._asyncio.abort)
 
 

@@ -9,19 +9,18 @@ from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
 from iogate.protocol.engineio.packets import PROBE_ANSWER, Encoded
 from iogate.protocol.websocket import frames
-from iogate.server.connection import TOO_LARGE, Connection
+from iogate.server.connection import Connection
 from iogate.server.handshake import Handshake
+from iogate.server.reasons import CloseReason
 from iogate.server.server import Server
 from iogate.server.upgrade import Upgrade
-from iogate.transports.websocket import CLOSE_CODES, MAX_FRAGMENTS
+from iogate.transports.websocket import MAX_FRAGMENTS
 
 MAX_PENDING = 64
 """Packets that wait for the end of a turn of the event loop; with more, what the client does not take must show."""
 LARGE = 16_384
 """Bytes of a packet that does not wait for the end of a turn: so what waits is at most 1 MiB."""
 
-PROTOCOL_ERROR = 1002
-"""The close code for a protocol error (RFC 6455, section 7.4.1)."""
 TEXT, BINARY, CONTINUATION = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION
 CLOSE, PING_FRAME = WSMsgType.CLOSE, WSMsgType.PING
 
@@ -117,9 +116,9 @@ class FastTransport(WSListener):
             self.write(packet)
             connection.sent(packet)
 
-    def close(self, reason: str) -> None:
+    def close(self, reason: CloseReason) -> None:
         """Send the rest and a close frame; a client that does not take it within `LINGER` seconds is cut off."""
-        self._close_code = self._close_code or CLOSE_CODES.get(reason, 1000)
+        self._close_code = self._close_code or reason.code
         self._server.linger_due.start(self)
         self.flush()
         self._write_pending()
@@ -157,7 +156,7 @@ class FastTransport(WSListener):
         """Take a frame."""
         type_ = frame.msg_type
         if frame.rsv1 or frame.rsv2 or frame.rsv3:  # No extension has been negotiated (RFC 6455, section 5.2).
-            self._fail(PROTOCOL_ERROR)
+            self._fail(CloseReason.PARSE_ERROR)
         elif type_ is TEXT and frame.fin and self._upgrade is None and self._fragments is None and not self._held:
             connection = self._connection
             connection.receive(frame.get_payload_as_bytes())  # type: ignore[union-attr]
@@ -180,7 +179,7 @@ class FastTransport(WSListener):
         if self._upgrade is not None:
             self._upgrade.stop()
         elif self._connection is not None:
-            self._connection.close("transport close", abort=True)
+            self._connection.close(CloseReason.TRANSPORT_CLOSE)
             self._connection.leave()
 
     def pause_writing(self) -> None:
@@ -201,7 +200,7 @@ class FastTransport(WSListener):
             if self._close_code and not self._full:
                 self._end(self._close_code)
 
-    def end(self, reason: str) -> None:
+    def end(self, reason: CloseReason) -> None:
         """End the session, or the attempt to take one over."""
         if self._upgrade is None and self._connection is not None:
             self._connection.close(reason)
@@ -219,9 +218,9 @@ class FastTransport(WSListener):
         self._upgrade = None
         self.flush()
 
-    def reject(self, reason: str) -> None:
+    def reject(self, reason: CloseReason) -> None:
         """Close the WebSocket; its session has another transport."""
-        self._end(CLOSE_CODES.get(reason, 1000))
+        self._end(reason.code)
 
     # Inside.
 
@@ -242,7 +241,7 @@ class FastTransport(WSListener):
     def _assemble(self, type_: WSMsgType, frame: WSFrame) -> None:
         """Put a message together that came in several frames, and take it when it is whole."""
         if (type_ is CONTINUATION) is (self._fragments is None):
-            self._fail(CLOSE_CODES["parse error"])
+            self._fail(CloseReason.PARSE_ERROR)
             return
         payload = frame.get_payload_as_bytes()
         if self._fragments is None:
@@ -256,7 +255,7 @@ class FastTransport(WSListener):
         self._fragments += payload
         self._count += 1
         if len(self._fragments) > self.max_frame or self._count > MAX_FRAGMENTS:
-            self._fail(CLOSE_CODES[TOO_LARGE])
+            self._fail(CloseReason.TOO_LARGE)
         elif frame.fin:
             message, self._fragments = bytes(self._fragments), None
             self._take(message, binary=self._fragmented is BINARY)
@@ -275,15 +274,14 @@ class FastTransport(WSListener):
         if connection.busy:
             self._hold()
 
-    def _fail(self, code: int) -> None:
+    def _fail(self, reason: CloseReason) -> None:
         self._fragments = None
         if self._upgrade is not None:
             self._upgrade.fail()
         elif self._connection is not None and self._connection.open:
-            self._close_code = code
-            self._connection.close("parse error")
+            self._connection.close(reason)
         else:
-            self._end(code)
+            self._end(reason.code)
 
     def _hold(self) -> None:
         self._held = True

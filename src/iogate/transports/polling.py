@@ -13,7 +13,8 @@ from iogate.asgi_types import Receive
 from iogate.errors import ProtocolError
 from iogate.protocol.engineio.packets import CLOSE, NOOP, Encoded
 from iogate.protocol.engineio.payload import decode_payload, encode_payload
-from iogate.server.connection import TOO_LARGE, Connection
+from iogate.server.connection import Connection
+from iogate.server.reasons import CloseReason
 from iogate.server.upgrade import Upgrade
 
 logger = logging.getLogger("iogate")
@@ -87,13 +88,13 @@ class PollingTransport:
         """Let the waiting GET, if there is one, take what there is once all that is said now has been said."""
         self._wake()
 
-    def close(self, reason: str) -> None:
+    def close(self, reason: CloseReason) -> None:
         """Let the waiting GET carry the rest and a CLOSE, or the next one if it comes within `LINGER` seconds.
 
         For a client that broke the rules nothing is kept.
         """
         server, connection = self._connection.server, self._connection
-        self._broken = reason in {"parse error", "transport error", TOO_LARGE}
+        self._broken = reason.is_violation
         if not (self.writable or self._broken):
             server.lingering[connection.sid] = connection
             server.linger_due.start(self)
@@ -118,7 +119,7 @@ class PollingTransport:
         """
         connection = self._connection
         if self._poll is not None:
-            connection.close("transport error")
+            connection.close(CloseReason.TRANSPORT_ERROR)
             return None
         if not (connection.has_output or self._upgrading or self._ended):
             self._poll = asyncio.get_running_loop().create_future()
@@ -127,7 +128,7 @@ class PollingTransport:
                 await asyncio.wait({self._poll, gone}, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 if not self._poll.done():
-                    connection.close("transport close", abort=True)
+                    connection.close(CloseReason.TRANSPORT_CLOSE)
                 self._poll = None
                 gone.cancel()
         return self._take()
@@ -141,7 +142,7 @@ class PollingTransport:
         if self._ended:  # Nothing would end the request any more.
             return False
         if self._posting:
-            self._connection.close("transport error")
+            self._connection.close(CloseReason.TRANSPORT_ERROR)
             return False
         self._posting = True
         try:
@@ -156,10 +157,10 @@ class PollingTransport:
             body = await self._body
         except TooLarge:
             logger.info("closed: a polling payload of more than %d bytes", connection.max_body)
-            connection.close("parse error", told=TOO_LARGE)
+            connection.close(CloseReason.TOO_LARGE)
             raise
         except HungUp:
-            connection.close("transport close", abort=True)
+            connection.close(CloseReason.TRANSPORT_CLOSE)
             return False
         except asyncio.CancelledError:
             if self._ended and self._body.cancelled():

@@ -12,10 +12,10 @@ from websockets.http11 import Request
 from websockets.protocol import State
 
 from iogate.asgi_types import MESSAGE_LIMIT
-from iogate.server.connection import TOO_LARGE
 from iogate.server.heads import LINGER, MAX_HEAD
+from iogate.server.reasons import CloseReason
 from iogate.transports.application import heads, is_proxy
-from iogate.transports.websocket import CLOSE_CODES, MAX_FRAGMENTS
+from iogate.transports.websocket import MAX_FRAGMENTS
 
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 _SLICE = 4096
@@ -101,7 +101,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             super().handle_cont(event)
         elif not self.close_sent:
             self.frames = []
-            self.conn.fail(CLOSE_CODES[TOO_LARGE], f"more than {MAX_FRAGMENTS} frames of one message")
+            self.conn.fail(CloseReason.TOO_LARGE.code, f"more than {MAX_FRAGMENTS} frames of one message")
             self.handle_parser_exception()
 
     def handle_ping(self) -> None:

@@ -6,11 +6,10 @@ import asyncio
 
 from iogate.asgi_types import Message, Receive, Send
 from iogate.protocol.engineio.packets import PROBE_ANSWER, Encoded
-from iogate.server.connection import TOO_LARGE, Connection
+from iogate.server.connection import Connection
+from iogate.server.reasons import CloseReason
 from iogate.server.upgrade import Upgrade
 
-CLOSE_CODES = {"server shutting down": 1001, "parse error": 1002, TOO_LARGE: 1009}
-"""Close codes (RFC 6455, section 7.4.1) by the reason that a connection ends for; 1000 for all others."""
 MAX_FRAGMENTS = 1000
 """Frames of which one message may consist. Empty ones cost time and add nothing to its size."""
 
@@ -74,9 +73,9 @@ class WebSocketTransport:
         if not (self._reading or self._draining or begun):
             self._drains = self._connection.server.spawn(self._drain())
 
-    def close(self, reason: str) -> None:
+    def close(self, reason: CloseReason) -> None:
         """Send the rest and a close frame; a client that does not take it within `LINGER` seconds is cut off."""
-        self._close_code = self._close_code or CLOSE_CODES.get(reason, 1000)
+        self._close_code = self._close_code or reason.code
         self._connection.server.linger_due.start(self)
         self.flush()
 
@@ -111,7 +110,7 @@ class WebSocketTransport:
         self._upgrade = None
         self.flush()
 
-    def reject(self, reason: str) -> None:
+    def reject(self, reason: CloseReason) -> None:
         """Close the WebSocket; its session has another transport."""
         self.close(reason)
 
@@ -136,7 +135,7 @@ class WebSocketTransport:
         finally:
             self._task = None
             if self._upgrade is None:
-                connection.close("transport close", abort=True)
+                connection.close(CloseReason.TRANSPORT_CLOSE)
                 connection.leave()
             else:
                 self._upgrade.stop()
@@ -173,7 +172,7 @@ class WebSocketTransport:
                 self._close_code = None
         except Exception:  # Each ASGI server has one of its own for a client that has gone.
             if self._upgrade is None:
-                self._connection.close("transport close", abort=True)
+                self._connection.close(CloseReason.TRANSPORT_CLOSE)
         finally:
             self._draining = False
             if self._drained is not None:
