@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 
 import pytest
 import uvloop
@@ -51,3 +52,13 @@ def lane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     """Each lane of the server, for tests that are about WebSockets and polling at once."""
     monkeypatch.setattr(servers, "LANE", request.param)
     return str(request.param)
+
+
+@pytest.fixture(autouse=True)
+def no_error_of_the_event_loop(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Fail if the event loop logged an error: an exception in a callback, or in a task that nobody awaited."""
+    yield
+    if request.node.get_closest_marker("loop_errors"):
+        return
+    errors = [record for when in ("setup", "call") for record in caplog.get_records(when) if record.name == "asyncio"]
+    assert not [record.getMessage() for record in errors if record.levelno >= logging.ERROR]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import websockets.http11
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -41,6 +41,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         super().__init__(*args, **settings)
         self.conn.available_extensions = []
         self.close_timeout = LINGER
+        self._extensions: dict[str, Any] = {}  # Of the scope.
         self._limit: Callable[[], int] | None = None  # Asks the application how large a message may be.
         self._handled = 0  # Frames of this turn.
         self._rest = b""  # What has been read, and is parsed in later turns.
@@ -90,8 +91,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             return
         # Lower-case, as ASGI wants them: a head that comes from the fast lane has not been through uvicorn's HTTP.
         self.scope["headers"] = [(name.lower(), value) for name, value in self.scope["headers"]]
-        extensions: dict[str, Any] = self.scope["extensions"]
-        extensions[MESSAGE_LIMIT] = self._set_limit
+        self._extensions = cast("dict[str, Any]", self.scope["extensions"])
+        self._extensions[MESSAGE_LIMIT] = self._set_limit
         self.read_paused = True
         self.transport.pause_reading()
 
@@ -142,8 +143,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._limit = None
         self.conn.parser.close()
         self.conn.parser_exc = None
-        if self.handshake_initiated:
-            self.scope["extensions"].pop(MESSAGE_LIMIT, None)
+        self._extensions.pop(MESSAGE_LIMIT, None)
 
     def _linger(self) -> None:
         if not self.disconnected:
