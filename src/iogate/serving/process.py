@@ -184,12 +184,11 @@ def serve(
         SystemExit: it could not start; the log says why.
     """
     server = app.server if isinstance(app, SocketIOApp) else None
-    # What has been loaded stays, so the collector need not look at it. The first number bounds the pause of most
-    # collections, in which every client waits: 1000 new objects take about half a millisecond. The second keeps the
-    # collector from looking at all connections again and again while clients connect.
+    # The loaded modules stay, so the collector skips them. Connections leave no reference cycles behind, so collections
+    # may be rare: each one traverses the objects of all new connections, and every client waits meanwhile.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(1_000, 200, 100)
+    gc.set_threshold(10_000, 20, 100)
     uvicorn_ = _Uvicorn(_config(app, options), server, ready, supervised=listener is not None)
     uvicorn_.run(None if listener is None else [listener])
     if not uvicorn_.started:
