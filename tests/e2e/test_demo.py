@@ -93,7 +93,7 @@ class Demo:
             with socket.create_connection(("127.0.0.1", self._port), timeout=1):
                 pass
             return httpx.get(self.url, timeout=5).status_code == 200
-        except OSError:
+        except (OSError, httpx.TransportError):
             # Nobody listens yet; a bounded wait that ends at once when the process has gone.
             assert self._process is not None
             try:

@@ -22,6 +22,7 @@ from joserfc import jwt
 from joserfc.jwk import OctKey
 
 from iogate import JWTAuth, Refused, Server, Socket
+from iogate.server.reasons import CloseReason
 
 PACKAGE = Path(__file__).parents[1]
 SECRET = "a-secret-for-the-tests-that-is-long-enough"  # noqa: S105
@@ -137,7 +138,7 @@ async def control(path: str, body: dict[str, Any]) -> Any:
             connected.disconnect()
     elif path == "/cut":
         for connected in list(record.sockets):
-            connected._connection.close("transport close", abort=True)
+            connected._connection.close(CloseReason.TRANSPORT_CLOSE)
     now = time.monotonic()
     return {
         "attempts": [round(now - then, 3) for then in record.attempts],
