@@ -18,8 +18,8 @@ import uvicorn
 from benchmarks.compare.processes import choose_cores
 from benchmarks.machine import allow_files
 from iogate import Server
-from iogate.transports.fasthttp import FastHTTP
-from iogate.transports.fastlane import FastLane
+from iogate.transports.picows.http import PicowsHTTP
+from iogate.transports.picows.upgrade import PicowsProtocol
 
 CORES = choose_cores()
 """Chosen before anything is pinned: what is chosen from is where this process may run."""
@@ -32,8 +32,8 @@ async def served(io: Server) -> AsyncIterator[int]:
     listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
     config = uvicorn.Config(
         io.asgi(),
-        http=FastHTTP,
-        ws=FastLane,
+        http=PicowsHTTP,
+        ws=PicowsProtocol,
         ws_max_size=io.settings.max_payload,
         ws_ping_interval=None,
         ws_per_message_deflate=False,

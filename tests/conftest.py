@@ -39,19 +39,19 @@ def transports(request: pytest.FixtureRequest) -> list[str]:
     return chosen
 
 
-@pytest.fixture(params=["polling", "websocket", "fast lane"])
+@pytest.fixture(params=["polling", "websocket", "picows"])
 def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each transport by itself: `polling`, or `websocket` on either lane of the server."""
-    if request.param != "fast lane":
+    """Each transport by itself: `polling`, or `websocket` with either implementation."""
+    if request.param != "picows":
         return str(request.param)
-    monkeypatch.setattr(servers, "LANE", "uvicorn-fast")
+    monkeypatch.setattr(servers, "WS", "uvicorn-picows")
     return "websocket"
 
 
-@pytest.fixture(params=["uvicorn", "uvicorn-fast"], ids=["ordinary lane", "fast lane"])
-def lane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each lane of the server, for tests that are about WebSockets and polling at once."""
-    monkeypatch.setattr(servers, "LANE", request.param)
+@pytest.fixture(params=["uvicorn", "uvicorn-picows"], ids=["websockets", "picows"])
+def ws(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each WebSocket implementation, for tests that are about WebSockets and polling at once."""
+    monkeypatch.setattr(servers, "WS", request.param)
     return str(request.param)
 
 

@@ -18,24 +18,24 @@ import hypercorn.config
 import uvicorn
 
 from iogate import JWTAuth, Server
-from iogate.transports.fasthttp import FastHTTP
-from iogate.transports.fastlane import FastLane
+from iogate.transports.picows.http import PicowsHTTP
+from iogate.transports.picows.upgrade import PicowsProtocol
 from iogate.transports.uvicorn_http import HTTPProtocol
 from iogate.transports.uvicorn_websocket import WebSocketProtocol
 
-Kind = Literal["uvicorn", "uvicorn-fast", "uvicorn-ordinary", "uvicorn-wsproto", "hypercorn"]
-KINDS: tuple[Kind, ...] = ("uvicorn", "uvicorn-fast", "uvicorn-wsproto", "hypercorn")
+Kind = Literal["uvicorn", "uvicorn-picows", "uvicorn-websockets", "uvicorn-wsproto", "hypercorn"]
+KINDS: tuple[Kind, ...] = ("uvicorn", "uvicorn-picows", "uvicorn-wsproto", "hypercorn")
 
 PROTOCOLS: dict[Kind, dict[str, Any]] = {
     "uvicorn": {"ws": "websockets-sansio", "ws_per_message_deflate": False},
-    "uvicorn-fast": {"http": FastHTTP, "ws": FastLane},
+    "uvicorn-picows": {"http": PicowsHTTP, "ws": PicowsProtocol},
     # Plain uvicorn is the first; this one is what `iogate run` takes without picows.
-    "uvicorn-ordinary": {"http": HTTPProtocol, "ws": WebSocketProtocol, "ws_per_message_deflate": False},
+    "uvicorn-websockets": {"http": HTTPProtocol, "ws": WebSocketProtocol, "ws_per_message_deflate": False},
     "uvicorn-wsproto": {"ws": "wsproto", "ws_per_message_deflate": False},
 }
 
-LANE: Kind = "uvicorn"
-"""What `serve` takes unless it is told otherwise. The fixture `lane` sets it."""
+WS: Kind = "uvicorn"
+"""What `serve` takes unless it is told otherwise. The fixture `ws` sets it."""
 
 SECRET = "a-secret-for-the-tests-that-is-long-enough"
 STOP_WITHIN = 5  # seconds that a server may take to stop before the test fails
@@ -61,7 +61,7 @@ def make_server(**settings: Any) -> Server:
 @asynccontextmanager
 async def serve(app: Any, kind: Kind | None = None) -> AsyncIterator[str]:
     """Serve an ASGI application, or a `Server` by its own, and give its URL: `http://127.0.0.1:<free port>`."""
-    kind = kind or LANE
+    kind = kind or WS
     io = app if isinstance(app, Server) else None
     # With its protocol: without, asyncio does not know that it is TCP, and every answer waits 40 ms for an ACK.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)

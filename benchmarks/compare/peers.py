@@ -43,9 +43,9 @@ NODE = Peer("node", "Node socket.io")
 PYTHON_SOCKETIO = Peer("python-socketio", "python-socketio")
 FLOOR = Peer("floor", "floor (C)", verifies=False)
 IOGATE = Peer("iogate", "iogate")
-ORDINARY = Peer("iogate-ordinary", "iogate, ordinary lane")
+WEBSOCKETS = Peer("iogate-websockets", "iogate, websockets")
 PLAIN = Peer("iogate-plain", "iogate, plain handler", echo="plain")
-ALL = (NODE, PYTHON_SOCKETIO, FLOOR, IOGATE, ORDINARY, PLAIN)
+ALL = (NODE, PYTHON_SOCKETIO, FLOOR, IOGATE, WEBSOCKETS, PLAIN)
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ def command(peer: Peer, port: int, programs: Programs) -> list[str]:
         return [node, str(PEERS / "node" / "server.mjs")]
     if peer is PYTHON_SOCKETIO:
         return [sys.executable, "-m", "benchmarks.peers.python_socketio"]
-    lane = "ordinary" if peer is ORDINARY else "fast"
+    ws = "websockets" if peer is WEBSOCKETS else "picows"
     program = "from iogate.cli import main; main()"
-    options = ["--port", str(port), "--lane", lane, "--log-level", "warning"]
+    options = ["--port", str(port), "--ws", ws, "--log-level", "warning"]
     return [sys.executable, "-c", program, "run", "benchmarks.peers.iogate_app:app", *options]
 
 

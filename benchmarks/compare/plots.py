@@ -20,7 +20,7 @@ COLOURS = {
     "python-socketio": "#c9a227",
     "floor": "#b0b0b0",
     "iogate": "#1f5fa8",
-    "iogate-ordinary": "#7fb0e0",
+    "iogate-websockets": "#7fb0e0",
     "iogate-plain": "#0b2f5b",
 }
 THROUGHPUT = ("connects", "connects-rs256", "connects-es256", "echo", "ack", "binary", "broadcast", "rooms")

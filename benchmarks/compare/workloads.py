@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.compare.errors import MeasurementError
 from benchmarks.compare.loads import Held, Load
-from benchmarks.compare.peers import ALL, FLOOR, IOGATE, NODE, ORDINARY, PYTHON_SOCKETIO, Peer, Running
+from benchmarks.compare.peers import ALL, FLOOR, IOGATE, NODE, PYTHON_SOCKETIO, WEBSOCKETS, Peer, Running
 from benchmarks.compare.processes import cpu_seconds, memory_bytes
 
 BAD_ADDRESS = "127.0.0.2"
@@ -121,7 +121,7 @@ class Workload:
     title: str
     metrics: tuple[Metric, ...]
     measure: Callable[[Bench, Running], Sample]
-    peers: tuple[Peer, ...] = (NODE, PYTHON_SOCKETIO, FLOOR, IOGATE, ORDINARY)
+    peers: tuple[Peer, ...] = (NODE, PYTHON_SOCKETIO, FLOOR, IOGATE, WEBSOCKETS)
     algorithm: str = "HS256"
     rounds: int | None = None
 

@@ -1,7 +1,7 @@
 """What attacks by clients without a good token cost the users who are in.
 
     python -m benchmarks.unauthenticated                         # about fifteen minutes
-    python -m benchmarks.unauthenticated --only "bad tokens" --ws ordinary
+    python -m benchmarks.unauthenticated --only "bad tokens" --ws websockets
 
 The server is a process of its own on a core of its own, as `iogate run` serves it. Users and attackers share the other
 core; the attackers run only while no user needs it. The time that a user's events take is measured at rest and under
@@ -61,7 +61,7 @@ class Served:
             "benchmarks.unauthenticated.app:app",
         ]
         self._server = _started(
-            [*run, "--port", str(self.port), "--lane", ws, "--log-level", "error"], CORES.server, {"PARSER": parser}
+            [*run, "--port", str(self.port), "--ws", ws, "--log-level", "error"], CORES.server, {"PARSER": parser}
         )
         _until_it_listens(self.port)
         users = ["-m", "benchmarks.unauthenticated.users", str(self.port), parser]
@@ -203,18 +203,18 @@ def show(console: Console, results: list[dict[str, Any]]) -> None:
 
 
 @click.command(help=__doc__, context_settings={"show_default": True})
-@click.option("--ws", "lanes", multiple=True, default=["fast", "ordinary"], help="What serves the WebSockets.")
+@click.option("--ws", "libraries", multiple=True, default=["picows", "websockets"], help="What serves WebSockets.")
 @click.option("--only", "names", multiple=True, default=list(ATTACKS), show_default=False, help="The attacks to make.")
 @click.option("--seconds", default=2.0, help="How long each measurement takes.")
 @click.option("--rounds", default=3, help="How often each is made.")
 @click.option("--json", "file", type=click.Path(path_type=Path), help="Where to write the result.")
-def main(lanes: tuple[str, ...], names: tuple[str, ...], seconds: float, rounds: int, file: Path | None) -> None:
+def main(libraries: tuple[str, ...], names: tuple[str, ...], seconds: float, rounds: int, file: Path | None) -> None:
     """Measure, print, and end with 1 if something is not as it must be."""
     console = Console(width=max(120, Console().width))
     allow_files(1000)
     os.sched_setaffinity(0, {CORES.load})
     results = []
-    for ws in lanes:
+    for ws in libraries:
         for name in names:
             results.append(measure(name, ws, seconds, rounds))
             console.print(f"{ws}: {name}")

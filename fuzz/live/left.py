@@ -24,16 +24,16 @@ from iogate.server.handshake import Handshake
 from iogate.server.identity import Identity
 from iogate.server.limits import source_of
 from iogate.server.socket import Socket
-from iogate.transports.fasthttp import FastHTTP
-from iogate.transports.fastlane import FastLane
-from iogate.transports.fastwebsocket import FastTransport
+from iogate.transports.picows.http import PicowsHTTP
+from iogate.transports.picows.transport import PicowsTransport
+from iogate.transports.picows.upgrade import PicowsProtocol
 from iogate.transports.polling import PollingTransport
 from iogate.transports.websocket import WebSocketTransport
 from tests.server.left import leftovers
 
 THINGS = (
     *(Attempt, Connection, Handshake, Identity, Socket),
-    *(FastHTTP, FastLane, FastTransport, PollingTransport, WebSocketTransport),
+    *(PicowsHTTP, PicowsProtocol, PicowsTransport, PollingTransport, WebSocketTransport),
 )
 """What there is of a client: when it has gone, none of these."""
 MARGIN = 3000

@@ -35,10 +35,10 @@ class Scene(NamedTuple):
     parser: Literal["json", "msgpack"]
 
     def __str__(self) -> str:
-        return f"{'fast' if self.kind == 'uvicorn-fast' else 'ordinary'} lane, {self.parser}"
+        return f"{'picows' if self.kind == 'uvicorn-picows' else 'websockets'}, {self.parser}"
 
 
-SCENES = (Scene("uvicorn-fast", "json"), Scene("uvicorn", "json"), Scene("uvicorn-fast", "msgpack"))
+SCENES = (Scene("uvicorn-picows", "json"), Scene("uvicorn", "json"), Scene("uvicorn-picows", "msgpack"))
 
 
 class Finding(Exception):

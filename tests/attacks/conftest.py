@@ -14,12 +14,12 @@ from tests.keys.fixtures import issuer, server
 __all__ = ["issuer", "server"]
 
 
-@pytest.fixture(params=[VERIFIER, "polling", "websocket", "fast lane"])
+@pytest.fixture(params=[VERIFIER, "polling", "websocket", "picows"])
 def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Where a token is shown: to the verifier itself, or to a server on polling or on either WebSocket lane."""
-    if request.param != "fast lane":
+    """Where a token is shown: to the verifier itself, or to a server on polling, websockets or picows."""
+    if request.param != "picows":
         return str(request.param)
-    monkeypatch.setattr(servers, "LANE", "uvicorn-fast")
+    monkeypatch.setattr(servers, "WS", "uvicorn-picows")
     return "websocket"
 
 

@@ -27,7 +27,7 @@ from tests.attacks.raw import TARGET, Wire, request, wire
 from tests.attacks.showing import assert_undisturbed, victim
 from tests.attacks.test_transport import frame
 from tests.cli.running import SERVER, serving
-from tests.cli.test_lanes import certificate
+from tests.cli.test_websockets import certificate
 from tests.conformance.conftest import echo_server
 from tests.conformance.wire import (
     WEBSOCKET,
@@ -53,10 +53,10 @@ NOT_FOUND = b"GET /elsewhere HTTP/1.1\r\n" + HOST + b"\r\n"
 CHUNKED = b"POST " + TARGET.encode() + b"polling&sid=none HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
-@pytest.fixture(params=["uvicorn-fast", "uvicorn-ordinary"], ids=["picows lane", "ordinary lane"], autouse=True)
-def run_lane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each lane as `iogate run` serves it."""
-    monkeypatch.setattr(servers, "LANE", request.param)
+@pytest.fixture(params=["uvicorn-picows", "uvicorn-websockets"], ids=["picows", "websockets"], autouse=True)
+def run_ws(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each WebSocket implementation as `iogate run` serves it."""
+    monkeypatch.setattr(servers, "WS", request.param)
     # Else uvicorn believes what is on loopback to be a proxy.
     monkeypatch.setitem(servers.PROTOCOLS[request.param], "proxy_headers", False)
     return str(request.param)
@@ -397,12 +397,12 @@ async def test_an_application_that_is_not_iogate_alone() -> None:
 # Row 40: TLS.
 
 
-async def test_half_a_tls_handshake(tmp_path: Path, run_lane: str, certificate: tuple[str, str]) -> None:
+async def test_half_a_tls_handshake(tmp_path: Path, run_ws: str, certificate: tuple[str, str]) -> None:
     """Row 40: it has the deadline of a head, and counts as one from the first byte of the connection."""
     chain, key = certificate
-    lane = {"uvicorn-fast": "fast", "uvicorn-ordinary": "ordinary"}[run_lane]
+    ws = {"uvicorn-picows": "picows", "uvicorn-websockets": "websockets"}[run_ws]
     source = SERVER.replace("sources=sources)", "sources=sources), connect_timeout=1.0") + "\napp = io.asgi()"
-    async with serving(tmp_path, source, "--lane", lane, "--ssl-certfile", chain, "--ssl-keyfile", key) as run:
+    async with serving(tmp_path, source, "--ws", ws, "--ssl-certfile", chain, "--ssl-keyfile", key) as run:
         async with wire(run.url) as nothing, wire(run.url) as half, wire(run.url) as plain:
             await half.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
             await plain.send(NOT_FOUND)
@@ -426,9 +426,9 @@ def compressed(payload: bytes) -> bytes:
     return bytes(made)
 
 
-async def test_no_compression_is_negotiated(run_lane: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_compression_is_negotiated(run_ws: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Row 39: a client that offers it gets none, also if uvicorn's setting is forgotten."""
-    monkeypatch.setitem(servers.PROTOCOLS[run_lane], "ws_per_message_deflate", True)  # type: ignore[index]
+    monkeypatch.setitem(servers.PROTOCOLS[run_ws], "ws_per_message_deflate", True)  # type: ignore[index]
     async with serve(echo_server()) as url:
         address = url.replace("http", "ws", 1) + "/socket.io/?EIO=4&transport=websocket"
         async with open_websocket(address, proxy=None) as connection:

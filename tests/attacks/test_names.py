@@ -599,10 +599,10 @@ app = Starlette(routes=[Route("/fail", fail), Mount("/chat", io.asgi()), Route("
 """
 
 
-@pytest.mark.parametrize("lane", ["fast", "ordinary"])
-async def test_under_iogate_run_no_token_is_logged_whatever_serves_the_request(tmp_path: Path, lane: str) -> None:
+@pytest.mark.parametrize("ws", ["picows", "websockets"])
+async def test_under_iogate_run_no_token_is_logged_whatever_serves_the_request(tmp_path: Path, ws: str) -> None:
     """Row 48: the log of the process, also where applications stand around the server, fail, and log what they get."""
-    async with serving(tmp_path, AROUND, "--access-log", "--lane", lane) as run:
+    async with serving(tmp_path, AROUND, "--access-log", "--ws", ws) as run:
         async with client(run.url) as http:
             for shape in URLS:
                 url = url_with_a_token(shape)

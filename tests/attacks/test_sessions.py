@@ -33,7 +33,7 @@ from tests.conformance.wire import (
 from tests.gate.support import connect, make_auth
 from tests.servers import make_token, serve
 
-pytestmark = pytest.mark.usefixtures("lane")
+pytestmark = pytest.mark.usefixtures("ws")
 
 FORBIDDEN = {"code": 4, "message": "Forbidden"}
 UNKNOWN = {"code": 1, "message": "Session ID unknown"}

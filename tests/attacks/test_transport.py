@@ -84,7 +84,7 @@ ELSEWHERE = [
 ]
 
 
-@pytest.mark.usefixtures("lane")
+@pytest.mark.usefixtures("ws")
 @pytest.mark.parametrize("origin", NEARLY)
 async def test_a_page_whose_origin_looks_like_an_allowed_one(origin: str) -> None:
     """Row 24."""
@@ -94,7 +94,7 @@ async def test_a_page_whose_origin_looks_like_an_allowed_one(origin: str) -> Non
         await assert_undisturbed(io, alice)
 
 
-@pytest.mark.usefixtures("lane")
+@pytest.mark.usefixtures("ws")
 @pytest.mark.parametrize("variant", ELSEWHERE)
 async def test_a_page_of_another_origin_where_none_is_allowed(variant: str) -> None:
     """Row 24."""
@@ -333,7 +333,7 @@ async def ends_at_the_deadline(transport: str, chatter: Chatter) -> None:
         await assert_undisturbed(io, alice)
 
 
-@pytest.mark.usefixtures("lane")
+@pytest.mark.usefixtures("ws")
 async def test_an_upgrade_that_is_to_gain_time() -> None:
     """Row 26: the deadline is that of the session, whatever transport it moves to."""
     io = echo_server(clock=FakeClock(), connect_timeout=10.0)
@@ -480,7 +480,7 @@ def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, size: int | No
 
 @pytest.mark.parametrize("opcode", [1, 2], ids=["text", "binary"])
 @pytest.mark.parametrize("size", [20_000_000, 2**40, 2**63 - 1])
-async def test_a_frame_that_says_that_it_is_huge(lane: str, size: int, opcode: int) -> None:
+async def test_a_frame_that_says_that_it_is_huge(ws: str, size: int, opcode: int) -> None:
     """Row 27: it is refused by what it says, and no memory is kept ready for it."""
     io = small_server()
     async with victim(io, "websocket") as (url, alice), websocket(url) as mallory:
@@ -490,7 +490,7 @@ async def test_a_frame_that_says_that_it_is_huge(lane: str, size: int, opcode: i
         await assert_undisturbed(io, alice)
 
 
-@pytest.mark.usefixtures("lane")
+@pytest.mark.usefixtures("ws")
 async def test_fragments_that_are_too_large_together() -> None:
     """Row 27."""
     io = small_server()
@@ -507,7 +507,7 @@ async def test_fragments_that_are_too_large_together() -> None:
 @pytest.mark.parametrize("drop", [b"", b"x"], ids=["empty", "of one byte"])
 async def test_very_many_tiny_fragments(monkeypatch: pytest.MonkeyPatch, drop: bytes) -> None:
     """Row 27: a message has a thousand fragments at most, and they take little memory."""
-    monkeypatch.setattr("tests.servers.LANE", "uvicorn-fast")
+    monkeypatch.setattr("tests.servers.WS", "uvicorn-picows")
     io = small_server(max_payload=100_000)
     many = frame(0, drop, fin=False) * 1000
     async with victim(io, "websocket") as (url, alice), websocket(url) as mallory:

@@ -17,21 +17,21 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from iogate import Limits, Server
 from iogate.server.heads import LINGER
 from iogate.testing import advance, settle
-from iogate.transports.fasthttp import FastHTTP
+from iogate.transports.picows.http import PicowsHTTP
 from iogate.transports.uvicorn_http import HTTPProtocol
 from iogate.transports.uvicorn_tls import TLSProtocol
 from tests import servers
 from tests.attacks.bounds import SMALL, peak_below
 from tests.attacks.raw import Wire, request, wire
 from tests.attacks.showing import assert_undisturbed, victim
-from tests.attacks.test_heads import HOST, NOT_FOUND, certificate, quiet_server, run_lane
+from tests.attacks.test_heads import HOST, NOT_FOUND, certificate, quiet_server, run_ws
 from tests.attacks.test_transport import frame
 from tests.conformance.conftest import echo_server
 from tests.conformance.wire import echoes, ends, enter, websocket, within
 from tests.server.left import until
 from tests.servers import serve
 
-__all__ = ["certificate", "run_lane"]
+__all__ = ["certificate", "run_ws"]
 
 
 # Row 39: many frames.
@@ -100,7 +100,7 @@ LARGE = 32_000_000
 def transports(monkeypatch: pytest.MonkeyPatch) -> list[asyncio.Transport]:
     """The connections of the server, as they come."""
     made: list[asyncio.Transport] = []
-    for kind in (FastHTTP, HTTPProtocol):
+    for kind in (PicowsHTTP, HTTPProtocol):
         connection_made = kind.connection_made
 
         def counted(self: Any, transport: asyncio.Transport, made_before: Any = connection_made) -> None:
@@ -195,10 +195,10 @@ async def test_requests_whose_answers_are_not_read(
 
 @pytest.mark.parametrize("lines", [[], [b"Connection: close"]], ids=["kept alive", "closed"])
 async def test_the_rest_of_an_answer_that_is_not_read(
-    lines: list[bytes], run_lane: str, transports: list[asyncio.Transport], monkeypatch: pytest.MonkeyPatch
+    lines: list[bytes], run_ws: str, transports: list[asyncio.Transport], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 40: a connection that is closed is gone two seconds later, though little waits for its client; it counts."""
-    monkeypatch.setitem(servers.PROTOCOLS[run_lane], "timeout_keep_alive", 0.01)  # type: ignore[index]
+    monkeypatch.setitem(servers.PROTOCOLS[run_ws], "timeout_keep_alive", 0.01)  # type: ignore[index]
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         assert scope["type"] == "http"  # It has no lifespan.
@@ -255,12 +255,12 @@ async def test_a_ping_is_answered_once_its_client_reads(transports: list[asyncio
 
 
 @asynccontextmanager
-async def secure(io: Server, lane: str, certificate: tuple[str, str]) -> AsyncIterator[str]:
+async def secure(io: Server, ws: str, certificate: tuple[str, str]) -> AsyncIterator[str]:
     """Serve with TLS, as `iogate run` does."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certificate)
     made: list[Any] = []
-    await serve_tls(io, lane, context, made)
+    await serve_tls(io, ws, context, made)
     listener = made[0]
     try:
         yield f"https://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
@@ -269,9 +269,9 @@ async def secure(io: Server, lane: str, certificate: tuple[str, str]) -> AsyncIt
         await io.shutdown(timeout=1.0)
 
 
-async def serve_tls(io: Server, lane: str, context: Any, made: list[asyncio.Server]) -> None:
+async def serve_tls(io: Server, ws: str, context: Any, made: list[asyncio.Server]) -> None:
     """Listen."""
-    config = uvicorn.Config(io.asgi(), **servers.PROTOCOLS[lane], lifespan="off", log_config=None)  # type: ignore[index]
+    config = uvicorn.Config(io.asgi(), **servers.PROTOCOLS[ws], lifespan="off", log_config=None)  # type: ignore[index]
     config.load()
     io.start()
     state = uvicorn.server.ServerState()
@@ -316,15 +316,15 @@ class Client:
 REFUSED = {
     "closed": get("/elsewhere", b"Connection: close"),
     "WebSocket": request("websocket", first="GET /socket.io/?EIO=4&transport=websocket&sid=none HTTP/1.1"),
-    "WebSocket of the ordinary lane": request("websocket", without="Sec-WebSocket-Version"),
+    "WebSocket of websockets": request("websocket", without="Sec-WebSocket-Version"),
 }
 
 
 @pytest.mark.parametrize("what", REFUSED)
-async def test_a_tls_client_that_does_not_close(what: str, run_lane: str, certificate: tuple[str, str]) -> None:
+async def test_a_tls_client_that_does_not_close(what: str, run_ws: str, certificate: tuple[str, str]) -> None:
     """Row 40: the connection counts after the answer, and is gone two seconds later."""
     io = quiet_server()
-    async with secure(io, run_lane, certificate) as url, wire(url) as raw:
+    async with secure(io, run_ws, certificate) as url, wire(url) as raw:
         mallory = Client(raw)
         await mallory.shakes_hands()
         assert (await mallory.asks(REFUSED[what])).startswith(b"HTTP/1.1 4")
@@ -334,10 +334,10 @@ async def test_a_tls_client_that_does_not_close(what: str, run_lane: str, certif
         await until(lambda: not io.pending._silent and not io.heads._linger_due)
 
 
-async def test_the_handshake_and_the_head_have_one_deadline(run_lane: str, certificate: tuple[str, str]) -> None:
+async def test_the_handshake_and_the_head_have_one_deadline(run_ws: str, certificate: tuple[str, str]) -> None:
     """Row 40: a handshake late does not start the deadline anew, and after the first head nothing is left of it."""
     io = quiet_server(connect_timeout=10.0)
-    async with secure(io, run_lane, certificate) as url, wire(url) as raw, wire(url) as good:
+    async with secure(io, run_ws, certificate) as url, wire(url) as raw, wire(url) as good:
         await until(lambda: len(io.pending._silent) == 2)
         await advance(io, 9.0)
         await Client(raw).shakes_hands()
@@ -351,10 +351,10 @@ async def test_the_handshake_and_the_head_have_one_deadline(run_lane: str, certi
         assert not io.heads._below
 
 
-async def test_a_handshake_does_not_make_a_connection_younger(run_lane: str, certificate: tuple[str, str]) -> None:
+async def test_a_handshake_does_not_make_a_connection_younger(run_ws: str, certificate: tuple[str, str]) -> None:
     """Row 40: the one that has been silent for longest makes room, whether it has shaken hands or not."""
     io = quiet_server(limits=Limits(pending=2))
-    async with secure(io, run_lane, certificate) as url, wire(url) as oldest, wire(url) as other:
+    async with secure(io, run_ws, certificate) as url, wire(url) as oldest, wire(url) as other:
         await until(lambda: len(io.pending._silent) == 2)
         await Client(oldest).shakes_hands()
         async with wire(url):
@@ -362,13 +362,13 @@ async def test_a_handshake_does_not_make_a_connection_younger(run_lane: str, cer
             assert not other.closed
 
 
-async def test_tls_that_cannot_be_spoken(run_lane: str) -> None:
+async def test_tls_that_cannot_be_spoken(run_ws: str) -> None:
     """Row 40: whatever goes wrong before the handshake, the connection is closed and counts no more."""
     io = quiet_server()
     failed: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: failed.append(context))
     made: list[Any] = []
-    await serve_tls(io, run_lane, None, made)  # No context: asyncio refuses to start.
+    await serve_tls(io, run_ws, None, made)  # No context: asyncio refuses to start.
     async with wire(f"https://127.0.0.1:{made[0].sockets[0].getsockname()[1]}") as alice:
         await until(lambda: len(io.pending._silent) == 1)
         await alice.send(b"x")

@@ -26,7 +26,7 @@ from tests.conformance.wire import (
 from tests.servers import make_token
 
 CLIENTS = 1000
-LANES = ("fast", "ordinary")
+IMPLEMENTATIONS = ("picows", "websockets")
 
 
 # What it serves.
@@ -197,12 +197,12 @@ async def test_control_c_ends_it_too(tmp_path: Path) -> None:
 # What it writes down.
 
 
-@pytest.mark.parametrize("lane", LANES)
+@pytest.mark.parametrize("ws", IMPLEMENTATIONS)
 @pytest.mark.parametrize("level", ["info", "debug"])
-async def test_no_token_is_in_its_logs(tmp_path: Path, lane: str, level: str) -> None:
+async def test_no_token_is_in_its_logs(tmp_path: Path, ws: str, level: str) -> None:
     """Good or bad, in an address that is well formed or not, accepted or refused."""
     good, bad = make_token(), make_token(secret="x" * 40)
-    options = ("--access-log", "--log-level", level, "--lane", lane)
+    options = ("--access-log", "--log-level", level, "--ws", ws)
     async with serving(tmp_path, SERVER + "app = io.asgi()", *options) as run:
         async with httpx.AsyncClient(base_url=run.url, timeout=5) as http:
             for token in (good, bad):

@@ -35,7 +35,7 @@ SOON = "io.start = lambda: __import__('threading').Timer(0.1, os._exit, [7]).sta
 OPTIONS = Options(
     host="127.0.0.1",
     port=0,
-    lane="fast",
+    ws="picows",
     workers=2,
     separate_workers=True,
     sticky_proxy=False,

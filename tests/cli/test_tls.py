@@ -21,7 +21,7 @@ from iogate.server.heads import LOG_LINES
 from iogate.serving import tls
 from tests.cli.certificates import write_certificate
 from tests.cli.running import SERVER, STARTS_WITHIN, Run, iogate_run, python, serving
-from tests.cli.test_lanes import wss
+from tests.cli.test_websockets import wss
 from tests.cli.test_workers import TWO, WORKERS, worker_of
 from tests.conformance.wire import echoes, enter, within
 
@@ -176,13 +176,13 @@ async def test_a_worker_that_finds_another_certificate_tells_it_in_one_line(tmp_
 
 
 @asynccontextmanager
-async def patched(folder: Path, *, loop: str = "uvloop", lane: str = "fast", **settings: float) -> AsyncIterator[Run]:
+async def patched(folder: Path, *, loop: str = "uvloop", ws: str = "picows", **settings: float) -> AsyncIterator[Run]:
     """Serve with TLS on an event loop, with other settings of the server."""
     cert, key = write_certificate(folder)
     more = "".join(f", {name}={value}" for name, value in settings.items())
     (folder / "chat.py").write_text(SERVER.replace("sources=sources)", f"sources=sources){more}") + "app = io.asgi()")
     without = "" if loop == "uvloop" else "import sys; sys.modules['uvloop'] = None\n"
-    arguments = f"port=0, lane={lane!r}, ssl_certfile={cert!r}, ssl_keyfile={key!r}"
+    arguments = f"port=0, ws={ws!r}, ssl_certfile={cert!r}, ssl_keyfile={key!r}"
     source = f"{without}import iogate\niogate.run('chat:app', {arguments})"
     async with python(folder, "-c", source) as run:
         await run.started()

@@ -97,9 +97,9 @@ async def worker_of(wire: WebSocket) -> int:
 # What they share.
 
 
-@pytest.mark.parametrize("lane", ["fast", "ordinary"])
-async def test_the_workers_share_a_port_and_the_load(tmp_path: Path, lane: str) -> None:
-    async with serving(tmp_path, WORKERS, "--workers", "3", "--separate-workers", "--lane", lane) as run:
+@pytest.mark.parametrize("ws", ["picows", "websockets"])
+async def test_the_workers_share_a_port_and_the_load(tmp_path: Path, ws: str) -> None:
+    async with serving(tmp_path, WORKERS, "--workers", "3", "--separate-workers", "--ws", ws) as run:
         assert len(run.urls) == 1
         async with crowd(run, workers=3) as clients:
             for wire in clients.wires:
@@ -334,7 +334,7 @@ async def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
         ),
         ("chat:app", {"port": 65536}, "port is 65536: it is a whole number from 0, a free one, to 65535"),
         ("chat:app", {"host": ""}, "host is empty"),
-        ("chat:app", {"lane": "slow"}, 'lane is \'slow\': write "fast" or "ordinary"'),
+        ("chat:app", {"ws": "slow"}, 'ws is \'slow\': write "picows" or "websockets"'),
         ("chat:app", {"log_level": "loud"}, "log_level is 'loud': write one of critical, error"),
         ("chat:app", {"root_path": "chat/"}, "root_path is 'chat/': write it like \"/chat\""),
         ("chat:app", {"ssl_keyfile": "key.pem"}, "ssl_keyfile is the key of a certificate: give ssl_certfile too"),

@@ -12,7 +12,7 @@ from tests.conformance.conftest import echo_server
 from tests.conformance.wire import POLLING, WEBSOCKET, client, polling, refused, session, websocket
 from tests.servers import serve
 
-pytestmark = pytest.mark.usefixtures("lane")
+pytestmark = pytest.mark.usefixtures("ws")
 
 UNKNOWN_TRANSPORT = {"code": 0, "message": "Transport unknown"}
 UNKNOWN_SID = {"code": 1, "message": "Session ID unknown"}

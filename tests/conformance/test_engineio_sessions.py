@@ -48,7 +48,7 @@ async def test_the_server_pings_and_a_client_that_answers_stays(transport: str) 
         await echoes(opened)
 
 
-@pytest.mark.usefixtures("lane")
+@pytest.mark.usefixtures("ws")
 async def test_a_ping_of_the_websocket_itself_is_answered(url: str) -> None:
     """RFC 6455, section 5.5.2: before it has said who it is, and after."""
     async with websocket(url) as session:
@@ -115,7 +115,7 @@ async def test_binary_travels_as_base64_on_polling(url: str) -> None:
         assert answer.text == '451-["echo",{"_placeholder":true,"num":0}]\x1ebAAECAwQ='
 
 
-@pytest.mark.usefixtures("lane")
+@pytest.mark.usefixtures("ws")
 async def test_binary_travels_as_a_binary_frame_on_websocket(url: str) -> None:
     async with websocket(url) as opened:
         await enter(opened)
@@ -168,7 +168,7 @@ async def test_a_close_packet_ends_the_session_and_releases_the_poll(url: str) -
         assert gone(await within(opened.get()))
 
 
-@pytest.mark.usefixtures("lane")
+@pytest.mark.usefixtures("ws")
 async def test_a_close_packet_ends_the_session_on_websocket(io: Server, url: str) -> None:
     reasons: asyncio.Queue[str] = asyncio.Queue()
     io.on("disconnect", lambda socket, reason: reasons.put_nowait(reason))
@@ -179,7 +179,7 @@ async def test_a_close_packet_ends_the_session_on_websocket(io: Server, url: str
         assert await within(reasons.get()) == "transport close"
 
 
-@pytest.mark.usefixtures("lane")
+@pytest.mark.usefixtures("ws")
 @pytest.mark.parametrize(
     "frame",
     ["", "abc", "7", "9", "0{}", "2", "2probe", "5", "6", "1x", "3x", "-1", "\u0664", '42["a"]\x1e42["b"]'],
@@ -222,7 +222,7 @@ async def test_a_body_that_is_no_payload_closes_a_polling_session(url: str, body
         await echoes(other)
 
 
-@pytest.mark.usefixtures("lane")
+@pytest.mark.usefixtures("ws")
 async def test_a_text_frame_that_is_not_utf8_closes_a_websocket(url: str) -> None:
     async with websocket(url) as bad:
         await enter(bad)
@@ -230,7 +230,7 @@ async def test_a_text_frame_that_is_not_utf8_closes_a_websocket(url: str) -> Non
         await ends(bad)
 
 
-@pytest.mark.usefixtures("lane")
+@pytest.mark.usefixtures("ws")
 async def test_a_client_that_vanishes_is_forgotten(io: Server, url: str) -> None:
     reasons: asyncio.Queue[str] = asyncio.Queue()
     io.on("disconnect", lambda socket, reason: reasons.put_nowait(reason))
@@ -255,7 +255,7 @@ async def test_a_poll_that_is_cancelled_by_the_client_closes_the_session(io: Ser
         assert gone(await within(opened.get()))
 
 
-@pytest.mark.usefixtures("lane")
+@pytest.mark.usefixtures("ws")
 async def test_an_error_of_the_server_itself_ends_one_session_and_is_in_the_log(
     url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

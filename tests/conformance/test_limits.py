@@ -43,7 +43,7 @@ async def test_a_body_of_a_megabyte_is_taken_and_one_byte_more_is_refused(url: s
         await ends(opened)
 
 
-@pytest.mark.usefixtures("lane")
+@pytest.mark.usefixtures("ws")
 async def test_a_frame_of_a_megabyte_is_taken_and_one_byte_more_is_refused(url: str) -> None:
     async with bystander(url), websocket(url) as opened:
         await enter(opened)
@@ -53,7 +53,7 @@ async def test_a_frame_of_a_megabyte_is_taken_and_one_byte_more_is_refused(url: 
         assert (await ends(opened)).code == 1009
 
 
-@pytest.mark.usefixtures("lane")
+@pytest.mark.usefixtures("ws")
 async def test_a_binary_frame_is_limited_too(url: str) -> None:
     async with bystander(url), websocket(url) as opened:
         await enter(opened)
@@ -126,7 +126,7 @@ async def test_who_does_not_fetch_what_is_written_to_him_is_closed() -> None:
         await ends(opened)
 
 
-@pytest.mark.usefixtures("lane")
+@pytest.mark.usefixtures("ws")
 async def test_who_does_not_read_what_is_written_to_him_is_closed() -> None:
     io = echo_server()
     reasons: asyncio.Queue[str] = asyncio.Queue()

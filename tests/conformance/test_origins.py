@@ -8,7 +8,7 @@ from tests.conformance.conftest import echo_server
 from tests.conformance.wire import POLLING, WEBSOCKET, client, enter, polling, raw_websocket, websocket
 from tests.servers import serve
 
-pytestmark = pytest.mark.usefixtures("lane")
+pytestmark = pytest.mark.usefixtures("ws")
 
 PAGE = "https://app.example.com"
 

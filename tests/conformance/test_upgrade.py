@@ -26,7 +26,7 @@ from tests.conformance.wire import (
 )
 from tests.servers import serve
 
-pytestmark = pytest.mark.usefixtures("lane")
+pytestmark = pytest.mark.usefixtures("ws")
 
 BAD_REQUEST = {"code": 3, "message": "Bad request"}
 

@@ -36,7 +36,7 @@ from tests.e2e.official import (
 from tests.refusals import EXPIRED, INVALID, REQUIRED
 from tests.servers import make_server, make_token, serve
 
-pytestmark = pytest.mark.usefixtures("lane")
+pytestmark = pytest.mark.usefixtures("ws")
 
 WITHIN = 5  # seconds
 

@@ -129,9 +129,9 @@ class Own(House):
         io.on("disconnect", lambda socket, reason: self.ran.append(("disconnect",)))
 
     def serve(self) -> AbstractAsyncContextManager[str]:
-        return serve(self.io, self.lane)
+        return serve(self.io, self.ws)
 
-    lane: Kind = "uvicorn"
+    ws: Kind = "uvicorn"
 
     async def emit(self, event: str, *args: Any, room: str | None = None) -> None:
         (self.io if room is None else self.io.to(room)).emit(event, *args)
@@ -140,10 +140,10 @@ class Own(House):
         return list(self.io.of(namespace).sockets)
 
 
-class OwnFast(Own):
-    """iogate's own server, on the fast lane."""
+class OwnPicows(Own):
+    """iogate's own server, on picows."""
 
-    lane = "uvicorn-fast"
+    ws = "uvicorn-picows"
 
 
 class Foreign(House):
@@ -266,7 +266,7 @@ class Flask(Threaded):
 
 HOUSES: dict[str, type[House]] = {
     "iogate": Own,
-    "iogate, fast lane": OwnFast,
+    "iogate, picows": OwnPicows,
     "AsyncServer": Async,
     "Server": Threaded,
     "Flask-SocketIO": Flask,

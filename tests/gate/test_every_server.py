@@ -34,7 +34,7 @@ PLACES = [
     pytest.param((name, transport), id=f"{name}-{transport}")
     for name in HOUSES
     for transport in ("polling", "websocket")
-    if (name, transport) != ("iogate, fast lane", "polling")
+    if (name, transport) != ("iogate, picows", "polling")
 ]
 
 

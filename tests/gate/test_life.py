@@ -271,8 +271,8 @@ async def test_g6_what_was_queued_for_a_room_that_is_left_is_dropped(transport: 
         heard = [await hear(client)]
         while heard[-1][0] != "done":
             heard.append(await hear(client))
-    # On the fast lane all of it has gone to the kernel at once.
-    kept = ["own", "public"] if servers.LANE == "uvicorn" else ["secret", "own", "public"]
+    # On picows all of it has gone to the kernel at once.
+    kept = ["own", "public"] if servers.WS == "uvicorn" else ["secret", "own", "public"]
     assert [name for name, _ in heard] == kept * 3 + ["done"]
 
 
@@ -322,7 +322,7 @@ async def test_g5_after_revoke_not_one_more_byte_is_sent(transport: str, criteri
         packets = [str(packet) for packet in await said(client)]
         assert packets[-2:] == farewell(refusals.REVOKED)
         assert not any("late" in packet for packet in packets)
-        if servers.LANE == "uvicorn":  # On the fast lane it has gone to the kernel at once.
+        if servers.WS == "uvicorn":  # On picows it has gone to the kernel at once.
             assert len(packets) == 2
         assert not io.connections
 

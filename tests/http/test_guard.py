@@ -182,7 +182,7 @@ def make_everything() -> tuple[Any, Server]:
     return io.asgi(web), io
 
 
-@pytest.mark.usefixtures("lane")
+@pytest.mark.usefixtures("ws")
 async def test_sockets_rest_and_a_websocket_of_its_own_are_one_application() -> None:
     app, io = make_everything()
     ann = {"authorization": f"Bearer {make_token(jti='1')}"}
@@ -289,7 +289,7 @@ async def test_a_view_of_flask_may_be_async() -> None:
         assert (await http.get("/")).status_code == 401
 
 
-@pytest.mark.usefixtures("lane")
+@pytest.mark.usefixtures("ws")
 async def test_flask_beside_sockets_is_one_application() -> None:
     auth = make_auth()
     io = Server(auth=auth)

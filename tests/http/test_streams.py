@@ -112,7 +112,7 @@ def guarded(request: pytest.FixtureRequest) -> Guarded:
     return made
 
 
-@pytest.fixture(params=["uvicorn", "uvicorn-wsproto", "uvicorn-fast", "hypercorn"])
+@pytest.fixture(params=["uvicorn", "uvicorn-wsproto", "uvicorn-picows", "hypercorn"])
 def kind(request: pytest.FixtureRequest) -> Kind:
     chosen: Kind = request.param
     return chosen

@@ -23,5 +23,5 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(params=["polling", "websocket"])
 def way(request: pytest.FixtureRequest) -> str:
-    """Either transport, on the ordinary lane: the fast one leads past an application that is not iogate's own."""
+    """Either transport, on websockets: picows leads past an application that is not iogate's own."""
     return str(request.param)

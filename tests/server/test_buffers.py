@@ -111,7 +111,7 @@ async def test_a_volatile_event_is_dropped_while_a_consumer_does_not_read(transp
             assert heard == ["large", LARGE]
 
 
-@pytest.mark.usefixtures("lane")
+@pytest.mark.usefixtures("ws")
 async def test_a_slow_consumer_that_is_closed_is_cut_off_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A WebSocket that does not even take the close frame is kept for a few seconds, and then no more."""
     monkeypatch.setattr("iogate.server.server.LINGER", 0.2)

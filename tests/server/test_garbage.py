@@ -46,7 +46,7 @@ async def gone(io: Server) -> None:
     await until(lambda: not (io.connections or len(io.linger_due)))
 
 
-@pytest.mark.parametrize("kind", ["uvicorn-fast", "uvicorn-ordinary"])
+@pytest.mark.parametrize("kind", ["uvicorn-picows", "uvicorn-websockets"])
 async def test_one_that_was_let_in(kind: Kind) -> None:
     io = make_server()
     async with serve(io, kind) as url:
@@ -58,7 +58,7 @@ async def test_one_that_was_let_in(kind: Kind) -> None:
         assert not found
 
 
-@pytest.mark.parametrize("kind", ["uvicorn-fast", "uvicorn-ordinary"])
+@pytest.mark.parametrize("kind", ["uvicorn-picows", "uvicorn-websockets"])
 async def test_one_that_was_refused(kind: Kind) -> None:
     io = make_server()
     async with serve(io, kind) as url:
@@ -83,7 +83,7 @@ async def test_one_whose_verdict_took_several_turns(secret: str) -> None:
     auth = JWTAuth(secret=SECRET, algorithms=["HS256"])
     auth.load_user(nobody)
     io = make_server(auth=auth, limits=Limits(failures_per_address=1))
-    async with serve(io, "uvicorn-fast") as url:
+    async with serve(io, "uvicorn-picows") as url:
         await refused(url, "of-somebody-else-" * 3)
         await refused(url, "of-somebody-else-" * 3)
         with collected() as found:
@@ -93,7 +93,7 @@ async def test_one_whose_verdict_took_several_turns(secret: str) -> None:
         assert not found
 
 
-@pytest.mark.parametrize("kind", ["uvicorn-fast", "uvicorn-ordinary"])
+@pytest.mark.parametrize("kind", ["uvicorn-picows", "uvicorn-websockets"])
 async def test_one_that_left_before_the_verdict(kind: Kind) -> None:
     auth = JWTAuth(secret=SECRET, algorithms=["HS256"])
     asked = asyncio.Event()
@@ -115,7 +115,7 @@ async def test_one_that_left_before_the_verdict(kind: Kind) -> None:
         assert not found
 
 
-@pytest.mark.parametrize("kind", ["uvicorn-fast", "uvicorn-ordinary"])
+@pytest.mark.parametrize("kind", ["uvicorn-picows", "uvicorn-websockets"])
 async def test_one_that_sent_too_much(kind: Kind) -> None:
     io = make_server()
     async with serve(io, kind) as url:
@@ -135,7 +135,7 @@ async def refused(url: str, secret: str) -> None:
         await ends(client)
 
 
-@pytest.mark.parametrize("kind", ["uvicorn-fast", "uvicorn-ordinary"])
+@pytest.mark.parametrize("kind", ["uvicorn-picows", "uvicorn-websockets"])
 async def test_one_that_polled_and_made_room(kind: Kind) -> None:
     io = make_server(limits=Limits(pending=2))
     async with serve(io, kind) as url:
@@ -150,7 +150,7 @@ async def test_one_that_polled_and_made_room(kind: Kind) -> None:
 
 async def test_a_request_over_http(monkeypatch: pytest.MonkeyPatch) -> None:
     """The timer by which uvicorn ends an idle connection does not keep one that has gone."""
-    monkeypatch.setitem(servers.PROTOCOLS["uvicorn-fast"], "timeout_keep_alive", 3600)
+    monkeypatch.setitem(servers.PROTOCOLS["uvicorn-picows"], "timeout_keep_alive", 3600)
     made: list[weakref.ref[HTTPProtocol]] = []
     connection_made = HTTPProtocol.connection_made
 
@@ -159,7 +159,7 @@ async def test_a_request_over_http(monkeypatch: pytest.MonkeyPatch) -> None:
         connection_made(self, transport)  # type: ignore[arg-type]
 
     monkeypatch.setattr(HTTPProtocol, "connection_made", note)
-    async with serve(make_server(), "uvicorn-fast") as url:
+    async with serve(make_server(), "uvicorn-picows") as url:
         async with wire(url) as client:
             await client.send(request("polling"))
             assert await client.status() == 200

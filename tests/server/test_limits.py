@@ -393,7 +393,7 @@ async def test_guests_are_let_in_and_do_not_wait(transport: str) -> None:
             assert str(await within(guest.receive())).startswith("40{")
 
 
-@pytest.mark.usefixtures("lane")
+@pytest.mark.usefixtures("ws")
 async def test_a_session_that_there_is_may_go_on_when_all_is_full() -> None:
     """A session moves to WebSocket and polls although nobody new is let in."""
     io = echoing(limits=Limits(pending=1))

@@ -22,7 +22,7 @@ async def test_a_poll_that_waits_is_answered_before_revoke_returns(monkeypatch: 
         answered.append(not self.writable)
 
     monkeypatch.setattr(PollingTransport, "closed", note)
-    async with serve(io, "uvicorn-fast") as url, polling(url) as client:
+    async with serve(io, "uvicorn-picows") as url, polling(url) as client:
         await enter(client, token=make_token())
         (connection,) = io.connections.values()
         transport = connection.transport

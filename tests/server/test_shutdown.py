@@ -52,7 +52,7 @@ def _linger(monkeypatch: pytest.MonkeyPatch) -> None:
 # Clients.
 
 
-@pytest.mark.usefixtures("lane")
+@pytest.mark.usefixtures("ws")
 async def test_a_websocket_client_is_told_that_the_server_goes(io: Server) -> None:
     async with client(io, "websocket") as ann:
         ending = asyncio.create_task(io.shutdown(timeout=2))
@@ -112,7 +112,7 @@ async def test_who_waits_at_the_door_is_sent_away(io: Server, transport: str) ->
         await assert_nothing_left(io)
 
 
-@pytest.mark.usefixtures("lane")
+@pytest.mark.usefixtures("ws")
 async def test_nobody_new_is_let_in_while_the_server_ends(io: Server) -> None:
     opened = asyncio.Event()
 
@@ -237,7 +237,7 @@ async def test_a_handler_may_end_the_server(io: Server, transport: str) -> None:
         await assert_nothing_left(io)
 
 
-@pytest.mark.usefixtures("lane")
+@pytest.mark.usefixtures("ws")
 async def test_a_client_that_does_not_read_does_not_hold_up_the_end() -> None:
     io = make_server(max_buffered=20_000_000)
     async with serve(io) as url, websocket(url) as wire:
@@ -348,7 +348,7 @@ async def test_an_application_that_cannot_start_is_not_said_to_have_started(io: 
     assert lifespan.sent == ["lifespan.startup.failed"]
 
 
-@pytest.mark.usefixtures("lane")
+@pytest.mark.usefixtures("ws")
 async def test_the_lifespan_of_a_real_server_ends_the_clients(io: Server) -> None:
     async with serve(io.asgi()) as url, websocket(url) as wire:
         await enter(wire)
@@ -588,7 +588,7 @@ WAYS: list[Way] = [
 BY_THE_DEADLINE = (_by_the_deadline, _from_every_namespace, _sent_away)
 
 
-@pytest.mark.usefixtures("lane")
+@pytest.mark.usefixtures("ws")
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__.strip("_"))
 async def test_a_client_that_leaves_in_whatever_way_leaves_nothing_behind(
     way: Way, caplog: pytest.LogCaptureFixture

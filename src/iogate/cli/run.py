@@ -28,11 +28,11 @@ from iogate.serving import run as serve
     help="Proxies whose X-Forwarded-For and X-Forwarded-Proto are believed. None, unless you say so.",
 )
 @click.option(
-    "--lane",
-    default="fast",
+    "--ws",
+    default="picows",
     show_default=True,
-    type=click.Choice(["fast", "ordinary"]),
-    help="What serves Socket.IO's WebSockets: picows, or uvicorn's own implementation.",
+    type=click.Choice(["picows", "websockets"]),
+    help="The library that serves Socket.IO's WebSockets. picows is faster.",
 )
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes that share the port.")
 @click.option(

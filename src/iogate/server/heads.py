@@ -1,6 +1,6 @@
 """Limits of TCP connections without a request: the size of the head, the time that it may take, their number.
 
-The protocols of `iogate run` (`transports/uvicorn_http.py`, `fasthttp.py` and `uvicorn_tls.py`) report their
+The protocols of `iogate run` (`transports/uvicorn_http.py`, `picows/http.py` and `uvicorn_tls.py`) report their
 connections here. Other ASGI servers do not: they have their own limits, or none.
 """
 

@@ -1,6 +1,6 @@
 """What a request for the server's path may do, before a transport takes it: origin, grammar, whose session, limits.
 
-Every lane that a request can come by asks here, so that it is decided in one place.
+Every HTTP and WebSocket implementation asks here, so one place decides.
 """
 
 from __future__ import annotations

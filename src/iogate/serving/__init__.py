@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from iogate.serving.options import Lane, LogLevel, Options
+from iogate.serving.options import LogLevel, Options, WebSockets
 
 if TYPE_CHECKING:
     from iogate.asgi_types import ASGIApp
@@ -22,7 +22,7 @@ def run(
     *,
     host: str = "127.0.0.1",
     port: int = 3000,
-    lane: Lane | str = "fast",
+    ws: WebSockets | str = "picows",
     workers: int = 1,
     separate_workers: bool = False,
     sticky_proxy: bool = False,
@@ -45,8 +45,8 @@ def run(
             `"module:app"`. Several workers need the name.
         host: the address to listen on.
         port: the port; 0 takes a free one.
-        lane: what serves Socket.IO's WebSockets: `"fast"` is picows, where it can be imported; `"ordinary"` is
-            uvicorn's own implementation.
+        ws: the library that serves Socket.IO's WebSockets: `"picows"`, where it can be imported, or `"websockets"`, as
+            uvicorn's setting of the same name.
         workers: processes that share the port. With more than one they serve WebSockets only, unless there is a
             `sticky_proxy`.
         separate_workers: say that the application lives with what several workers do not share: broadcasts, rooms,
@@ -73,7 +73,7 @@ def run(
     options = Options(
         host=host,
         port=port,
-        lane=lane,
+        ws=ws,
         workers=workers,
         separate_workers=separate_workers,
         sticky_proxy=sticky_proxy,
@@ -87,13 +87,13 @@ def run(
     )
     options.check(app)
     from iogate.serving.logs import configure_logging
-    from iogate.serving.process import choose_lane, load, serve
+    from iogate.serving.process import choose_websockets, load, serve
     from iogate.serving.supervisor import supervise
     from iogate.serving.tls import check_tls
 
     check_tls(options.ssl_certfile, options.ssl_keyfile)
     configure_logging(options.log_level)
-    options = choose_lane(options)
+    options = choose_websockets(options)
     with suppress(KeyboardInterrupt):
         if isinstance(app, str) and options.workers > 1:
             supervise(app, options)

@@ -10,7 +10,7 @@ import msgspec
 
 from iogate.errors import ConfigurationError
 
-Lane = Literal["fast", "ordinary"]
+WebSockets = Literal["picows", "websockets"]
 LogLevel = Literal["critical", "error", "warning", "info", "debug"]
 
 _SEPARATE = """\
@@ -26,7 +26,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     host: str
     port: int
-    lane: str
+    ws: str
     workers: int
     separate_workers: bool
     sticky_proxy: bool
@@ -48,8 +48,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigurationError('host is empty: write "127.0.0.1", or "0.0.0.0" for every address of the machine')
         if type(self.port) is not int or not 0 <= self.port <= 65535:
             raise ConfigurationError(f"port is {self.port!r}: it is a whole number from 0, a free one, to 65535")
-        if self.lane not in get_args(Lane):
-            raise ConfigurationError(f'lane is {self.lane!r}: write "fast" or "ordinary"')
+        if self.ws not in get_args(WebSockets):
+            raise ConfigurationError(f'ws is {self.ws!r}: write "picows" or "websockets"')
         if self.log_level not in get_args(LogLevel):
             raise ConfigurationError(f"log_level is {self.log_level!r}: write one of {', '.join(get_args(LogLevel))}")
         if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):

@@ -154,14 +154,14 @@ def _named(name: str) -> Any:
     return found
 
 
-def choose_lane(options: Options) -> Options:
-    """Return the options with the ordinary lane in them, and say so, if the fast one is wanted and not there."""
-    if options.lane == "fast":
+def choose_websockets(options: Options) -> Options:
+    """Return the options with `websockets`, and log a warning, if they ask for picows and it cannot be imported."""
+    if options.ws == "picows":
         try:
-            import iogate.transports.fastlane  # noqa: F401
+            import iogate.transports.picows.upgrade  # noqa: F401
         except ImportError as error:
-            logger.warning("The fast WebSocket lane is not there (%s); the ordinary one is used.", error)
-            return msgspec.structs.replace(options, lane="ordinary")
+            logger.warning("picows cannot be imported (%s): websockets serves the WebSockets", error)
+            return msgspec.structs.replace(options, ws="websockets")
     return options
 
 
@@ -221,14 +221,14 @@ def _protocols(app: ASGIApp, options: Options) -> dict[str, Any]:
     from iogate.transports.uvicorn_http import HTTPProtocol
     from iogate.transports.uvicorn_websocket import WebSocketProtocol
 
-    ordinary = {"http": HTTPProtocol, "ws": WebSocketProtocol}
-    if options.lane == "ordinary":
-        return ordinary
+    websockets = {"http": HTTPProtocol, "ws": WebSocketProtocol}
+    if options.ws == "websockets":
+        return websockets
     why = why_unknown(app)
     if why is not None:
-        logger.info("WebSockets take the ordinary lane: %s.", why)
-        return ordinary
-    from iogate.transports.fasthttp import FastHTTP
-    from iogate.transports.fastlane import FastLane
+        logger.info("websockets serves the WebSockets, not picows: %s", why)
+        return websockets
+    from iogate.transports.picows.http import PicowsHTTP
+    from iogate.transports.picows.upgrade import PicowsProtocol
 
-    return {"http": FastHTTP, "ws": FastLane}
+    return {"http": PicowsHTTP, "ws": PicowsProtocol}

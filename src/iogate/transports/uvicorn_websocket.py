@@ -89,7 +89,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.handshake_complete:  # It has been refused already.
             self._linger()
             return
-        # Lower-case, as ASGI wants them: a head that comes from the fast lane has not been through uvicorn's HTTP.
+        # Lower-case, as ASGI wants them: a head that comes from `PicowsProtocol` has not been through uvicorn's HTTP.
         self.scope["headers"] = [(name.lower(), value) for name, value in self.scope["headers"]]
         self._extensions = cast("dict[str, Any]", self.scope["extensions"])
         self._extensions[MESSAGE_LIMIT] = self._set_limit

@@ -38,7 +38,7 @@ class Encoded(msgspec.Struct, eq=False, gc=False):
         namespace: the Socket.IO namespace that it belongs to; None for a packet of Engine.IO's own.
         audience: a mark that the sender may leave on it, to find it again while it waits to be sent: the rooms that
             it is for.
-        frames: the WebSocket frames, if the fast lane has made them.
+        frames: the WebSocket frames, if picows has made them.
         decoded: the text frame as `str`, if `string` has been asked for.
     """
 

@@ -1,7 +1,7 @@
-"""The way into the fast WebSocket lane: a protocol for uvicorn's `ws` setting.
+"""The handshake of WebSockets on picows: a protocol for uvicorn's `ws` setting.
 
-Socket.IO's WebSockets take this lane if nothing but uvicorn's own middleware stands between uvicorn and the
-`SocketIOApp`; all others are handed to uvicorn's ordinary implementation, untouched.
+picows serves Socket.IO's WebSockets if only uvicorn's own middleware is between uvicorn and the `SocketIOApp`. All
+other WebSockets are handed to `WebSocketProtocol`, unchanged.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from iogate.server.reasons import CloseReason
 from iogate.server.requests import Answer, Headers, examine, is_for, upgrade_target
 from iogate.server.server import Server
 from iogate.transports.application import Unwrapped, is_proxy, unwrapped
-from iogate.transports.fastwebsocket import FastTransport
+from iogate.transports.picows.transport import PicowsTransport
 from iogate.transports.uvicorn_websocket import WebSocketProtocol
 
 if TYPE_CHECKING:
@@ -79,8 +79,8 @@ _RETICENT = _Reticent(logging.getLogger("iogate"))
 _uvicorn = logging.getLogger("uvicorn.error")
 
 
-class FastLane(WSProtocol):  # type: ignore[misc]
-    """What uvicorn makes of an HTTP connection that asks for a WebSocket: `uvicorn.Config(app, ws=FastLane)`.
+class PicowsProtocol(WSProtocol):  # type: ignore[misc]
+    """What uvicorn makes of an HTTP connection that asks for a WebSocket: `uvicorn.Config(app, ws=PicowsProtocol)`.
 
     Args:
         config: uvicorn's configuration.
@@ -89,7 +89,7 @@ class FastLane(WSProtocol):  # type: ignore[misc]
         known: what `unwrapped` has said of the application, if the caller has asked already.
     """
 
-    __slots__ = ("_app_state", "_asyncio", "_config", "_ordinary", "_proxies", "_socketio", "_state", "_verdict")
+    __slots__ = ("_app_state", "_asyncio", "_config", "_proxies", "_socketio", "_state", "_verdict", "_websockets")
 
     def __init__(
         self, config: Config, server_state: ServerState, app_state: dict[str, Any], known: Unwrapped | None = None
@@ -98,7 +98,7 @@ class FastLane(WSProtocol):  # type: ignore[misc]
         self._state = server_state
         self._app_state = app_state
         self._socketio, self._proxies = unwrapped(config.loaded_app) if known is None else known
-        self._ordinary: WebSocketProtocol | None = None
+        self._websockets: WebSocketProtocol | None = None
         self._verdict = _Verdict()
         max_frame = config.ws_max_size if self._socketio is None else self._socketio.settings.max_payload
         super().__init__(
@@ -122,7 +122,7 @@ class FastLane(WSProtocol):  # type: ignore[misc]
     # uvicorn makes a connection, hands over the head of the request, and then the connection itself.
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        """Keep the connection until the head of the request tells which lane it takes."""
+        """Keep the connection until the head of the request tells what serves it."""
         self._asyncio = transport
 
     def data_received(self, head: bytes) -> None:
@@ -130,14 +130,14 @@ class FastLane(WSProtocol):  # type: ignore[misc]
         scope = self._scope(head) if head.startswith(b"GET ") and head.isascii() else None
         key = _key(scope["headers"]) if scope is not None else None
         if scope is None or key is None or self._socketio is None or not is_for(self._socketio, scope):
-            self._go_the_ordinary_way(head)
+            self._use_websockets(head)
             return
         if self._proxies is not None:
             _apply(self._proxies, scope)
         self._state.connections.add(self)
         decision = self._verdict.decision = _decide(self._socketio, scope)
         if self._config.access_log:
-            outcome = "[accepted]" if isinstance(decision, FastTransport) else decision.status
+            outcome = "[accepted]" if isinstance(decision, PicowsTransport) else decision.status
             address = printable(get_client_addr(scope))  # type: ignore[arg-type]  # A proxy may send any text.
             _uvicorn.info('%s - "WebSocket %s" %s', address, get_path_with_query_string(scope), outcome)  # type: ignore[arg-type]
         super().connection_made(self._asyncio)
@@ -155,7 +155,7 @@ class FastLane(WSProtocol):  # type: ignore[misc]
         """
         view: memoryview = super().get_buffer(size_hint)
         decision = self._verdict.decision
-        if not isinstance(decision, FastTransport):
+        if not isinstance(decision, PicowsTransport):
             return view
         if decision.admitted:
             self.__class__ = _Admitted
@@ -172,10 +172,10 @@ class FastLane(WSProtocol):  # type: ignore[misc]
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever has the connection."""
         self._state.connections.discard(self)
-        if self._ordinary is not None:
-            self._ordinary.connection_lost(exc)
+        if self._websockets is not None:
+            self._websockets.connection_lost(exc)
         else:
-            if self._socketio is not None and not isinstance(self._verdict.decision, FastTransport):
+            if self._socketio is not None and not isinstance(self._verdict.decision, PicowsTransport):
                 self._socketio.heads.close(self._asyncio)
             super().connection_lost(exc)
 
@@ -184,21 +184,21 @@ class FastLane(WSProtocol):  # type: ignore[misc]
         self._end(CloseReason.SERVER_SHUTDOWN)
 
     def _end(self, reason: CloseReason) -> None:
-        if isinstance(self._verdict.decision, FastTransport):
+        if isinstance(self._verdict.decision, PicowsTransport):
             self._verdict.decision.end(reason)
 
-    def _go_the_ordinary_way(self, head: bytes) -> None:
-        self._ordinary = ordinary = WebSocketProtocol(self._config, self._state, self._app_state)
-        ordinary.connection_made(self._asyncio)
-        ordinary.data_received(head)
+    def _use_websockets(self, head: bytes) -> None:
+        self._websockets = websockets = WebSocketProtocol(self._config, self._state, self._app_state)
+        websockets.connection_made(self._asyncio)
+        websockets.data_received(head)
         # This protocol is put in place as soon as this returns; until it is exchanged nothing may be read.
         self._asyncio.pause_reading()
-        asyncio.get_running_loop().call_soon(self._hand_over, ordinary)
+        asyncio.get_running_loop().call_soon(self._hand_over, websockets)
 
-    def _hand_over(self, ordinary: WebSocketProtocol) -> None:
+    def _hand_over(self, websockets: WebSocketProtocol) -> None:
         if not self._asyncio.is_closing():
-            self._asyncio.set_protocol(ordinary)
-            if not ordinary.read_paused:  # Else it reads when the application asks for something.
+            self._asyncio.set_protocol(websockets)
+            if not websockets.read_paused:  # Else it reads when the application asks for something.
                 self._asyncio.resume_reading()
 
     def _scope(self, head: bytes) -> Scope:
@@ -223,7 +223,7 @@ class FastLane(WSProtocol):  # type: ignore[misc]
 def _key(headers: Headers) -> bytes | None:
     """Return the key of a usual request for a WebSocket, or None if the request is unusual.
 
-    Unusual requests are left to the ordinary implementation, so that both lanes answer them alike.
+    Unusual requests are left to `WebSocketProtocol`, so that both implementations answer them alike.
     """
     fields: dict[bytes, bytes] = {}
     for name, value in headers:
@@ -242,7 +242,7 @@ def _key(headers: Headers) -> bytes | None:
     return key if is_usual else None
 
 
-class _Admitted(FastLane):
+class _Admitted(PicowsProtocol):
     """A connection whose client is admitted."""
 
     __slots__ = ()
@@ -253,7 +253,7 @@ _DISCARDED = memoryview(bytearray(UNVERIFIED_READ))
 """Where the rest of a frame is read to that is too large. Nobody looks at it."""
 
 
-class _TooLarge(FastLane):
+class _TooLarge(PicowsProtocol):
     """A connection whose client is not admitted and sends a frame that is larger than it may be.
 
     It is refused with the next bytes, and not in `get_buffer`: libuv calls a null pointer if reading stops in there.
@@ -287,9 +287,9 @@ class _Verdict:
     __slots__ = ("decision",)
 
     def __init__(self) -> None:
-        self.decision: FastTransport | Answer | None = None
+        self.decision: PicowsTransport | Answer | None = None
 
-    def listener(self, _: WSUpgradeRequest) -> FastTransport | WSUpgradeResponseWithListener | None:
+    def listener(self, _: WSUpgradeRequest) -> PicowsTransport | WSUpgradeResponseWithListener | None:
         """Return it in the terms of picows."""
         answer = self.decision
         if not isinstance(answer, Answer):
@@ -300,12 +300,12 @@ class _Verdict:
         return WSUpgradeResponseWithListener(response, None)
 
 
-def _decide(server: Server, scope: Scope) -> FastTransport | Answer:
+def _decide(server: Server, scope: Scope) -> PicowsTransport | Answer:
     request = examine(server, scope)
     if isinstance(request, Answer):
         return request
     target = upgrade_target(server, request.handshake)
-    return target if isinstance(target, Answer) else FastTransport(server, request.handshake, target)
+    return target if isinstance(target, Answer) else PicowsTransport(server, request.handshake, target)
 
 
 async def _nothing(*_: Any) -> None:

@@ -1,4 +1,4 @@
-"""Both lanes behave alike behind whatever stands between a client and the server; and every way to choose one."""
+"""Both WebSocket libraries behave alike behind proxies, TLS and middleware; and every way to choose one."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ async def flood(socket):
 
 app = io.asgi()
 """
-ORDINARY = "connection open"
-"""What uvicorn writes down of every WebSocket on the ordinary lane, and nobody on the fast one."""
+OPENED = "connection open"
+"""What uvicorn writes down of every WebSocket on websockets, and of none on picows."""
 NO_PICOWS = """
 import sys
 
@@ -65,18 +65,18 @@ sys.meta_path.insert(0, Blocked())
 """
 
 
-@pytest.fixture(params=["fast", "ordinary"])
-def lane(request: pytest.FixtureRequest) -> str:
-    """Each lane."""
+@pytest.fixture(params=["picows", "websockets"])
+def ws(request: pytest.FixtureRequest) -> str:
+    """Each implementation."""
     return str(request.param)
 
 
 @asynccontextmanager
-async def seeing(folder: Path, lane: str, *options: str) -> AsyncIterator[Run]:
-    """Serve what tells of its clients, and make sure that it is the lane that was asked for."""
-    async with serving(folder, SEEN, "--lane", lane, *options) as run:
+async def seeing(folder: Path, ws: str, *options: str) -> AsyncIterator[Run]:
+    """Serve what tells of its clients, and make sure that it is the one that was asked for."""
+    async with serving(folder, SEEN, "--ws", ws, *options) as run:
         yield run
-    assert (ORDINARY in run.output) == (lane == "ordinary")
+    assert (OPENED in run.output) == (ws == "websockets")
 
 
 async def seen(session: Session) -> list[Any]:
@@ -108,12 +108,12 @@ async def wss(url: str, context: ssl.SSLContext) -> AsyncIterator[WebSocket]:
 
 
 @pytest.mark.parametrize("workers", [(), ("--workers", "2", "--separate-workers")], ids=["alone", "with workers"])
-async def test_over_tls(tmp_path: Path, lane: str, workers: tuple[str, ...], certificate: tuple[str, str]) -> None:
+async def test_over_tls(tmp_path: Path, ws: str, workers: tuple[str, ...], certificate: tuple[str, str]) -> None:
     """Events go both ways, a client that does not read is disconnected, and at the end clients are told."""
     chain, key = certificate
     context = ssl.create_default_context(cafile=chain)
     options = (*workers, "--ssl-certfile", chain, "--ssl-keyfile", key)
-    async with seeing(tmp_path, lane, *options) as run:
+    async with seeing(tmp_path, ws, *options) as run:
         assert run.url.startswith("https://")
         async with wss(run.url, context) as ann, wss(run.url, context) as slow:
             assert await seen(ann) == ["127.0.0.1", True, "/socket.io/"]
@@ -122,7 +122,7 @@ async def test_over_tls(tmp_path: Path, lane: str, workers: tuple[str, ...], cer
             slow.connection.transport.pause_reading()
             await slow.connection.send('42["flood"]')
             await run.says("left: slow consumer")
-            slow.connection.transport.abort()  # Else uvicorn waits for it at the end, on the ordinary lane.
+            slow.connection.transport.abort()  # Else uvicorn waits for it at the end, with websockets.
             await echoes(ann)
             if not workers:
                 async with httpx.AsyncClient(base_url=run.url, verify=context, timeout=WITHIN) as http:
@@ -149,12 +149,12 @@ async def test_over_tls(tmp_path: Path, lane: str, workers: tuple[str, ...], cer
     ],
 )
 async def test_what_a_proxy_says_is_believed_if_the_proxy_is(
-    tmp_path: Path, lane: str, trusted: str | None, forwarded: str, address: str, secure: bool
+    tmp_path: Path, ws: str, trusted: str | None, forwarded: str, address: str, secure: bool
 ) -> None:
     """Of the client's address, and of TLS: so also whether a page is of the same origin."""
     options = () if trusted is None else ("--forwarded-allow-ips", trusted)
     headers = {"X-Forwarded-For": forwarded, "X-Forwarded-Proto": "https"}
-    async with seeing(tmp_path, lane, *options) as run:
+    async with seeing(tmp_path, ws, *options) as run:
         for opened in (polling, websocket):
             async with opened(run.url, **headers) as wire:
                 assert await seen(wire) == [address, secure, "/socket.io/"]
@@ -169,9 +169,9 @@ async def test_what_a_proxy_says_is_believed_if_the_proxy_is(
                 assert (await http.get("/socket.io/", params=POLLING, headers=headers)).status_code == 403
 
 
-async def test_below_a_root_path(tmp_path: Path, lane: str) -> None:
+async def test_below_a_root_path(tmp_path: Path, ws: str) -> None:
     """The proxy takes it away; who comes past the proxy and leaves it there finds nothing."""
-    async with seeing(tmp_path, lane, "--root-path", "/chat") as run:
+    async with seeing(tmp_path, ws, "--root-path", "/chat") as run:
         for opened in (polling, websocket):
             async with opened(run.url) as wire:
                 assert await seen(wire) == ["127.0.0.1", False, "/chat/socket.io/"]
@@ -180,11 +180,11 @@ async def test_below_a_root_path(tmp_path: Path, lane: str) -> None:
             assert (await http.get("/chat/socket.io/", params=POLLING)).status_code == 404
 
 
-# Choosing a lane.
+# Choosing one.
 
 
 @pytest.mark.parametrize("workers", [(), ("--workers", "2", "--separate-workers")], ids=["alone", "with workers"])
-async def test_without_picows_the_ordinary_lane_is_used_and_a_line_says_so(
+async def test_without_picows_websockets_is_used_and_a_line_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: tuple[str, ...]
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(NO_PICOWS)
@@ -192,9 +192,9 @@ async def test_without_picows_the_ordinary_lane_is_used_and_a_line_says_so(
     async with serving(tmp_path, SEEN, *workers) as run, websocket(run.url) as wire:
         await enter(wire)
         await echoes(wire)
-        line = "The fast WebSocket lane is not there (no picows in this test); the ordinary one is used."
+        line = "picows cannot be imported (no picows in this test): websockets serves the WebSockets"
         assert run.output.count(line) == 1
-        assert ORDINARY in run.output
+        assert OPENED in run.output
 
 
 WRAPPED = f"""{SEEN}
@@ -212,20 +212,20 @@ app = Middleware(app)
 """
 
 
-async def test_a_wrapped_application_takes_the_ordinary_lane_and_a_line_says_why(tmp_path: Path) -> None:
-    """Once, at the start: whoever asked for the fast lane can see what stands in its way."""
+async def test_a_wrapped_application_takes_websockets_and_a_line_says_why(tmp_path: Path) -> None:
+    """Once, at the start: whoever asked for picows can see what stands in its way."""
     async with serving(tmp_path, WRAPPED) as run:
         await serves(run)
         await serves(run)
-        line = "the ordinary lane: the application is a chat.Middleware, and not what io.asgi() returns"
+        line = "not picows: the application is a chat.Middleware, and not what io.asgi() returns"
         assert run.output.count(line) == 1
-        assert ORDINARY in run.output
+        assert OPENED in run.output
 
 
 @pytest.mark.parametrize("size", [40_000, 100_000_000])
-async def test_a_head_without_end(tmp_path: Path, lane: str, size: int) -> None:
+async def test_a_head_without_end(tmp_path: Path, ws: str, size: int) -> None:
     """It is answered, a line says so, and the process does not keep it: also on the event loop of `iogate run`."""
-    async with seeing(tmp_path, lane) as run:
+    async with seeing(tmp_path, ws) as run:
         async with wire(run.url) as mallory:
             await mallory.send(b"GET / HTTP/1.1\r\nHost: x\r\nA: ")
             for _ in range(size // 20_000):
@@ -237,9 +237,9 @@ async def test_a_head_without_end(tmp_path: Path, lane: str, size: int) -> None:
         await serves(run)
 
 
-async def test_uvicorn_takes_the_fast_lane_by_its_name(tmp_path: Path) -> None:
+async def test_uvicorn_takes_picows_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "chat.py").write_text(SEEN)
-    command = ("-m", "uvicorn", "chat:app", "--port", "0", "--ws", "iogate.transports.fastlane:FastLane")
+    command = ("-m", "uvicorn", "chat:app", "--port", "0", "--ws", "iogate.transports.picows.upgrade:PicowsProtocol")
     async with python(tmp_path, *command) as run:
         await run.started()
         await serves(run)
@@ -255,19 +255,19 @@ async def test_uvicorn_takes_the_fast_lane_by_its_name(tmp_path: Path) -> None:
         assert run.errors == []
         assert run.output.count("token=REDACTED") == 2
         assert token not in run.output
-        assert ORDINARY not in run.output
+        assert OPENED not in run.output
 
 
 @pytest.mark.parametrize("what", ["io", "io.asgi()", '"chat:app"'])
-async def test_a_script_serves_on_either_lane(tmp_path: Path, lane: str, what: str) -> None:
+async def test_a_script_serves_with_either(tmp_path: Path, ws: str, what: str) -> None:
     (tmp_path / "chat.py").write_text(SEEN)
-    (tmp_path / "serve.py").write_text(f"import iogate\nfrom chat import io\niogate.run({what}, port=0, lane={lane!r})")
+    (tmp_path / "serve.py").write_text(f"import iogate\nfrom chat import io\niogate.run({what}, port=0, ws={ws!r})")
     async with python(tmp_path, "serve.py") as run:
         await run.started()
         await serves(run)
         await run.terminate()
         assert run.errors == []
-        assert (ORDINARY in run.output) == (lane == "ordinary")
+        assert (OPENED in run.output) == (ws == "websockets")
 
 
 async def test_a_script_serves_by_workers_that_find_the_module_where_it_does(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The transport of the fast WebSocket lane: frames go straight from picows to the connection, with no ASGI between."""
+"""The transport of a WebSocket on picows, which passes frames directly to the connection."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ TEXT, BINARY, CONTINUATION = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINU
 CLOSE, PING_FRAME = WSMsgType.CLOSE, WSMsgType.PING
 
 
-class FastTransport(WSListener):
-    """The transport of a session that is on the fast lane, and before that of one that may move to it.
+class PicowsTransport(WSListener):
+    """The transport of a session on picows, or of one that may be upgraded to it.
 
     Args:
         server: the server.

@@ -1,4 +1,4 @@
-"""Row 49: what denies a request on one lane denies it on all, and what is no proper request is none on any."""
+"""Row 49: what denies a request with websockets denies it with picows, and both refuse improper requests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.conformance.conftest import echo_server
 from tests.conformance.wire import WEBSOCKET, client, enter, refused, websocket
 from tests.servers import make_server, serve
 
-LANES: tuple[servers.Kind, ...] = ("uvicorn", "uvicorn-ordinary", "uvicorn-fast")
+IMPLEMENTATIONS: tuple[servers.Kind, ...] = ("uvicorn", "uvicorn-websockets", "uvicorn-picows")
 
 
 async def deny(scope: Scope, receive: Receive, send: Send) -> None:
@@ -109,7 +109,7 @@ def claiming(io: Server) -> ASGIApp:
 
 def attributed(io: Server) -> ASGIApp:
     app = Denying(io.asgi())
-    app.fast_lane_server = app.server = io  # type: ignore[attr-defined]
+    app.server_of_picows = app.server = io  # type: ignore[attr-defined]
     return app
 
 
@@ -151,15 +151,15 @@ async def assert_denied(app: ASGIApp, io: Server, kind: servers.Kind) -> None:
     await io.shutdown()
 
 
-@pytest.mark.parametrize("kind", LANES)
+@pytest.mark.parametrize("kind", IMPLEMENTATIONS)
 @pytest.mark.parametrize("wrap", WRAPPERS, ids=lambda wrap: wrap.__name__)
 async def test_whoever_stands_in_front_decides(wrap: Callable[[Server], ASGIApp], kind: servers.Kind) -> None:
-    """Row 49: a subclass or a middleware that denies is asked on every lane, whatever attributes it has."""
+    """Row 49: a subclass or a middleware that denies is asked by every one, whatever attributes it has."""
     io = make_server()
     await assert_denied(wrap(io), io, kind)
 
 
-@pytest.mark.parametrize("kind", LANES)
+@pytest.mark.parametrize("kind", IMPLEMENTATIONS)
 @pytest.mark.parametrize("method", ["__call__", "_serve", "_websocket"])
 async def test_a_patched_application_decides(method: str, kind: servers.Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     """Row 49: also where the class itself was patched, as tools that trace requests do."""
@@ -176,7 +176,7 @@ async def test_a_patched_application_decides(method: str, kind: servers.Kind, mo
         assert asked
 
 
-@pytest.mark.parametrize("kind", LANES)
+@pytest.mark.parametrize("kind", IMPLEMENTATIONS)
 async def test_a_server_that_is_exchanged_is_the_one_that_decides(kind: servers.Kind) -> None:
     """Row 49."""
     first, second = make_server(), make_server(cors_allowed_origins=["https://chat.example"])
@@ -192,9 +192,9 @@ async def test_a_server_that_is_exchanged_is_the_one_that_decides(kind: servers.
     await second.shutdown()
 
 
-@pytest.mark.parametrize("kind", LANES)
+@pytest.mark.parametrize("kind", IMPLEMENTATIONS)
 async def test_middleware_of_uvicorn_that_is_there_twice_is_asked_twice(kind: servers.Kind) -> None:
-    """Row 49: the address is the same on every lane."""
+    """Row 49: the address is the same with all."""
     io = echo_server()
     app = ProxyHeadersMiddleware(io.asgi(), trusted_hosts="192.0.2.1")  # type: ignore[arg-type]
     async with serve(app, kind) as url, websocket(url, **{"X-Forwarded-For": "192.0.2.9, 192.0.2.1"}):
@@ -230,7 +230,7 @@ HOSTS = {
 }
 
 
-@pytest.mark.parametrize("kind", [*LANES, "hypercorn"])
+@pytest.mark.parametrize("kind", [*IMPLEMENTATIONS, "hypercorn"])
 @pytest.mark.parametrize("transport", BOTH)
 @pytest.mark.parametrize("host", HOSTS)
 async def test_a_host_that_is_none(host: str, transport: str, kind: servers.Kind) -> None:
@@ -242,7 +242,7 @@ async def test_a_host_that_is_none(host: str, transport: str, kind: servers.Kind
         assert not io.connections
 
 
-@pytest.mark.parametrize("kind", LANES)
+@pytest.mark.parametrize("kind", IMPLEMENTATIONS)
 @pytest.mark.parametrize("transport", BOTH)
 @pytest.mark.parametrize("host", ["chat.example", "chat.example:3000", "[2001:db8::1]:3000", "192.0.2.1", "a_b:"])
 async def test_a_host_that_is_one(host: str, transport: str, kind: servers.Kind) -> None:
@@ -302,18 +302,18 @@ ODD: dict[str, tuple[Callable[[str], bytes], int | None, int | None]] = {
 
 
 @pytest.mark.parametrize("pieces", ["at once", "in pieces"])
-@pytest.mark.parametrize("kind", ["uvicorn-ordinary", "uvicorn-fast"])
+@pytest.mark.parametrize("kind", ["uvicorn-websockets", "uvicorn-picows"])
 @pytest.mark.parametrize("transport", BOTH)
 @pytest.mark.parametrize("what", ODD)
 async def test_an_odd_request_has_one_answer(
     what: str, transport: str, kind: servers.Kind, pieces: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 49: both lanes of `iogate run` understand it alike, however it arrives, and serve others meanwhile."""
+    """Row 49: both libraries of `iogate run` understand it alike, however it arrives, and serve others meanwhile."""
     make, *statuses = ODD[what]
     status = statuses[BOTH.index(transport)]
     if status is None:
         return
-    monkeypatch.setattr(servers, "LANE", kind)
+    monkeypatch.setattr(servers, "WS", kind)
     io = echo_server()
     data = make(transport)
     cut = len(data) // 2 if pieces == "in pieces" else 0
@@ -326,10 +326,10 @@ async def test_an_odd_request_has_one_answer(
         await assert_undisturbed(io, alice)
 
 
-async def test_a_websocket_that_is_switched_off_is_off_on_every_lane(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 49: `ws="none"` of uvicorn holds where the picows lane looks at requests first."""
-    monkeypatch.setitem(servers.PROTOCOLS["uvicorn-fast"], "ws", "none")
-    async with serve(echo_server(), "uvicorn-fast") as url, wire(url) as alice:
+async def test_a_websocket_that_is_switched_off_is_off_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row 49: `ws="none"` of uvicorn holds where picows looks at requests first."""
+    monkeypatch.setitem(servers.PROTOCOLS["uvicorn-picows"], "ws", "none")
+    async with serve(echo_server(), "uvicorn-picows") as url, wire(url) as alice:
         await alice.send(request("websocket"))
         assert await alice.status() == 400
         async with client(url) as http:

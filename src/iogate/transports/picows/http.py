@@ -1,8 +1,8 @@
-"""The way onto the fast lane without a detour, as a protocol for uvicorn's `http` setting.
+"""The shortest way to picows: a protocol for uvicorn's `http` setting.
 
 uvicorn parses every request, writes the head of one that asks for a WebSocket down anew, and hands that to the
 WebSocket protocol, which parses it once more; and what did so first is left for the garbage collector. Here the first
-request of a connection is looked at: one that plainly asks for a Socket.IO WebSocket goes to the fast lane as it came.
+request of a connection is looked at: one that plainly asks for a Socket.IO WebSocket goes to picows as it came.
 Everything else, and whatever is in any way out of the ordinary, is uvicorn's.
 """
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from iogate.server.heads import MAX_FIELDS, MAX_HEAD, peer_of
 from iogate.transports.application import heads_of, is_proxy, unwrapped
-from iogate.transports.fastlane import FastLane
+from iogate.transports.picows.upgrade import PicowsProtocol
 from iogate.transports.uvicorn_http import HTTPProtocol
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ _CONNECTION = re.compile(rb"\r\nconnection:(?:[^\r\n]*,)?[ \t]*upgrade[ \t]*(?:,
 _BODY = re.compile(rb"\r\n(?:content-length|transfer-encoding|expect):", re.IGNORECASE)
 
 
-class FastHTTP(asyncio.Protocol):
-    """What uvicorn makes of a connection: `uvicorn.Config(app, http=FastHTTP, ws=FastLane)`.
+class PicowsHTTP(asyncio.Protocol):
+    """What uvicorn makes of a connection: `uvicorn.Config(app, http=PicowsHTTP, ws=PicowsProtocol)`.
 
     Args:
         config: uvicorn's configuration.
@@ -73,12 +73,12 @@ class FastHTTP(asyncio.Protocol):
     def _begin(self, data: bytes) -> None:
         self._state.connections.discard(self)
         transport: Any = self._transport
-        if self._is_for_the_fast_lane(data):
+        if self._is_for_picows(data):
             self._heads.done(self._transport)
-            lane = FastLane(self._config, self._state, self._app_state, self._known)
-            lane.connection_made(transport)
-            transport.set_protocol(lane)
-            lane.data_received(data)
+            websocket = PicowsProtocol(self._config, self._state, self._app_state, self._known)
+            websocket.connection_made(transport)
+            transport.set_protocol(websocket)
+            websocket.data_received(data)
         else:
             http = HTTPProtocol(self._config, self._state, self._app_state)
             http.connection_made(transport)
@@ -94,9 +94,9 @@ class FastHTTP(asyncio.Protocol):
         """Close the connection, for uvicorn."""
         self._transport.close()
 
-    def _is_for_the_fast_lane(self, data: bytes) -> bool:
+    def _is_for_picows(self, data: bytes) -> bool:
         server = self._known[0]
-        if server is None or self._config.ws_protocol_class is not FastLane:
+        if server is None or self._config.ws_protocol_class is not PicowsProtocol:
             return False
         path = server.settings.path.encode()
         return (

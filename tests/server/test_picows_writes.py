@@ -1,4 +1,4 @@
-"""How the fast lane writes: once a turn for all that was said in it, no more than the client takes, nothing too late.
+"""How picows writes: once a turn for all that was said in it, no more than the client takes, nothing too late.
 
 The network is played here: a socket whose buffer is as large as the test says, and is read when the test says so.
 """
@@ -20,7 +20,7 @@ from iogate.server.connection import BURST, VOLATILE_BUFFERED, Connection
 from iogate.server.handshake import Handshake
 from iogate.server.reasons import CloseReason
 from iogate.testing.time import settle
-from iogate.transports.fastwebsocket import MAX_PENDING, FastTransport
+from iogate.transports.picows.transport import MAX_PENDING, PicowsTransport
 from iogate.transports.polling import PollingTransport
 from tests.protocol.test_websocket import read
 from tests.servers import make_server, make_token
@@ -44,7 +44,7 @@ class Frame:
 
 
 class Network:
-    """The client's end of a connection on the fast lane, and the network between.
+    """The client's end of a connection on picows, and the network between.
 
     Args:
         io: the server.
@@ -61,7 +61,7 @@ class Network:
         self._unread = 0
         self.request = SimpleNamespace(headers={})
         self.response = SimpleNamespace(headers={})
-        self.transport = FastTransport(io, Handshake(address="192.0.2.1"), target)
+        self.transport = PicowsTransport(io, Handshake(address="192.0.2.1"), target)
         self.transport.on_ws_connected(self)  # type: ignore[arg-type]
         own = (made for made in io.connections.values() if made.transport is self.transport)
         self.connection = target or next(own)
