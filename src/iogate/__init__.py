@@ -1,4 +1,4 @@
-"""iogate: a Socket.IO server in which every connection carries a verified identity."""
+"""iogate: a Socket.IO server that authenticates every connection with a JSON Web Token."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from iogate.serving import run
 
 __version__ = "0.1.0"
 
-for _name in ("iogate", "iogate.client"):  # A logger's filter does not see the records of its child loggers.
+for _name in ("iogate", "iogate.client"):  # The filter of a logger is not applied to its child loggers.
     _logging.getLogger(_name).addFilter(_SafeRecords())
 
 __all__ = [

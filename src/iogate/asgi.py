@@ -1,4 +1,4 @@
-"""The ASGI application: Socket.IO's requests go to the transports, all others to the application beside it."""
+"""The ASGI application: requests for the Socket.IO path go to the transports, all others to another application."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TEXT = (b"content-type", b"text/plain; charset=UTF-8")
 GOING_AWAY_TIMEOUT = 1.0
 """Seconds to send the close frame to a client when the ASGI server cancels the task of its WebSocket."""
 WEBSOCKET_ONLY = b'{"code":0,"message":"Transport unknown: only websocket is served here"}'
-"""What a polling client is told where there is no polling: with the code of the reference server."""
+"""The response body for polling requests where long-polling is off, with the error code of the reference server."""
 
 
 class SocketIOApp:
@@ -32,13 +32,13 @@ class SocketIOApp:
 
     Args:
         server: the server.
-        other: the application that gets what is not for the server's path.
+        other: the application that receives all requests for other paths; None answers them with 404.
     """
 
     __slots__ = ("_compression", "_other", "_termination", "server")
 
     polling: ClassVar[bool] = True
-    """Whether long-polling is served: a worker that shares its port gets only some of a client's requests."""
+    """True if long-polling is served. A worker that shares its port receives only some of a client's requests."""
 
     def __init__(self, server: Server, other: ASGIApp | None = None) -> None:
         self.server = server
@@ -47,7 +47,7 @@ class SocketIOApp:
         self._termination: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection, as ASGI says."""
+        """Serve one connection (ASGI)."""
         if scope["type"] == "lifespan":
             await self._lifespan(scope, receive, send)
         elif is_for(self.server, scope):
@@ -55,7 +55,7 @@ class SocketIOApp:
         elif self._other is not None:
             await self._other(hidden_from_log(scope, self.server.hidden_parameters), receive, send)
         else:
-            # A client that has the path wrong sends its token all the same, and the ASGI server logs that.
+            # A request for a wrong path may still contain a token in its URL, which the ASGI server logs.
             hide(scope, self.server.hidden_parameters)
             await _answer(scope, send, Answer(404, b"Not Found", [TEXT]))
 
@@ -68,7 +68,7 @@ class SocketIOApp:
             try:
                 await self._websocket(request.handshake, scope, receive, send)
             except asyncio.CancelledError:
-                # The ASGI server is ending. Without this, hypercorn would close with an internal error (1011).
+                # The ASGI server is shutting down. Without this, hypercorn would close with an internal error (1011).
                 with suppress(Exception):
                     async with asyncio.timeout(GOING_AWAY_TIMEOUT):
                         await send({"type": "websocket.close", "code": CloseReason.SERVER_SHUTDOWN.code})
@@ -79,10 +79,10 @@ class SocketIOApp:
             await _answer(scope, send, await self._polling(request, scope["method"], receive))
 
     def _watch_termination(self, send: Send) -> None:
-        """Shut the server down as soon as hypercorn begins to end.
+        """Shut the server down as soon as hypercorn begins to shut down.
 
-        hypercorn sends `lifespan.shutdown` only after all requests have ended or were cancelled, after its
-        `graceful_timeout`, and since Python 3.12 only after all clients have left.
+        hypercorn sends `lifespan.shutdown` only after all requests have ended or its `graceful_timeout` has passed and
+        they were cancelled. Since Python 3.12, it also waits until all clients have disconnected.
         """
         wait, watching = _termination_of(send), self._termination
         if wait is None or (
@@ -113,7 +113,7 @@ class SocketIOApp:
         return Answer.to(RequestError.BAD_REQUEST, request.cors)
 
     def _polled(self, handshake: Handshake) -> PollingTransport | RequestError:
-        """Return the transport that a polling request is for: a new session's if it names none."""
+        """Return the transport for a polling request. A request without a session id opens a new session."""
         sid = handshake.query.get("sid")
         if sid is None:
             connection = self.server.open(handshake)
@@ -138,14 +138,14 @@ class SocketIOApp:
             return
         await send({"type": "websocket.accept"})
         if polled is not None:
-            if isinstance(upgrade_target(self.server, handshake), Answer):  # Another one was faster.
+            if isinstance(upgrade_target(self.server, handshake), Answer):  # Another upgrade won.
                 await send({"type": "websocket.close", "code": CloseReason.PARSE_ERROR.code})
             else:
                 connection = polled
                 transport = WebSocketTransport(polled, send)
                 transport.upgrade()
                 await transport.run(receive)
-        elif self.server.closing:  # It began to close meanwhile, and would not see this one any more.
+        elif self.server.closing:  # The server began to close meanwhile, so it would miss this connection.
             await send({"type": "websocket.close", "code": CloseReason.SERVER_SHUTDOWN.code})
         else:
             connection = self.server.open(handshake)
@@ -167,7 +167,7 @@ class SocketIOApp:
                     await self.server.ready()
                 except Exception as error:
                     await self.server.shutdown()
-                    # Said, and not only raised: servers take an exception for an application without a lifespan.
+                    # Send the failure too: on an exception alone, servers assume that the application has no lifespan.
                     await sent({"type": "lifespan.startup.failed", "message": str(error)})
                     raise
             elif message["type"] == "lifespan.shutdown":
@@ -191,7 +191,7 @@ class SocketIOApp:
                     raise
             if answered:
                 return
-        # There is nothing beside the server, or it has no lifespan.
+        # There is no other application, or it does not support the lifespan protocol.
         if first is None:
             await received()
         await send({"type": "lifespan.startup.complete"})
@@ -200,7 +200,7 @@ class SocketIOApp:
 
 
 def _termination_of(send: Send) -> Callable[[], Awaitable[object]] | None:
-    """Return a function that waits until hypercorn begins to end; None if the server is another or unknown."""
+    """Return a function that waits until hypercorn begins to shut down; None for any other ASGI server."""
     stream = getattr(send, "__self__", None)
     if not type(stream).__module__.startswith("hypercorn."):
         return None
@@ -210,7 +210,7 @@ def _termination_of(send: Send) -> Callable[[], Awaitable[object]] | None:
 
 
 async def _answer(scope: Scope, send: Send, answer: Answer) -> None:
-    """Answer an HTTP request, or a WebSocket that is not accepted, in as far as the ASGI server can do that."""
+    """Answer an HTTP request, or reject a WebSocket with this answer if the ASGI server supports that."""
     prefix = "http.response"
     if scope["type"] == "websocket":
         if DENIAL not in scope.get("extensions", {}):

@@ -1,4 +1,4 @@
-"""The ASGI interface, as far as it is used here (https://asgi.readthedocs.io/en/latest/specs/)."""
+"""The types and extensions of the ASGI interface that iogate uses (https://asgi.readthedocs.io/en/latest/specs/)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 DENIAL = "websocket.http.response"
-"""The extension by which a WebSocket is answered as a request is, and how its messages begin."""
+"""The ASGI extension for an HTTP response to a WebSocket request, and the prefix of its message types."""
 MESSAGE_LIMIT = "iogate.message_limit"
-"""The extension by which an application says how many bytes a message of this WebSocket may have: a function that takes
-a function which returns them, and is asked whenever something comes.
+"""The extension by which an application limits the messages of one WebSocket.
 
-uvicorn has one limit for all applications that it serves; `transports/uvicorn_websocket.py` has one for each.
+Its value in the scope is a function. The application passes it a function that returns the limit in bytes, which the
+server calls whenever data arrives.
+
+uvicorn has one limit for all applications that it serves; `transports/uvicorn_websocket.py` has one per WebSocket.
 """

@@ -1,7 +1,7 @@
-"""An event loop on a thread of its own, for servers whose own code runs on threads.
+"""An event loop in its own thread, for servers whose application code runs in threads.
 
-There is one a process. It is made when it is first asked for, and again in a child that was forked off: a thread does
-not go along there.
+There is one per process. It is created on first use. A forked child creates a new one, because threads do not survive a
+fork.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _thread: threading.Thread | None = None
 
 
 def loop() -> asyncio.AbstractEventLoop:
-    """Return the event loop."""
+    """Return the event loop, and start it on first use."""
     global _loop, _thread
     with _lock:
         if _loop is None:
@@ -39,21 +39,21 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
         try:
             return loop.run_forever()
         except BaseException:
-            # A SystemExit, of a function of the application's say. Whoever waits for that one is told; without the
-            # loop, all the others would wait for ever.
+            # For example, a function of the application raised SystemExit. Its caller receives the exception; all other
+            # callers still need the event loop, so it must not end.
             logger.exception("the event loop in the background goes on")
 
 
 def run(work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
-    """Run a coroutine on the event loop, and return its result, or raise what it raises.
+    """Run a coroutine on the event loop, and return its result or raise its exception.
 
     Args:
         work: the coroutine.
-        timeout: seconds after which it is cancelled; None waits as long as it takes.
+        timeout: seconds after which the coroutine is cancelled; None for no limit.
 
     Raises:
-        TimeoutError: it took longer.
-        RuntimeError: this is the thread of the event loop, which would wait for itself.
+        TimeoutError: the coroutine took longer than `timeout`.
+        RuntimeError: called in the thread of the event loop, which would wait for itself.
     """
     if threading.current_thread() is _thread:
         work.close()
@@ -67,7 +67,10 @@ def run(work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
 
 
 def call(function: Callable[..., T], *args: Any) -> T:
-    """Call a function on the event loop, and return its result, or raise what it raises. On that thread, call it."""
+    """Call a function on the event loop, and return its result or raise its exception.
+
+    In the thread of the event loop, this calls the function directly.
+    """
     if threading.current_thread() is _thread:
         return function(*args)
     result: Future[T] = Future()

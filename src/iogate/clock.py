@@ -1,4 +1,4 @@
-"""The two clocks of iogate, behind one object, so that time can be an argument everywhere else; and chance."""
+"""The wall clock and the monotonic clock in one object, which can be passed as an argument; and a random source."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ _MONOTONIC = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class Clock:
-    """Tells the time. A test passes its own with the same two methods."""
+    """The system clocks. Tests pass an object with the same two methods."""
 
     __slots__ = ()
 
     def wall(self) -> float:
-        """Return the Unix time in seconds: what the `exp`, `nbf` and `iat` of a token are compared with."""
+        """Return the Unix time in seconds. The claims `exp`, `nbf` and `iat` are compared with it."""
         return time.time()
 
     def monotonic(self) -> float:
-        """Return seconds that never run backwards: what every deadline of a connection is measured with.
+        """Return seconds that never run backwards. All deadlines of connections are measured with it.
 
-        Where the system has a clock that also counts the time it slept, it is that one: a token does not live longer
-        because the machine was suspended.
+        If the system has a clock that also counts the time while it was suspended, this uses it: suspending the machine
+        does not extend the life of a token.
         """
         return time.clock_gettime(_MONOTONIC)
 
 
 SYSTEM = Clock()
-"""The clocks of the machine: the default wherever a clock can be passed."""
+"""The system clocks: the default for every `clock` argument."""
 
 chance = random.SystemRandom().random
-"""Returns a number from 0 to 1. Not from the state of `random`, which belongs to the application: it may be seeded."""
+"""Return a random number from 0 to 1. It does not use the global state of `random`, which the application may seed."""

@@ -1,26 +1,26 @@
-"""Every error that iogate raises, in one tree.
+"""The exceptions that iogate raises, in one hierarchy.
 
     IogateError
-    ├── ConfigurationError          the server was put together wrongly; says what to write instead
-    ├── ProtocolError               a peer broke the grammar or a limit; its connection is closed
-    ├── Refused                     a connection or an event is refused; the client is told `message` and `data`
-    │   └── AuthError               the refusals of the gate, each with a `code` for programs
+    ├── ConfigurationError          a wrong configuration; the message says what to write instead
+    ├── ProtocolError               a peer broke the protocol or a limit; its connection is closed
+    ├── Refused                     a connection or an event is rejected; the client receives `message` and `data`
+    │   └── AuthError               a rejection by the gate, with a machine-readable `code`
     │       ├── CredentialsRequired     credentials_required      there is no token
-    │       ├── CredentialsBadScheme    credentials_bad_scheme    a scheme that is not Bearer
+    │       ├── CredentialsBadScheme    credentials_bad_scheme    a scheme other than Bearer
     │       ├── CredentialsBadFormat    credentials_bad_format    not a string, too large, or two tokens
-    │       ├── InvalidToken            invalid_token             anything that is wrong with a token
-    │       │   └── TokenExpired        invalid_token             expired, and nothing else wrong with it
-    │       ├── RevokedToken            revoked_token             revoked before its time
-    │       ├── InsufficientScope       insufficient_scope        a good token that does not allow this
+    │       ├── InvalidToken            invalid_token             the token is invalid for any reason
+    │       │   └── TokenExpired        invalid_token             the token has expired but is otherwise valid
+    │       ├── RevokedToken            revoked_token             the token was revoked before it expired
+    │       ├── InsufficientScope       insufficient_scope        a valid token without the required scopes
     │       ├── TooManyConnections      too_many                  a limit of connections is reached
     │       ├── TooManyAttempts         too_many                  a limit of attempts is reached
     │       ├── AuthTimeout             timeout                   no verdict before the deadline
     │       └── AuthUnavailable         unavailable               the verdict could not be reached
-    ├── NotAuthenticated            the identity of a socket that has none (a guest) was asked for
-    ├── Disconnected                an acknowledgement was awaited from a socket that has gone
-    └── AckTimeout                  an acknowledgement did not come in time
+    ├── NotAuthenticated            the identity of an unauthenticated socket (a guest) was requested
+    ├── Disconnected                the socket is disconnected, or was before it sent an acknowledgement
+    └── AckTimeout                  an acknowledgement did not arrive in time
 
-`code`, `message` and `retry` of the refusals are part of the wire contract: clients act on them.
+`code`, `message` and `retry` of rejections are part of the wire contract: clients depend on them.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal
 
 Retry = Literal["refresh", "login", "later", "never"]
-"""What a refused client should do: get a new token and come back at once, ask the person, back off, or stop."""
+"""What a rejected client should do: get a new token and retry at once, ask the user to sign in, back off, or stop."""
 
 
 class IogateError(Exception):
-    """Base of every error that iogate raises."""
+    """Base class of all exceptions that iogate raises."""
 
 
 class ConfigurationError(IogateError, ValueError):
-    """Something was put together wrongly. Raised when the object is made, never while it serves."""
+    """A wrong configuration. It is raised when an object is created, never while the server handles requests."""
 
 
 class ProtocolError(IogateError):
-    """A peer sent what the protocol or a limit forbids. Its connection is closed; nobody else notices."""
+    """A peer broke the protocol or exceeded a limit. Its connection is closed; other connections are not affected."""
 
 
 class Refused(IogateError):
-    """Refuse a connection (from connect middleware) or an event (from event middleware).
+    """Reject a connection (raised in connect middleware) or an event (raised in event middleware).
 
     Args:
-        message: what the client reads as `err.message`.
-        data: what the client reads as `err.data`; anything the parser can encode. Left out when None.
+        message: the text that the client receives as `err.message`.
+        data: the value that the client receives as `err.data`: anything that the parser can encode; omitted if None.
     """
 
     def __init__(self, message: str, data: Any = None) -> None:
@@ -58,17 +58,17 @@ class Refused(IogateError):
         self.data = data
 
     def payload(self) -> dict[str, Any]:
-        """Return the body of the CONNECT_ERROR packet: `message`, and `data` if there is any."""
+        """Return the body of the CONNECT_ERROR packet: `message`, and `data` if it is not None."""
         if self.data is None:
             return {"message": self.message}
         return {"message": self.message, "data": self.data}
 
 
 class AuthError(Refused):
-    """A refusal of the gate, in the shape that clients of Node's `socketio-jwt` know.
+    """A rejection by the gate, in the format that clients of the Node.js package `socketio-jwt` expect.
 
     Args:
-        reason: why, for the operator's log. It never reaches the client and never holds a secret.
+        reason: the reason for the server's log. The client never receives it. It must not contain secrets.
     """
 
     code: ClassVar[str]
@@ -91,7 +91,7 @@ class AuthError(Refused):
 
 
 class CredentialsRequired(AuthError):
-    """There is no token where one is required."""
+    """A token is required, and there is none."""
 
     code = "credentials_required"
     text = "No authorization token was found"
@@ -99,7 +99,7 @@ class CredentialsRequired(AuthError):
 
 
 class CredentialsBadScheme(AuthError):
-    """A credential of another scheme than Bearer was given."""
+    """The credential has a scheme other than Bearer."""
 
     code = "credentials_bad_scheme"
     text = "Format is Authorization: Bearer [token]"
@@ -107,7 +107,7 @@ class CredentialsBadScheme(AuthError):
 
 
 class CredentialsBadFormat(AuthError):
-    """A credential is not a string, is too large, or came in two ways at once."""
+    """The credential is not a string, is too large, or was sent in two places at once."""
 
     code = "credentials_bad_format"
     text = "Format is Authorization: Bearer [token]"
@@ -115,7 +115,7 @@ class CredentialsBadFormat(AuthError):
 
 
 class InvalidToken(AuthError):
-    """Something is wrong with the token. One message for everything, so that it is no oracle."""
+    """The token is invalid. The message is the same for every reason but expiry, so an attacker learns nothing."""
 
     code = "invalid_token"
     text = "invalid token"
@@ -123,14 +123,14 @@ class InvalidToken(AuthError):
 
 
 class TokenExpired(InvalidToken):
-    """The token has expired, and nothing else is wrong with it."""
+    """The token has expired but is otherwise valid."""
 
     text = "jwt expired"
     retry = "refresh"
 
 
 class RevokedToken(AuthError):
-    """The token was revoked before its time."""
+    """The token was revoked before it expired."""
 
     code = "revoked_token"
     text = "The token has been revoked"
@@ -138,10 +138,10 @@ class RevokedToken(AuthError):
 
 
 class InsufficientScope(AuthError):
-    """The token is good, but does not allow this.
+    """The token is valid but does not have the required scopes.
 
     Args:
-        required: the scopes that are needed, all of them.
+        required: the scopes that are required, all of them.
     """
 
     code = "insufficient_scope"
@@ -164,7 +164,7 @@ class TooManyConnections(AuthError):
 
 
 class TooManyAttempts(AuthError):
-    """Too many bad credentials came from one transport or one address."""
+    """Too many attempts, or too many with a bad or missing credential, came from one transport or one address."""
 
     code = "too_many"
     text = "Too many attempts"
@@ -181,7 +181,7 @@ class AuthTimeout(AuthError):
 
 
 class AuthUnavailable(AuthError):
-    """The verdict could not be reached: a hook failed, or something it needs is down."""
+    """The verdict could not be reached: a hook failed, or a service that it needs is down."""
 
     code = "unavailable"
     text = "Authentication is unavailable"
@@ -190,19 +190,19 @@ class AuthUnavailable(AuthError):
 
 
 class NotAuthenticated(IogateError):
-    """The identity of a socket that has none was asked for. See `Socket.authenticated`."""
+    """The identity of a socket that has none was requested. See `Socket.authenticated`."""
 
 
 class Disconnected(IogateError):
-    """The socket has gone, or went before it answered."""
+    """The socket is disconnected, or was disconnected before it sent an acknowledgement."""
 
 
 class AckTimeout(IogateError, TimeoutError):
-    """An acknowledgement did not come in time.
+    """An acknowledgement did not arrive in time.
 
     Args:
-        message: what was awaited, and for how long.
-        responses: what the other recipients of a broadcast answered in time.
+        message: what was awaited, and for how many seconds.
+        responses: the acknowledgements of a broadcast that other recipients sent in time.
     """
 
     def __init__(self, message: str, responses: list[Any] | None = None) -> None:
@@ -211,4 +211,4 @@ class AckTimeout(IogateError, TimeoutError):
 
 
 BAD_CREDENTIALS = (CredentialsBadScheme, CredentialsBadFormat, InvalidToken, RevokedToken)
-"""The refusals that are about what the client has shown, and not about the server or what the client may do."""
+"""Rejections caused by the credential itself, not by the server or by missing permissions."""

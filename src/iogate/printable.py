@@ -1,4 +1,4 @@
-"""Text from clients for logs and reprs: on one line, bounded, and without tokens.
+"""Text from clients, made safe for logs and reprs: on one line, bounded, and without tokens.
 
 `SafeRecords` does this for every log line of iogate. Reprs, and the URLs that an ASGI server logs, use `printable` and
 `redact`.
@@ -12,17 +12,17 @@ from functools import lru_cache
 from typing import Any
 
 MAX_NAME = 200
-"""Characters of a name that a repr shows."""
+"""Maximum number of characters of a name in a repr."""
 MAX_ARGUMENT = 1000
-"""Characters of one argument that a log line shows."""
+"""Maximum number of characters of one argument in a log line."""
 MAX_TRACEBACK = 16_384
-"""Characters of a traceback that are shown: half from its beginning and half from its end."""
+"""Maximum number of characters of a traceback: half from its beginning and half from its end."""
 REDACTED = "REDACTED"
-"""What replaces a token."""
+"""The replacement for a token."""
 TOKEN_NAMES = frozenset(("token", "access_token"))
 """Parameters of a URL whose values are always redacted, whatever the settings."""
 
-# A character may be percent-encoded several times: proxies, and pages that quote a URL, encode the percent sign again.
+# A character may be percent-encoded several times: proxies and pages that quote a URL encode the percent sign again.
 _PERCENT = "%(?:25){0,3}"
 
 
@@ -33,15 +33,15 @@ def _encoded(character: str) -> str:
 
 
 def _one_of(characters: str) -> str:
-    """Return a pattern for any of some characters, encoded or not."""
+    """Return a pattern that matches any of the characters, encoded or not."""
     return "(?:" + "|".join(f"{re.escape(one)}|{_encoded(one)}" for one in characters) + ")"
 
 
 _BEFORE_NAME = "?&; \"'("
-"""Characters that may come before the name of a parameter: in a URL, and in a line that quotes one."""
+"""Characters that may precede the name of a parameter: in a URL, and in a line that quotes a URL."""
 _BASE64URL = rf"(?:[A-Za-z0-9_-]|{_PERCENT}(?:2[Dd]|3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]|5[Ff]))"
 # The header of a JWT is a JSON object in base64url, so it begins with `{"`, or with `{` and white space. After the next
-# twelve characters the match cannot fail any more, so each character is looked at once.
+# twelve characters the match cannot fail, so the pattern reads each character once.
 _JWT = re.compile(
     rf"{_one_of('e')}(?:{_one_of('y')}{_one_of('JA')}|{_one_of('w')}{_one_of('0ko')}){_BASE64URL}{{12,}}+"
     rf"(?:{_one_of('=')}*+{_one_of('.')}{_BASE64URL}*+)*+{_one_of('=')}*+"
@@ -52,8 +52,8 @@ def printable(value: object, most: int = MAX_NAME) -> str:
     """Return a value as text on one line: control and bidirectional characters escaped, bounded, without tokens.
 
     Args:
-        value: a name, an address, an error: anything that a client may have influenced.
-        most: how many of its characters are shown.
+        value: a name, an address, an exception: anything that a client may have influenced.
+        most: the maximum number of characters of the value in the text.
     """
     text = value if isinstance(value, str) else str(value)
     if len(text) > most:
@@ -62,12 +62,13 @@ def printable(value: object, most: int = MAX_NAME) -> str:
 
 
 def redact(text: str, names: frozenset[str] = TOKEN_NAMES) -> str:
-    """Return a text without anything that looks like a JWT, and without the values of some URL parameters.
+    """Return a text without JWTs, and without the values of some URL parameters.
 
-    Both are also found if they are percent-encoded. The time is proportional to the length of the text.
+    Anything that looks like a JWT is replaced. Percent-encoded tokens and parameters are also found. The time is
+    proportional to the length of the text.
 
     Args:
-        text: a URL, a part of one, or a line with one in it.
+        text: a URL, a part of a URL, or a line that contains a URL.
         names: see `redact_parameters`.
     """
     if is_harmless(text, names):
@@ -79,7 +80,7 @@ def redact_parameters(text: str, names: frozenset[str]) -> str:
     """Return a text without the values of some URL parameters.
 
     Args:
-        text: a URL, a part of one, or a line with one in it.
+        text: a URL, a part of a URL, or a line that contains a URL.
         names: the parameters. They are found regardless of case, at the beginning or after one of `_BEFORE_NAME`.
     """
     return _parameters(names).sub(rf"\1{REDACTED}", text) if names else text
@@ -90,7 +91,7 @@ def is_harmless(text: str, names: frozenset[str]) -> bool:
     if "%" in text or "ey" in text or "ew" in text:
         return False
     lower = text.lower()
-    for name in names:  # noqa: SIM110  # A generator would take longer than all the rest.
+    for name in names:  # noqa: SIM110  # A generator expression would take longer than the rest of this function.
         if name.lower() in lower:
             return False
     return True
@@ -99,12 +100,12 @@ def is_harmless(text: str, names: frozenset[str]) -> bool:
 @lru_cache
 def _parameters(names: frozenset[str]) -> re.Pattern[str]:
     spelled = "|".join("".join(_one_of(one.lower() + one.upper()) for one in name) for name in sorted(names))
-    # Up to the next `&`, not up to the next `;`, which a value may contain.
+    # The value ends at the next `&`, not at the next `;`, which a value may contain.
     return re.compile(rf"((?:^|{_one_of(_BEFORE_NAME)})(?:{spelled}){_one_of('=')})[^& \t\r\n]*+")
 
 
 def escape(text: str) -> str:
-    """Return a text with unprintable characters escaped: control and bidirectional characters, line ends."""
+    """Return a text with unprintable characters escaped: control and bidirectional characters, and line ends."""
     if text.isprintable():
         return text
     return "".join(
@@ -114,14 +115,14 @@ def escape(text: str) -> str:
 
 
 class SafeRecords(logging.Filter):
-    """Makes log records safe, whatever handlers and formatters they go to.
+    """Make log records safe, whatever handlers and formatters process them.
 
-    The arguments of a line are escaped and bounded one by one. The lines of a traceback are indented, so that none of
-    them looks like a separate line of the log. Tokens are redacted in both.
+    The arguments of a log line are escaped and bounded one by one. The lines of a traceback are indented, so that none
+    of them looks like a separate log line. Tokens are redacted in both.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Change a record in place, unless another `SafeRecords` already has, and return True."""
+        """Change a record in place, unless another `SafeRecords` has already changed it, and return True."""
         if getattr(record, _DONE, False):
             return True
         setattr(record, _DONE, True)
@@ -131,13 +132,13 @@ class SafeRecords(logging.Filter):
             record.args = {name: _argument(value) for name, value in record.args.items()}
         if not record.args:
             record.msg = _lines(str(record.msg))
-        if record.exc_info:  # Formatters use this text, and format the exception only if there is none.
+        if record.exc_info:  # Formatters format the exception only if this text is not set.
             record.exc_text = "  " + _lines(_FORMATTER.formatException(record.exc_info))
         return True
 
 
 _DONE = "iogate_safe"
-"""The attribute that marks a record as changed, by the filter of a logger or of another handler."""
+"""The attribute that marks a record as changed by a `SafeRecords`, which may be on a logger or on a handler."""
 _FORMATTER = logging.Formatter()
 
 

@@ -1,4 +1,4 @@
-"""Clients for Python that keep their token fresh: python-socketio's, with somebody behind who sees to it.
+"""Socket.IO clients for Python that keep their token fresh, based on python-socketio.
 
     async def get_token(reason):                  # "connect", "reconnect", "expiring", "expired" or "login"
         return await my_identity_provider.access_token()
@@ -7,9 +7,10 @@
     await client.connect("https://chat.example.com")
     await client.emit("message", "hello")
 
-Everything else is python-socketio's own: `on`, `event`, `emit`, `call`, namespaces. `Client` is the same for threads.
+Everything else works as in python-socketio: `on`, `event`, `emit`, `call`, namespaces. `Client` is the same for
+threads.
 
-What they do about a token, and when they stop, is decided in `policy.py`, for both.
+For both clients, `policy.py` decides when to request a token, when to reconnect, and when to give up.
 """
 
 from __future__ import annotations

@@ -20,26 +20,29 @@ from iogate.client.run import Run, logger
 
 
 class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
-    """python-socketio's `AsyncClient`, with a token that is fresh at each connect and as long as it lives.
+    """A python-socketio `AsyncClient` that requests a token for each connection and replaces it before it expires.
 
-    Besides the events of the server, handlers may be registered for `token_refreshed` (`{"sub", "exp"}`),
-    `token_refresh_failed` (a `Refusal`, or None) and `login_required` (a `Refusal`: the client has stopped, because
-    `get_token("login")` gave nothing new). They stay on this side.
+    In addition to the server's events, handlers can be registered for three local events, which are not sent to the
+    server: `token_refreshed` (`{"sub", "exp"}`), `token_refresh_failed` (a `Refusal`, or None) and `login_required` (a
+    `Refusal`: the client has given up, because `get_token("login")` did not return a new token that the server
+    accepts).
 
     Args:
-        get_token: gives a token, or None: there is none; plain or `async def`. It is told why it is asked:
-            "connect", "reconnect", "expiring" (the connection lives, its token ends soon), "expired" (the server
-            refused the token for that), "login" (the server wants the person to sign in). There is one request at a
-            time, whose answer is used by all that wait for a token. A plain function blocks the event loop.
-        in_band: connect without a token and send it by `authenticate`. `connect` handlers run when that is accepted.
-        reconnection: whether to come back when the connection has ended.
-        reconnection_attempts: failures in a row after which to stop; 0: never.
-        reconnection_delay: seconds to wait after the first failure; every further one doubles it.
-        reconnection_delay_max: seconds that are never exceeded.
-        token_timeout: seconds that `get_token` may take. Then it is cancelled, what it returns later is ignored, and
-            the client asks again after a delay. "login" has no limit, because a person may take any time. The same
+        get_token: returns a token, or None if there is none; plain or `async def`. Its argument is the reason:
+            "connect", "reconnect", "expiring" (the token of the live connection expires soon), "expired" (the server
+            rejected the token because it has expired), "login" (the server requires the user to sign in). There is one
+            call at a time, and its result is used by everything that waits for a token; only "login" always has its own
+            call. A plain function blocks the event loop.
+        in_band: connect without a token and send it with `authenticate`. `connect` handlers run when the server has
+            accepted the token.
+        reconnection: if True, reconnect when the connection has ended.
+        reconnection_attempts: consecutive failures after which the client gives up; 0 for no limit.
+        reconnection_delay: seconds to wait after the first failure. Each further failure doubles the delay.
+        reconnection_delay_max: the maximum delay in seconds.
+        token_timeout: seconds that `get_token` may take. After that it is cancelled, its result is ignored, and the
+            client asks again after a delay. "login" has no limit, because users may take any time to sign in. The same
             limit applies to functions that return the URL, the headers or `auth`.
-        options: those of python-socketio.
+        options: arguments of python-socketio's client.
     """
 
     def _set_up(self) -> None:
@@ -60,22 +63,23 @@ class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
         wait_timeout: float = 5.0,
         retry: bool = False,
     ) -> None:
-        """Connect, and return when the client is let in to all the namespaces.
+        """Connect, and return when the server has admitted the client to all the namespaces.
 
         Args:
-            url: of the server; or a function that gives it.
-            headers: of the requests; or a function that gives them.
-            auth: more for the payload of CONNECT, beside the token; or a function that gives it.
-            transports: "polling", "websocket"; by default both, in this order.
-            namespaces: one or several; by default those with handlers.
-            socketio_path: where the server is.
-            wait_timeout: seconds that the server may take to decide.
-            retry: back off and try again where that may help, instead of raising.
+            url: the URL of the server, or a function that returns it.
+            headers: the headers of the requests, or a function that returns them.
+            auth: further fields for the CONNECT payload, in addition to the token; or a function that returns them.
+            transports: "polling", "websocket" or both; by default both, in this order.
+            namespaces: one or several; by default those that have handlers.
+            socketio_path: the path of the server.
+            wait_timeout: seconds to wait for each answer of the server.
+            retry: if True, back off and retry where that may help, instead of raising.
 
         Raises:
-            ConnectionRefused: the server refused.
-            socketio.exceptions.ConnectionError: it could not be reached, or did not decide in time. What `get_token`
-                raises is raised too. Nothing of both with `retry`, as long as there is hope.
+            ConnectionRefused: the server rejected the client.
+            socketio.exceptions.ConnectionError: the server could not be reached or did not answer in time, or the
+                client is already connected. Exceptions of `get_token` are raised unchanged. With `retry`, the client
+                raises only when it gives up.
         """
         if self.connected or self._run.following:
             raise NotConnected("Already connected")
@@ -106,14 +110,14 @@ class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
     async def disconnect(self) -> None:
         """Disconnect, and stop everything in progress: attempts, a refresh, a request for a token.
 
-        Everything about the user is forgotten: the token, the arguments of `connect()`, and the answer of a
+        The client forgets everything about the user: the token, the arguments of `connect()`, and the result of a
         `get_token` that is still running. The next `connect()` may be for another user.
         """
         run = self._run
         run.stopped = True
         tasks = [self._connect_task, self._reconnect_task, *self._refreshes]
         if run.request is not None:
-            run.request.task.cancel()  # It may not end; nothing waits for that.
+            run.request.task.cancel()  # The task may ignore this, so nothing waits for its end.
         await self._cancel(*(task for task in tasks if task is not None))
         await self._hang_up()
         self._forget(run)
@@ -124,22 +128,22 @@ class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
 
     @staticmethod
     async def _cancel(*tasks: asyncio.Task[Any]) -> None:
-        """Cancel tasks and wait for their end, except for the task that calls this."""
+        """Cancel tasks and wait until they end, except for the task that calls this."""
         others = [task for task in tasks if task is not asyncio.current_task()]
         for task in others:
             task.cancel()
         if others:
             await asyncio.wait(others)
 
-    # Coming in, and back.
+    # Connecting and reconnecting.
 
     async def _follow(self, run: Run, action: Action, *, patient: bool) -> None:
-        """Do what the policy says until the client is let in; raise if that does not come to pass.
+        """Follow the policy until the client is admitted; raise if the client gives up.
 
         Args:
             run: the run that this belongs to.
             action: the first thing to do.
-            patient: whether to do what is to be done later.
+            patient: if True, wait before retries; if False, raise instead of waiting.
         """
         run.following = True
         try:
@@ -168,7 +172,7 @@ class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
                     else:
                         action = run.token_given(action.reason, token)
         finally:
-            run.following = False  # Before the handlers are called: one of them may connect again.
+            run.following = False  # Reset it before handlers are called: a handler may connect again.
         error, self.refusal = run.failure(error)
         if self.refusal is not None and self.refusal.retry == "login":
             self._announce("login_required", self.refusal)
@@ -197,7 +201,7 @@ class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
                 await self._call_handlers("connect", namespace)
 
     def _take_over(self, run: Run, life: Life) -> None:
-        """Read messages of the next transport as part of this life only."""
+        """Handle messages of the next transport only while the run and this connection are the current ones."""
 
         async def received(data: Any) -> None:
             if self._is_current(run, life):
@@ -207,7 +211,7 @@ class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
         self.eio.read_loop_task = None
 
     async def _value(self, name: str, value: Any) -> Any:
-        """Return an argument of `connect()`; if it is a function, what that returns."""
+        """Return an argument of `connect()`. If it is a function, call it and return the result."""
         if callable(value):
             value = await call(value, what=f"the function for {name}", limit=self._token_timeout)
         return value
@@ -264,7 +268,7 @@ class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
     # The token.
 
     async def _ask(self, run: Run, reason: Reason) -> str | None:
-        """Return a token from the application, from the open request if there is one."""
+        """Return a token from the application. Use the pending request for a token if there is one."""
         while run.request is not None and not run.may_share_request(reason):
             await asyncio.wait({run.request.task})
         run.go_on()
@@ -285,11 +289,11 @@ class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
             run.request = None
 
     async def _authenticate(self, run: Run, life: Life, namespace: str, token: str) -> object:
-        """Send a token in band, and return what the server acknowledged.
+        """Send a token with `authenticate`, and return the data of the server's acknowledgement.
 
         Raises:
-            ConnectionRefused: the server said no.
-            NotConnected: the connection ended before it said anything, or it says nothing.
+            ConnectionRefused: the server rejected the token.
+            NotConnected: the connection ended first, or the server did not answer in time.
         """
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
@@ -309,7 +313,7 @@ class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
             self._answers.discard(answer)
 
     async def _refresh(self, run: Run, life: Life, namespace: str) -> None:
-        """Replace the token that expires soon. This is cancelled when the connection ends."""
+        """Replace the token that expires soon. This task is cancelled when the connection ends."""
         token: str | None = None
         failures = 0
         try:
@@ -354,7 +358,8 @@ class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
         return await super()._trigger_event(event, namespace, *args)
 
     async def _handle_eio_connect(self) -> None:
-        # python-socketio says so when all are in. Who has heard "connect" by then would not hear "disconnect".
+        # python-socketio sets this only at the end of `connect()`. If the connection ended before that, it would call
+        # no "disconnect" handlers, even if it has already called "connect" handlers.
         self.connected = True
         await super()._handle_eio_connect()
 
@@ -388,7 +393,7 @@ class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
                 self._come_back(run, life)
 
     def _announce(self, event: str, detail: Any) -> None:
-        """Call the handlers of an event of this package, without waiting for them."""
+        """Call the handlers of a local event of this package, without waiting for them."""
         for namespace in list(self.namespaces) or list(self.connection_namespaces):
             self._keep(self._handlers, self._call_handlers(event, namespace, detail))
 
@@ -406,7 +411,7 @@ class AsyncClient(Keeper, socketio.AsyncClient):  # type: ignore[misc]
 
 
 class _Request(NamedTuple):
-    """The open request for a token."""
+    """A pending request for a token."""
 
     reason: Reason
     task: asyncio.Task[str | None]

@@ -1,6 +1,6 @@
 """Calls of application functions that may hang: `get_token`, and functions that return a URL, headers or `auth`.
 
-A coroutine that hangs is cancelled. A thread that hangs cannot be ended: it is abandoned, its result is ignored, and
+A coroutine that hangs is cancelled. A thread that hangs cannot be stopped: it is abandoned, its result is ignored, and
 the number of such threads is limited.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 from iogate.client.run import NotAnswered
 
 MAX_THREADS = 10
-"""Application functions that may run at a time for one client on threads; more are not started."""
+"""Application functions that may run at a time for one client on threads; with that many, no further one is started."""
 
 
 async def call(function: Callable[..., Any], *args: object, what: str, limit: float | None) -> Any:
@@ -25,11 +25,11 @@ async def call(function: Callable[..., Any], *args: object, what: str, limit: fl
     Args:
         function: the function. A plain function cannot be interrupted.
         args: its arguments.
-        what: its name, for the error.
-        limit: the seconds that it may take; None for no limit.
+        what: its name, for the error message.
+        limit: the seconds that a coroutine may take; None for no limit.
 
     Raises:
-        NotAnswered: it took longer, and was cancelled.
+        NotAnswered: the coroutine took longer and was cancelled, or it was cancelled by other code.
     """
     result = function(*args)
     if not inspect.isawaitable(result):
@@ -40,7 +40,7 @@ async def call(function: Callable[..., Any], *args: object, what: str, limit: fl
         await asyncio.wait({task}, timeout=limit)
     finally:
         finished = task.done()
-        task.cancel()  # It may not end; nothing waits for that.
+        task.cancel()  # The task may ignore this, so nothing waits for its end.
     if not finished:
         raise NotAnswered(f"{what} did not return within {limit:g} s")
     if task.cancelled():
@@ -55,7 +55,7 @@ def ignore_result(task: asyncio.Future[Any]) -> None:
 
 
 class Call:
-    """One call of a function on its own thread."""
+    """One call of a function in its own thread."""
 
     def __init__(self, what: str, reason: str, limit: float | None) -> None:
         self.what = what
@@ -72,10 +72,10 @@ class Call:
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
     def outcome(self) -> Any:
-        """Return what the function returned, or raise what it raised.
+        """Return the result of the function, or raise its exception.
 
         Raises:
-            NotAnswered: it has not returned.
+            NotAnswered: the function has not returned.
         """
         if not self.done:
             raise NotAnswered(f"{self.what} did not return within {self._limit or 0:g} s")
@@ -87,8 +87,8 @@ class Call:
 class Calls:
     """The calls for one client on threads.
 
-    `changed` is the condition on which all threads of a client wait: for a call to return, for a connection to end,
-    for an answer, or for `disconnect()`. Code that changes one of these notifies all.
+    `changed` is the condition on which all threads of a client wait: for a call to return, for a connection to end, for
+    an answer, or for `disconnect()`. Code that changes one of these notifies all waiting threads.
     """
 
     def __init__(self, start: Callable[..., object]) -> None:
@@ -102,7 +102,7 @@ class Calls:
         """Start a call.
 
         Raises:
-            NotAnswered: too many calls have not returned.
+            NotAnswered: `MAX_THREADS` earlier calls have not returned.
         """
         with self.changed:
             if self._running >= MAX_THREADS:
@@ -115,7 +115,7 @@ class Calls:
     def _run(self, call: Call, function: Callable[..., Any], args: tuple[object, ...]) -> None:
         try:
             call.result = function(*args)
-        except BaseException as error:  # Also SystemExit: the waiting thread raises it.
+        except BaseException as error:  # Includes SystemExit: the waiting thread raises it.
             call.error = error
         with self.changed:
             call.done = True
@@ -123,12 +123,12 @@ class Calls:
             self.changed.notify_all()
 
     def wait(self, call: Call, stopped: Callable[[], bool]) -> None:
-        """Wait until a call has returned, its time is up, or the wait should stop."""
+        """Wait until a call has returned, its time is up, or `stopped` returns True."""
         with self.changed:
             self.changed.wait_for(lambda: call.done or stopped(), call.remaining)
 
     def pause(self, stopped: Callable[[], bool], delay: float | None) -> None:
-        """Wait some seconds, or until the wait should stop."""
+        """Wait for a number of seconds (None for no limit), or until `stopped` returns True."""
         with self.changed:
             self.changed.wait_for(stopped, delay)
 

@@ -1,7 +1,7 @@
-"""The Engine.IO clients: python-engineio's, with an end that can be awaited.
+"""Engine.IO clients, based on python-engineio, that can wait until a transport has ended.
 
-After `hang_up` or `finish` no code of the old transport runs any more. A new transport uses the same fields and the
-same queue, so it must not start earlier.
+After `hang_up` or `finish`, no code of the old transport runs. A new transport uses the same attributes and the same
+queue, so it must not start earlier.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import aiohttp
 import engineio
 
 FLUSH_TIMEOUT = 1.0
-"""Seconds to send what is still queued when the client disconnects."""
+"""Seconds to send queued packets when the client disconnects."""
 
 CLOSE_TIMEOUT = 5.0
-"""Seconds for the server to answer when the client disconnects; then the client closes the connection itself."""
+"""Seconds to wait for the server when the client disconnects; then the client closes the connection itself."""
 
 NUDGE = 0.02
 """Seconds between two checks whether the old transport has ended."""
@@ -35,35 +35,36 @@ class AsyncEngine(engineio.AsyncClient):  # type: ignore[misc]
         self._closing = asyncio.Lock()
 
     async def hang_up(self) -> None:
-        """Send what is still queued, and close the connection.
+        """Send queued packets, and close the connection.
 
-        A handler of "disconnect" may call this. The transport is then already ending and waits for the handler, so
-        this does not wait for the end.
+        A handler of "disconnect" may call this. The transport is then already ending and waits for the handler, so this
+        method does not wait for the transport.
         """
         if self.state == "disconnecting" or asyncio.current_task() is self.read_loop_task:
             return
         async with self._closing:
             if self.state == "connected" and self.read_loop_task is None:
-                # Stopped during an upgrade. Stay with polling, so that the server gets the CLOSE.
+                # Stopped during an upgrade. Stay with polling, so that the server receives the CLOSE.
                 self.write_loop_task = self.start_background_task(self._write_loop)
                 self.read_loop_task = self.start_background_task(self._read_loop_polling)
             if self.state == "connected" and self.transport() == "polling":
-                # python-engineio drops its CLOSE while a POST is in progress: then both sides would wait.
+                # python-engineio drops its CLOSE while a POST is in progress. Both sides would then wait for each
+                # other.
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self.queue.join(), FLUSH_TIMEOUT)
             hanging_up = asyncio.create_task(self.disconnect())
             await self._nudge(hanging_up)
             await hanging_up
-            self.ws = None  # It keeps the headers of its request.
+            self.ws = None  # The object keeps the headers of its request.
 
     async def finish(self) -> None:
-        """Wait until no code of the old, ended transport runs any more."""
+        """Wait until no code of the old, ended transport runs."""
         if self.read_loop_task is not None and self.read_loop_task is not asyncio.current_task():
             async with self._closing:
                 await self._nudge(self.read_loop_task)
 
     async def _nudge(self, until: asyncio.Task[Any]) -> None:
-        """Help python-engineio's writer to end: after a CLOSE from the server it does not notice that it must stop."""
+        """Help python-engineio's writer to end: after a CLOSE from the server, it does not notice that it must stop."""
         loop = asyncio.get_running_loop()
         patience = loop.time() + CLOSE_TIMEOUT
         while not until.done():
@@ -71,20 +72,20 @@ class AsyncEngine(engineio.AsyncClient):  # type: ignore[misc]
             if self.state != "connected":
                 await self.queue.put(None)
                 if loop.time() > patience and self.http is not None and not self.external_http:
-                    await self.http.close()  # The server does not answer: the open requests end with an error.
-        await self.disconnect()  # It is not connected any more, so this only empties the queue.
+                    await self.http.close()  # The server does not answer. This makes open requests fail.
+        await self.disconnect()  # The client is no longer connected, so this only resets it and empties the queue.
 
     async def _send_request(
         self, method: str, url: str, headers: Any = None, body: Any = None, timeout: float | None = None
     ) -> Any:
-        """Send a request and read the whole answer: otherwise aiohttp keeps the connection open, and warns later."""
+        """Send a request and read the whole response. Otherwise aiohttp keeps the connection open, and warns later."""
         response = await super()._send_request(method, url, headers=headers, body=body, timeout=timeout)
         if isinstance(response, aiohttp.ClientResponse):
             try:
                 async with asyncio.timeout(timeout):
                     await response.read()
             except (aiohttp.ClientError, TimeoutError) as error:
-                return str(error)  # As python-engineio does if there is no answer.
+                return str(error)  # python-engineio does the same if there is no response.
         return response
 
 
@@ -92,18 +93,18 @@ class ThreadedEngine(engineio.Client):  # type: ignore[misc]
     """The Engine.IO client of `Client`."""
 
     def hang_up(self) -> None:
-        """Send what is still queued, and close the connection; see `AsyncEngine.hang_up`."""
+        """Send queued packets, and close the connection; see `AsyncEngine.hang_up`."""
         if self.state == "disconnecting" or threading.current_thread() is self.read_loop_task:
             return
         if self.state == "connected" and self.transport() == "polling":
-            # python-engineio drops its CLOSE while a POST is in progress: then both sides would wait.
+            # python-engineio drops its CLOSE while a POST is in progress. Both sides would then wait for each other.
             sending = self.queue
             with sending.all_tasks_done:
                 sending.all_tasks_done.wait_for(lambda: not sending.unfinished_tasks, FLUSH_TIMEOUT)
         done = threading.Event()
         nudging = self.start_background_task(self._nudge, done.wait)
         try:
-            # Without a reader: a handler has stopped it during an upgrade.
+            # Without a read loop, there is nothing to wait for: a handler stopped the client during an upgrade.
             self.disconnect(abort=self.read_loop_task is None)
         finally:
             done.set()
@@ -111,7 +112,7 @@ class ThreadedEngine(engineio.Client):  # type: ignore[misc]
         self._clear()
 
     def finish(self) -> None:
-        """Wait until no code of the old, ended transport runs any more."""
+        """Wait until no code of the old, ended transport runs."""
         reader = self.read_loop_task
         if reader is not None and reader is not threading.current_thread():
 
@@ -123,12 +124,12 @@ class ThreadedEngine(engineio.Client):  # type: ignore[misc]
             self._clear()
 
     def _nudge(self, over: Callable[[float], bool]) -> None:
-        """Help python-engineio's writer to end: after a CLOSE from the server it does not notice that it must stop."""
+        """Help python-engineio's writer to end: after a CLOSE from the server, it does not notice that it must stop."""
         while not over(NUDGE):
             if self.state != "connected":
                 self.queue.put(None)
 
     def _clear(self) -> None:
-        self.disconnect()  # It is not connected any more, so this only empties the queue.
+        self.disconnect()  # The client is no longer connected, so this only resets it and empties the queue.
         if self.ws is not None:  # If the server closed it, python-engineio leaves this to the garbage collector.
             self.ws.shutdown()

@@ -1,4 +1,4 @@
-"""What both clients have: everything that does not wait."""
+"""The part of both clients that does not wait."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from iogate.clock import chance
 
 
 class Keeper:
-    """Keeps the token of one of python-socketio's clients, which stands behind it in the order of the classes.
+    """Mixin that keeps the token of a python-socketio client fresh; list it before the client among the base classes.
 
-    Its arguments are explained in `AsyncClient`.
+    See `AsyncClient` for the arguments.
     """
 
     namespaces: dict[str, str]
@@ -39,10 +39,10 @@ class Keeper:
         token_timeout: float = 20.0,
         **options: Any,
     ) -> None:
-        # python-socketio's own way of coming back does not look at what the server said.
+        # python-socketio's own reconnection ignores why the server rejected or disconnected the client.
         super().__init__(reconnection=False, **options)  # type: ignore[call-arg]
         self.refusal: Refusal | None = None
-        """Why the client has stopped, if the server refused it."""
+        """The rejection that made the client give up; None otherwise."""
         self._get_token = get_token
         self._in_band = in_band
         self._comes_back = reconnection
@@ -52,7 +52,7 @@ class Keeper:
         self._set_up()
 
     def _set_up(self) -> None:
-        """Make what the client waits with."""
+        """Create the objects that the client waits on."""
 
     # One `connect()`, until its `disconnect()`.
 
@@ -69,9 +69,10 @@ class Keeper:
             self.eio.on("message", self._handle_eio_message)
 
     def _is_current(self, run: Run, life: Life) -> bool:
-        """Return True if a packet that was received in a life still matters to the client.
+        """Return True if the client must still handle a packet of this connection.
 
-        A packet may be read after the end of its connection. A refusal counts even then, but not after `disconnect()`.
+        A packet may be handled after its connection has ended. Even then a rejection counts, but not after
+        `disconnect()`.
         """
         return self._run is run and run.life is life
 
@@ -86,33 +87,33 @@ class Keeper:
         if isinstance(error, NotAnswered) or not isinstance(error, NotConnected):
             log_failure("expiring", error)
 
-    # The way in.
+    # Connecting.
 
     def _is_decided(self, life: Life) -> bool:
-        """Say whether there is nothing to wait for: each namespace has answered, or nobody will any more."""
+        """Return True if there is nothing to wait for: each namespace has answered, or the connection has ended."""
         answered = {*self.namespaces, *self.failed_namespaces, *life.left}
         return life.over or answered.issuperset(self.connection_namespaces)
 
     def _check_entry(self) -> None:
-        """Refuse a connection without all of its namespaces.
+        """Raise if the server has not admitted the client to all the namespaces.
 
         Raises:
-            NotConnected: it is one.
+            NotConnected: at least one namespace is missing.
         """
         missing = set(self.connection_namespaces) - set(self.namespaces)
         if missing:
             raise NotConnected(f"One or more namespaces failed to connect: {', '.join(sorted(missing))}")
 
-    # What comes in.
+    # Incoming events.
 
     def _heard(self, life: Life, event: str, namespace: str, args: Sequence[Any]) -> bool:
-        """Take note of an event; say whether the token is to be refreshed."""
+        """Record an event, and return True if it requires a refresh of the token."""
         if event in {"connect_error", "unauthorized"}:
             life.told(event, namespace, args[0] if args else None)
         return event == "token_expiring" and life.notice(member(args, "expires_at"))
 
     def _too_early(self, life: Life, event: str) -> bool:
-        """Say whether an event is not for the application, which does not know of the connection yet."""
+        """Return True if the application must not see an event, because in-band authentication is not complete."""
         return self._in_band and not life.entered and event in {"connect", "disconnect"}
 
     def _sent_out(self, life: Life, namespace: str) -> None:
@@ -129,10 +130,10 @@ class Keeper:
 
 
 def checked(token: object) -> str | None:
-    """Return what `get_token` gave, if it is a token or nothing.
+    """Return the result of `get_token` if it is a token or None. An empty string counts as None.
 
     Raises:
-        TypeError: it is something else.
+        TypeError: the result is neither a string nor None.
     """
     if token is not None and not isinstance(token, str):
         raise TypeError(f"get_token gave {type(token).__name__}: it gives a str, or None")
@@ -140,10 +141,10 @@ def checked(token: object) -> str | None:
 
 
 def accepted(answer: object) -> object:
-    """Return what the server acknowledged `authenticate` with.
+    """Return the data with which the server acknowledged `authenticate`.
 
     Raises:
-        ConnectionRefused: that it refused.
+        ConnectionRefused: the server rejected the token.
     """
     if isinstance(answer, Mapping) and "error" in answer:
         raise ConnectionRefused(read_error(answer["error"]))

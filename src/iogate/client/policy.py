@@ -1,17 +1,18 @@
-"""What a client does about its token: which question it asks, after how long, and when it stops.
+"""The policy of a client: when it requests a token, how long it waits, and when it gives up.
 
-Pure: nothing here reads a clock, draws a random number, waits or sends. The two clients tell what has happened, and
-are told what to do next: `Ask` for a token, `Try` it, or `Stop`.
+Pure: nothing here reads a clock, draws a random number, waits or sends. The clients report what has happened, and
+receive the next action: `Ask` for a token, `Try` to connect with it, or `Stop`.
 
-                      the server says, or the network       then
-    refused, ended    refresh                               ask "expired", at once; not let in with that: back off
-                      login                                 ask "login", once; no token, or the same: stop
-                      later                                 back off
-                      never, or nothing about it            stop
-    network           no connection, or one that was lost   back off
-    sent out          DISCONNECT without a reason           stop: it was meant
+                         `retry` of the server, or cause     action
+    rejected or          refresh                             ask "expired" at once; if rejected again: back off
+    disconnected         login                               ask "login" once; no token, or the same: stop
+    with a reason        later                               back off
+                         never, or no `retry`                stop
+    network failure      no connection, or it was lost       back off
+    disconnected         DISCONNECT without a reason         stop: the server intended it
 
-Nothing loops: what is done at once is done once, until the client was let in and has stayed for a while.
+There are no endless loops: an immediate retry is made only once, until the client has been admitted and has stayed
+connected for a while.
 """
 
 from __future__ import annotations
@@ -23,7 +24,11 @@ import msgspec
 from msgspec.structs import replace
 
 Reason = Literal["connect", "reconnect", "expiring", "expired", "login"]
-"""Why a token is asked for: first connection, another one, on the live connection, after its end, by the person."""
+"""Why a token is requested.
+
+"connect" is for the first connection, "reconnect" for a later one, "expiring" for a refresh on the live connection,
+"expired" after the server has asked for a new token, and "login" if the user must sign in.
+"""
 
 Retry = Literal["refresh", "login", "later", "never"]
 
@@ -31,7 +36,7 @@ _BY_URGENCY: Final[tuple[Retry, ...]] = ("refresh", "login", "later", "never")
 
 
 class Refusal(NamedTuple):
-    """What the server said when it refused the client, or ended it."""
+    """The reason that the server gave when it rejected or disconnected the client."""
 
     message: str
     retry: Retry
@@ -44,10 +49,10 @@ class Refusal(NamedTuple):
 
 
 def read_refusal(payload: object) -> Refusal | None:
-    """Return what a server said in `connect_error`, `unauthorized` or an acknowledgement; None: it was no server.
+    """Return the rejection in the data of `connect_error` or `unauthorized`; None if there is none.
 
-    An Engine.IO error (whose `code` is a number), an error of a proxy or of the network is no refusal: what caused it
-    may pass. A refusal that does not say what to do is for good, or clients would loop.
+    An Engine.IO error (its `code` is a number) and an error of a proxy or of the network are not rejections: their
+    cause may be temporary. A rejection without a known `retry` counts as "never"; otherwise clients would loop.
     """
     if not isinstance(payload, Mapping) or not isinstance(payload.get("message"), str):
         return None
@@ -59,7 +64,7 @@ def read_refusal(payload: object) -> Refusal | None:
 
 
 def read_error(data: object) -> Refusal:
-    """Return what the acknowledgement of `authenticate` has under `error`."""
+    """Return the rejection under `error` in the acknowledgement of `authenticate`."""
     message = member((data,), "message")
     retry = member((data,), "retry")
     return Refusal(message if isinstance(message, str) else "refused", _retry(retry), data)
@@ -71,7 +76,7 @@ def member(args: Sequence[object], name: str) -> object:
 
 
 def most_urgent(refusals: Mapping[str, Refusal]) -> Refusal | None:
-    """Return the refusal to follow, of those of several namespaces: the one that promises most."""
+    """Return the rejection to act on if several namespaces rejected the client: the one most likely to be resolved."""
     return min(refusals.values(), key=lambda refusal: _BY_URGENCY.index(refusal.retry), default=None)
 
 
@@ -83,9 +88,9 @@ class Backoff(msgspec.Struct, frozen=True):
     """How long to wait before another attempt.
 
     Args:
-        first: seconds after the first failure; every further one doubles it.
-        most: seconds that are never exceeded.
-        attempts: failures in a row after which the client stops; 0: it does not.
+        first: seconds after the first failure. Each further failure doubles the delay.
+        most: the maximum delay in seconds.
+        attempts: consecutive failures after which the client gives up; 0 for no limit.
     """
 
     first: float = 1.0
@@ -96,44 +101,45 @@ class Backoff(msgspec.Struct, frozen=True):
         """Return the seconds to wait.
 
         Args:
-            failures: how many there have been before this one.
-            chance: a random number from 0 to 1, so that a fleet does not come back in one moment.
+            failures: the number of failures before this one.
+            chance: a random number from 0 to 1. It spreads the retries, so that many clients do not reconnect at the
+                same time.
         """
         return min(self.first * 2.0 ** min(failures, 32), self.most) * (0.5 + chance / 2)
 
 
 class Ask(NamedTuple):
-    """Wait, then ask for a token."""
+    """Wait `delay` seconds, then request a token."""
 
     reason: Reason
     delay: float = 0.0
 
 
 class Try(NamedTuple):
-    """Connect with the token of the standing."""
+    """Connect with `Standing.token`."""
 
 
 class Stop(NamedTuple):
-    """Give up: because of the refusal of the standing, or because the server sent the client out."""
+    """Give up. `Standing.refusal` is the reason, if the server gave one."""
 
 
 Action = Ask | Try | Stop
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """Where a client stands: what has been tried since it was last let in and stayed.
+    """What a client has tried since it was last admitted and stayed connected.
 
-    Every method takes what has happened, and `chance`, a random number from 0 to 1; it returns the next standing and
-    what to do.
+    The methods that return an action take an event and `chance`, a random number from 0 to 1. They return the next
+    state and the action.
 
     Args:
         backoff: how long to wait.
-        namespaces: where to come back to; empty until the client was let in for the first time.
-        token: the one that was shown last.
-        refusal: what the server said last, unless the network failed since.
-        failures: in a row.
-        renewed: whether the one attempt at once with a new token has been made.
-        asked: whether the person has been asked.
+        namespaces: the namespaces to reconnect to; empty until the client is admitted for the first time.
+        token: the last token that was sent.
+        refusal: the last rejection, unless a network failure followed it.
+        failures: the number of consecutive failures.
+        renewed: True if the one immediate attempt with a new token has been made.
+        asked: True if the user has been asked to sign in.
     """
 
     backoff: Backoff = Backoff()
@@ -145,7 +151,7 @@ class Standing(msgspec.Struct, frozen=True):
     asked: bool = False
 
     def answered(self, reason: Reason, token: str | None, chance: float) -> tuple[Standing, Action]:
-        """Go on with what was given as a token; None: there is none."""
+        """Continue with the result of a request for a token; None if there is no token."""
         if reason == "login" and token in {None, self.token}:
             return self, Stop()
         if reason == "expired" and token is None:
@@ -155,33 +161,34 @@ class Standing(msgspec.Struct, frozen=True):
         return replace(self, token=token), Try()
 
     def refused(self, refusals: Mapping[str, Refusal], chance: float) -> tuple[Standing, Action]:
-        """Go on after an attempt that failed.
+        """Continue after a failed attempt.
 
         Args:
-            refusals: what the server said, by namespace; nothing, if it was the network.
-            chance: a random number.
+            refusals: the rejections by namespace; empty if the network failed.
+            chance: a random number from 0 to 1.
         """
         refusal = most_urgent(refusals)
         if refusal is None:
             return self.failed(self._again, chance)
         rest = tuple(name for name in self.namespaces if name not in refusals)
-        if refusal.retry == "never" and rest:  # It has been in, and does not lose all for what it may no longer enter.
+        if refusal.retry == "never" and rest:  # Reconnect to the other namespaces that admitted the client before.
             return replace(self, namespaces=rest), Ask("reconnect")
         return self._refused(refusal, chance)
 
     def failed(self, reason: Reason, chance: float) -> tuple[Standing, Action]:
-        """Go on when nobody has said anything: no connection, or no token because its source failed."""
-        if reason == "login":  # The person had the chance.
+        """Continue after a failure without an answer: the server could not be reached, or `get_token` failed."""
+        if reason == "login":  # The user was asked, and `get_token` failed.
             return self, Stop()
         return replace(self, refusal=None)._back_off(reason, chance)
 
     def ended(self, life: Life, now: float, chance: float) -> tuple[Standing, Action]:
-        """Go on after the end of a connection that the client was let in on.
+        """Continue after the end of a connection on which the client was admitted.
 
         Args:
-            life: of that connection. To be let in and put out at once, again and again, is no success.
+            life: the record of the connection. A connection that ends within `Backoff.first` seconds does not count as
+                a success.
             now: seconds of the monotonic clock.
-            chance: a random number.
+            chance: a random number from 0 to 1.
         """
         stayed = life.since is not None and now - life.since >= self.backoff.first
         standing = Standing(self.backoff, self.namespaces, self.token) if stayed else replace(self, refusal=None)
@@ -194,11 +201,11 @@ class Standing(msgspec.Struct, frozen=True):
         return replace(standing, namespaces=rest)._back_off("reconnect", chance)
 
     def let_in(self, namespaces: Iterable[str]) -> Standing:
-        """Take note of where the client is in."""
+        """Record the namespaces that have admitted the client."""
         return replace(self, namespaces=tuple(namespaces))
 
     def refreshed(self, token: str) -> Standing:
-        """Take note of a token that was accepted on the live connection."""
+        """Record a token that the server accepted on the live connection."""
         return replace(self, token=token)
 
     @property
@@ -224,18 +231,18 @@ class Standing(msgspec.Struct, frozen=True):
         return replace(self, failures=self.failures + 1), Ask(reason, delay)
 
     def __repr__(self) -> str:
-        # The token is nobody's business.
+        # Omit the token, which is secret.
         return f"<Standing after {self.failures} failures, renewed={self.renewed}, asked={self.asked}>"
 
 
 def refresh_again(refusal: Refusal | None, failures: int, backoff: Backoff, chance: float) -> float | None:
-    """Return the seconds after which a refresh that did not succeed is tried again; None: it is not.
+    """Return the seconds to wait before the next attempt of a failed refresh; None to make no further attempt.
 
-    The connection lives on as it was until its token ends, and the server ends it then: so there is no other limit.
+    The number of attempts needs no limit: the server ends the connection when the current token expires.
 
     Args:
-        refusal: what the server said; None: nothing, or there was no new token.
-        failures: how many there have been before this one.
+        refusal: the rejection by the server; None if there was no answer or no new token.
+        failures: the number of failures before this one.
         backoff: how long to wait.
         chance: a random number from 0 to 1.
     """
@@ -247,26 +254,26 @@ def refresh_again(refusal: Refusal | None, failures: int, backoff: Backoff, chan
 
 
 class Life:
-    """What happened on one connection, from its first packet to its end."""
+    """What has happened on one connection, from its first packet to its end."""
 
     def __init__(self) -> None:
-        self.since: float | None = None  # When the client was let in, on the monotonic clock.
+        self.since: float | None = None  # When the server admitted the client, in seconds of the monotonic clock.
         self.over = False
-        self.followed = False  # Whether somebody sees to what comes after it.
+        self.followed = False  # True if a task or thread already reconnects.
         self.sent_out = False
-        self.left: set[str] = set()  # Namespaces that the server sent the client out of.
+        self.left: set[str] = set()  # Namespaces from which the server has disconnected the client.
         self.refusals: dict[str, Refusal] = {}
         self.refreshing = False
         self._noticed = 0.0
-        self._heard = 0  # `unauthorized` that came, less those that were the answer to a refresh.
+        self._heard = 0  # `unauthorized` events received, minus those that rejected a refresh.
 
     @property
     def entered(self) -> bool:
-        """Whether the client was let in."""
+        """True if the server has admitted the client."""
         return self.since is not None
 
     def told(self, event: str, namespace: str, payload: object) -> None:
-        """Take note of `connect_error` or `unauthorized`."""
+        """Record a `connect_error` or an `unauthorized`."""
         refusal = read_refusal(payload)
         if event == "unauthorized" and self.entered:
             self._heard += 1
@@ -276,13 +283,20 @@ class Life:
             self.refusals[namespace] = refusal
 
     def forgive(self) -> None:
-        """Take note that an `unauthorized`, heard or still to come, was about a refresh: it does not end anything."""
+        """Record that one `unauthorized`, received or still to come, is about a refresh.
+
+        The connection continues, so this event is not kept as the reason for its end.
+        """
         if self._heard > 0:
             self.refusals.clear()
         self._heard -= 1
 
     def notice(self, expires_at: object) -> bool:
-        """Say whether a `token_expiring` asks for a refresh: not while there is one, nor if it says what was known."""
+        """Record a `token_expiring`, and return True if it must start a refresh.
+
+        It must not if a refresh is running, if the connection has ended, or if the event reports no later expiry than
+        before.
+        """
         moment = float(expires_at) if isinstance(expires_at, int | float) else self._noticed + 1
         if self.over or self.refreshing or moment <= self._noticed:
             return False

@@ -1,4 +1,4 @@
-"""The error of a client that was refused."""
+"""The exception for a rejected client."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from iogate.client.policy import Refusal
 
 
 class ConnectionRefused(exceptions.ConnectionError):  # type: ignore[misc]
-    """The server refused the client, and there is nothing more that the client can do about it by itself.
+    """The server rejected the client, and the client cannot resolve this by itself.
 
     Args:
-        refusal: what the server said.
+        refusal: the rejection.
     """
 
     def __init__(self, refusal: Refusal) -> None:
@@ -22,10 +22,10 @@ class ConnectionRefused(exceptions.ConnectionError):  # type: ignore[misc]
 
     @property
     def data(self) -> Any:
-        """What the server gave as `data`."""
+        """The `data` of the rejection."""
         return self.refusal.data
 
     @property
     def retry(self) -> str:
-        """What the server said that the client should do: "refresh", "login", "later" or "never"."""
+        """What the client should do according to the server: "refresh", "login", "later" or "never"."""
         return self.refusal.retry

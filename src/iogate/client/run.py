@@ -1,4 +1,4 @@
-"""The state of one `connect()`, until its `disconnect()`. The next one starts without any of it."""
+"""The state of a client from one `connect()` to its `disconnect()`. The next `connect()` starts with a new state."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class NotAnswered(NotConnected):  # type: ignore[misc]
 
 
 class Run:
-    """One use of a client: its arguments, its token, and how far it got.
+    """One use of a client: its arguments, its token, and its progress.
 
     Code that works for a run keeps a reference to it and checks `stopped` after each wait. So a token that `get_token`
     returns after `disconnect()` is not used, even if the client is connected as another user by then.
@@ -36,23 +36,23 @@ class Run:
         self.standing = Standing(backoff)
         self.life = Life()
         self.stopped = where is None
-        self.following = False  # Whether the client is connecting, or waits to do so.
-        self.request: Any = None  # The open request for a token: there is at most one.
+        self.following = False  # True while the client is connecting or waits to connect.
+        self.request: Any = None  # The pending request for a token; there is at most one.
 
     def go_on(self) -> None:
         """Raise if the run has been stopped.
 
         Raises:
-            NotConnected: it has.
+            NotConnected: the run has been stopped.
         """
         if self.stopped:
             raise NotConnected("Disconnected")
 
     def is_over(self, life: Life | None = None) -> bool:
-        """Return True if the run has been stopped, or the connection of a life has ended: then nobody need wait."""
+        """Return True if the run has been stopped or the given connection has ended: there is nothing to wait for."""
         return self.stopped or (life is not None and life.over)
 
-    # Events; the return values say what to do next.
+    # Events. The returned actions say what to do next.
 
     def token_failed(self, reason: Reason, error: Exception) -> Action:
         """Continue without a token, because `get_token` raised or did not return."""
@@ -71,7 +71,7 @@ class Run:
         return action
 
     def let_in(self, life: Life, namespaces: Mapping[str, str]) -> None:
-        """Note that the server accepted the client."""
+        """Record that the server has admitted the client."""
         life.since = time.monotonic()
         self.standing = self.standing.let_in(namespaces)
 
@@ -81,7 +81,7 @@ class Run:
         return action
 
     def refreshed(self, life: Life, token: str) -> None:
-        """Note a token that the server accepted on the live connection."""
+        """Record a token that the server accepted on the live connection."""
         self.standing = self.standing.refreshed(token)
         life.refreshing = False
 
@@ -90,14 +90,14 @@ class Run:
         return token is not None and token != self.standing.token
 
     def may_share_request(self, reason: Reason) -> bool:
-        """Return True if the answer to the open request for a token also serves this reason.
+        """Return True if the result of the pending request for a token also serves this reason.
 
-        Each answer is the newest token of the signed-in user. Only a new sign-in needs a separate request.
+        Each result is the newest token of the signed-in user. Only a new sign-in needs a separate request.
         """
         return reason != "login" or self.request.reason == "login"
 
     def failure(self, error: Exception | None) -> tuple[Exception, Refusal | None]:
-        """Return the exception to raise when the client stops, and the server's refusal if that is the reason."""
+        """Return the exception to raise when the client gives up, and the server's rejection if that is the reason."""
         refusal = self.standing.refusal
         if refusal is not None:
             return ConnectionRefused(refusal), refusal
@@ -107,8 +107,8 @@ class Run:
         """Return the arguments for python-socketio's `connect`.
 
         Args:
-            where: the arguments of `connect()`, with values in place of functions.
-            in_band: whether the token is sent later.
+            where: the arguments of `connect()`, with functions replaced by their results.
+            in_band: True if the token is sent later, with `authenticate`.
         """
         standing = self.standing
         token = {} if standing.token is None or in_band else {"token": standing.token}
@@ -117,6 +117,6 @@ class Run:
 
 
 def log_failure(reason: Reason, error: Exception) -> None:
-    """Log that `get_token` returned no token. The text of its exceptions is left out: it may contain a token."""
+    """Log that `get_token` returned no token. The text of its exceptions is omitted: it may contain a token."""
     detail = str(error) if isinstance(error, NotAnswered) else type(error).__name__
     logger.warning("get_token(%r) failed: %s", reason, detail)

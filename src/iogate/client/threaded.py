@@ -1,4 +1,4 @@
-"""The client for threads: the one for asyncio, with threads where that has tasks."""
+"""The client for threads. It has the structure of `asynchronous.py`, with threads instead of tasks."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from iogate.client.refused import ConnectionRefused
 from iogate.client.run import Run, logger
 
 _LAST_WORDS = 0.2
-"""Seconds to wait for what the server may have said about the end: each message is read in a thread of its own."""
+"""Seconds to wait at the end of a connection for a reason from the server: a separate thread handles each message."""
 
 
 class Client(Keeper, socketio.Client):  # type: ignore[misc]
-    """python-socketio's `Client`, with a token that is fresh at each connect and as long as it lives.
+    """A python-socketio `Client` that requests a token for each connection and replaces it before it expires.
 
-    It is `AsyncClient` for programs without an event loop: the same arguments, events and behaviour. `get_token` is a
-    plain function. Each call of it runs in its own thread.
+    It is `AsyncClient` for programs without an event loop, with the same arguments, events and behaviour. `get_token`
+    is a plain function. Each call runs in its own thread.
 
-    A thread cannot be ended from outside. If `get_token` does not return within `token_timeout`, or before
-    `disconnect()`, its thread is abandoned: it runs on as a daemon thread, and the client ignores its result. At most
-    10 calls run at a time for one client. With that many, `get_token` is not called, and the client backs off until
-    one of them returns. So give the requests in `get_token` a timeout.
+    A thread cannot be stopped from outside. If `get_token` does not return within `token_timeout`, or before
+    `disconnect()`, its thread is abandoned: it continues as a daemon thread, and the client ignores its result. At most
+    10 calls run at a time for one client. With that many, the client does not call `get_token`, and backs off until one
+    of them returns. So set a timeout for the requests in `get_token`.
     """
 
     def _set_up(self) -> None:
@@ -53,22 +53,23 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
         wait_timeout: float = 5.0,
         retry: bool = False,
     ) -> None:
-        """Connect, and return when the client is let in to all the namespaces.
+        """Connect, and return when the server has admitted the client to all the namespaces.
 
         Args:
-            url: of the server; or a function that gives it.
-            headers: of the requests; or a function that gives them.
-            auth: more for the payload of CONNECT, beside the token; or a function that gives it.
-            transports: "polling", "websocket"; by default both, in this order.
-            namespaces: one or several; by default those with handlers.
-            socketio_path: where the server is.
-            wait_timeout: seconds that the server may take to decide.
-            retry: back off and try again where that may help, instead of raising.
+            url: the URL of the server, or a function that returns it.
+            headers: the headers of the requests, or a function that returns them.
+            auth: further fields for the CONNECT payload, in addition to the token; or a function that returns them.
+            transports: "polling", "websocket" or both; by default both, in this order.
+            namespaces: one or several; by default those that have handlers.
+            socketio_path: the path of the server.
+            wait_timeout: seconds to wait for each answer of the server.
+            retry: if True, back off and retry where that may help, instead of raising.
 
         Raises:
-            ConnectionRefused: the server refused.
-            socketio.exceptions.ConnectionError: it could not be reached, or did not decide in time. What `get_token`
-                raises is raised too. Nothing of both with `retry`, as long as there is hope.
+            ConnectionRefused: the server rejected the client.
+            socketio.exceptions.ConnectionError: the server could not be reached or did not answer in time, or the
+                client is already connected. Exceptions of `get_token` are raised unchanged. With `retry`, the client
+                raises only when it gives up.
         """
         if not self._run.stopped and (self.connected or self._run.following):
             raise NotConnected("Already connected")
@@ -87,15 +88,16 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
     def disconnect(self) -> None:
         """Disconnect, and stop everything in progress: attempts, a refresh, a request for a token.
 
-        This does not wait for a `get_token` that is running, and its result is ignored. Everything about the user is
-        forgotten: the token and the arguments of `connect()`. The next `connect()` may be for another user.
+        This does not wait for a `get_token` that is running, and its result is ignored. The client forgets everything
+        about the user: the token and the arguments of `connect()`. The next `connect()` may be for another user.
         """
         run = self._run
         run.stopped = True
         self._calls.tell()
         if self._connect_event is not None:
             self._connect_event.set()
-        # An attempt ends by itself when it sees that; it may wait for the very handler that this is called from.
+        # A running attempt ends by itself when it sees `stopped`. If a handler calls this method, do not wait for the
+        # attempt: it may be waiting for that handler.
         patience = 0 if getattr(self._here, "handling", False) else run.where.get("wait_timeout", 0)
         if self._way_in.acquire(timeout=patience):
             try:
@@ -110,15 +112,15 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
         """Disconnect."""
         self.disconnect()
 
-    # Coming in, and back.
+    # Connecting and reconnecting.
 
     def _follow(self, run: Run, action: Action, *, patient: bool) -> None:
-        """Do what the policy says until the client is let in; raise if that does not come to pass.
+        """Follow the policy until the client is admitted; raise if the client gives up.
 
         Args:
             run: the run that this belongs to.
             action: the first thing to do.
-            patient: whether to do what is to be done later.
+            patient: if True, wait before retries; if False, raise instead of waiting.
         """
         run.following = True
         try:
@@ -148,7 +150,7 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
                     else:
                         action = run.token_given(action.reason, token)
         finally:
-            run.following = False  # Before the handlers are called: one of them may connect again.
+            run.following = False  # Reset it before handlers are called: a handler may connect again.
         error, self.refusal = run.failure(error)
         if self.refusal is not None and self.refusal.retry == "login":
             self._announce("login_required", self.refusal)
@@ -182,7 +184,7 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
                 self._call_handlers("connect", namespace)
 
     def _take_over(self, run: Run, life: Life) -> None:
-        """Read messages of the next transport as part of this life only."""
+        """Handle messages of the next transport only while the run and this connection are the current ones."""
         run.life = life
 
         def received(data: Any) -> None:
@@ -193,7 +195,7 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
         self.eio.read_loop_task = None
 
     def _value(self, run: Run, name: str, value: Any) -> Any:
-        """Return an argument of `connect()`; if it is a function, what that returns."""
+        """Return an argument of `connect()`. If it is a function, call it and return the result."""
         if not callable(value):
             return value
         call = self._calls.begin(value, what=f"the function for {name}", limit=self._token_timeout)
@@ -202,10 +204,10 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
         return call.outcome()
 
     def _wait_for_previous(self, patience: float) -> None:
-        """Wait for an attempt that `disconnect()` has stopped; it ends when its open request ends.
+        """Wait for an attempt that `disconnect()` has stopped. It ends when its pending HTTP request ends.
 
         Raises:
-            NotConnected: it has not ended.
+            NotConnected: the attempt has not ended after `patience` seconds.
         """
         if not self._way_in.acquire(timeout=patience):
             raise NotConnected("the attempt before has not ended: a request or a handler of it is still running")
@@ -246,7 +248,7 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
             run.following = False
 
     def _hear_out(self, life: Life) -> None:
-        """Wait a little, at the end of a connection, for the reason that the server may have given."""
+        """Wait briefly, at the end of a connection, for a reason from the server."""
         if not life.refusals:
             self._told.wait(_LAST_WORDS)
 
@@ -258,15 +260,16 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
     # The token.
 
     def _ask(self, run: Run, reason: Reason, life: Life | None = None) -> str | None:
-        """Return a token from the application, from the open request if there is one.
+        """Return a token from the application. Use the pending request for a token if there is one.
 
         Args:
             run: the run that the token is for.
-            reason: why it is needed.
-            life: a connection that the token is for; the wait ends with it.
+            reason: why the token is needed.
+            life: the connection that the token is for, if any; the wait ends when the connection ends.
 
         Raises:
-            NotAnswered: the application has not returned one in time.
+            NotAnswered: `get_token` has not returned in time.
+            NotConnected: the run was stopped, or the connection ended.
         """
         call = self._request(run, reason)
         self._calls.wait(call, lambda: run.is_over(life))
@@ -291,11 +294,11 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
             return call
 
     def _authenticate(self, run: Run, life: Life, namespace: str, token: str) -> object:
-        """Send a token in band, and return what the server acknowledged.
+        """Send a token with `authenticate`, and return the data of the server's acknowledgement.
 
         Raises:
-            ConnectionRefused: the server said no.
-            NotConnected: the connection ended before it said anything, or it says nothing.
+            ConnectionRefused: the server rejected the token.
+            NotConnected: the connection ended first, or the server did not answer in time.
         """
         answer: list[Any] = []
 
@@ -315,7 +318,7 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
         raise NotConnected("the connection has ended" if run.is_over(life) else "authenticate was not answered")
 
     def _refresh(self, run: Run, life: Life, namespace: str) -> None:
-        """Put a new token in the place of the one that ends soon; try until the connection itself ends."""
+        """Replace the token that expires soon. Retry until the connection ends."""
         token: str | None = None
         failures = 0
         try:
@@ -368,8 +371,9 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
 
     def _handle_eio_connect(self) -> None:
         if self._run.stopped:
-            return  # `disconnect()` was called meanwhile: the attempt will notice and end, so nothing is sent for it.
-        # python-socketio says so when all are in. Who has heard "connect" by then would not hear "disconnect".
+            return  # `disconnect()` was called meanwhile. The attempt will notice this and end, so send no CONNECT.
+        # python-socketio sets this only at the end of `connect()`. If the connection ended before that, it would call
+        # no "disconnect" handlers, even if it has already called "connect" handlers.
         self.connected = True
         super()._handle_eio_connect()
 
@@ -399,7 +403,7 @@ class Client(Keeper, socketio.Client):  # type: ignore[misc]
                 self._come_back(run, life)
 
     def _announce(self, event: str, detail: Any) -> None:
-        """Call the handlers of an event of this package, without waiting for them."""
+        """Call the handlers of a local event of this package, without waiting for them."""
         for namespace in list(self.namespaces) or list(self.connection_namespaces):
             self.start_background_task(self._call_handlers, event, namespace, detail)
 

@@ -1,6 +1,6 @@
-"""HTTP endpoints beside the server: those of the application behind the same gate, and one for an identity provider.
+"""HTTP endpoints: endpoints of the application with the same authentication as sockets, and back-channel logout.
 
-What a framework has for it is in the module of its name, such as `iogate.http.fastapi`.
+The integration with a framework is in the module with its name, for example `iogate.http.fastapi`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a refused request is answered: RFC 6750, section 3, with the body that refused sockets get too."""
+"""The response to a rejected request: RFC 6750, section 3, with the same body that a rejected socket receives."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from iogate.http.guard import CrossSite, Guard
 from iogate.server.requests import RETRY_AFTER
 
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
-"""What a scope may be made of (RFC 6749, section 3.3). Of another kind none can be told: it may end the quotation."""
+"""A valid scope (RFC 6749, section 3.3). Others are not put into the header: they could end the quoted string."""
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """An HTTP answer.
+    """An HTTP response.
 
     Args:
         status: its status.
-        headers: its header fields, but for the length.
-        content: its body, to be written as JSON.
+        headers: its headers, without Content-Length.
+        content: its body, which is encoded as JSON.
     """
 
     status: int
@@ -37,19 +37,19 @@ class Answer(msgspec.Struct, frozen=True):
 
     @property
     def body(self) -> bytes:
-        """Its body."""
+        """The encoded body."""
         return msgspec.json.encode(self.content)
 
 
 def answer_to(refused: Refused, guard: Guard) -> Answer:
-    """Return the answer to a request that was refused.
+    """Return the response to a rejected request.
 
     Args:
-        refused: why.
-        guard: by whom.
+        refused: the reason for the rejection.
+        guard: the guard that rejected the request.
     """
     headers = {"content-type": "application/json", "cache-control": "no-store"}
-    if not isinstance(refused, AuthError):  # By the application: a good token of somebody whom it does not want.
+    if not isinstance(refused, AuthError):  # The token is valid, but the application rejects its user.
         return Answer(403, headers, refused.payload())
     status = 400 if isinstance(refused, CredentialsBadFormat) else refused.status
     if status in {429, 503}:
@@ -61,7 +61,7 @@ def answer_to(refused: Refused, guard: Guard) -> Answer:
 
 def _challenge(refused: AuthError, realm: str) -> str:
     parts = [f'realm="{realm}"']
-    # Who gave nothing, or something of another scheme, is only told what to give (section 3.1).
+    # A request without a token, or with another scheme, receives no error code (section 3.1).
     if not isinstance(refused, CredentialsRequired | CredentialsBadScheme):
         error = "invalid_request" if isinstance(refused, CredentialsBadFormat) else "invalid_token"
         parts += [f'error="{"insufficient_scope" if isinstance(refused, InsufficientScope) else error}"']

@@ -1,4 +1,4 @@
-"""The gate in front of any ASGI application."""
+"""Authentication of requests to any ASGI application."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from iogate.server.handshake import Handshake, hidden_from_log, hide, hide_param
 
 
 class JWTMiddleware:
-    """Let HTTP requests and WebSockets of an ASGI application through whose token is good.
+    """Reject HTTP requests and WebSockets of an ASGI application that have no valid token.
 
-    The application finds who it is in the state of the request: `request.state.principal` and `request.state.user`,
-    which are None for a request without a token where that is allowed. If an authentication in front of this has set
-    `request.user`, the token's identity replaces that user.
+    The application finds the identity in the state of the request: `request.state.principal` and `request.state.user`.
+    Both are None for a request without a token, where that is allowed. If another authentication middleware in front of
+    this one has set `request.user`, the token's identity replaces that user.
 
     When the token expires or is revoked, or its key is removed, a WebSocket is closed with the code 1008, and a
-    streamed response ends (`iogate.http.streams.Stream`). CORS preflights carry no token: answer them in front of this
-    middleware. Do not put it in front of Socket.IO: sockets have their own gate, and can refresh their tokens.
+    streamed response ends (`iogate.http.streams.Stream`). CORS preflight requests carry no token: answer them in front
+    of this middleware. Do not put it in front of Socket.IO: sockets have their own gate, and they can refresh their
+    tokens.
 
     Args:
         app: the application.
         auth: a `JWTAuth`, a `Server`, or a `Guard`.
-        settings: of `Guard`.
+        settings: the other arguments of `Guard`.
     """
 
     def __init__(self, app: ASGIApp, auth: Any, **settings: Any) -> None:
@@ -39,7 +40,7 @@ class JWTMiddleware:
         self._guarded = StreamMiddleware(self._serve)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, as ASGI says."""
+        """Serve one request (ASGI)."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
@@ -63,7 +64,7 @@ class JWTMiddleware:
 
 
 def replace_user(scope: Scope, admitted: Admitted) -> None:
-    """Replace the identity that another authentication has found, such as a session's, by the token's."""
+    """Replace the identity that another authentication has found, for example a session, by the token's identity."""
     if "user" in scope:
         scope["user"] = TokenUser(admitted)
     if "auth" in scope:
@@ -71,15 +72,18 @@ def replace_user(scope: Scope, admitted: Admitted) -> None:
 
 
 def state_of(admitted: Admitted | None) -> dict[str, Any]:
-    """Return what the application finds about who it is."""
+    """Return the identity as the application finds it in the state of the request."""
     return {"principal": admitted and admitted.principal, "user": admitted and admitted.user}
 
 
 async def request_of(guard: Guard, scope: Scope, receive: Receive) -> tuple[HTTPRequest, Receive]:
-    """Return what a guard looks at, and what the application is to read the body from.
+    """Return the request for a guard, and the `receive` function for the application.
+
+    If the guard needs the body, this reads it; the returned `receive` then delivers it again.
 
     Raises:
-        CredentialsBadFormat: the request has too many parameters, or more body than is read for a token.
+        CredentialsBadFormat: the URL has too many parameters, the body is larger than the limit for bodies with a
+            token, or the client disconnected before the body was complete.
         SlowBody: the body did not arrive within `BODY_TIMEOUT` seconds.
     """
     handshake, method = handshake_of(guard, scope), method_of(scope)
@@ -91,16 +95,16 @@ async def request_of(guard: Guard, scope: Scope, receive: Receive) -> tuple[HTTP
 
 
 def method_of(scope: Scope) -> str:
-    """Return the method of a request, or what stands for it."""
+    """Return the method of an HTTP request, or `WEBSOCKET` for a WebSocket."""
     method: str = WEBSOCKET if scope["type"] == "websocket" else scope["method"]
     return method
 
 
 def handshake_of(guard: Guard, scope: Scope) -> Handshake:
-    """Return the head of a request. What may be a token is taken out of the URL in the scope, for whoever logs it.
+    """Return the head of a request. In its scope, redact URL parameters that may contain a token, for logs.
 
     Raises:
-        CredentialsBadFormat: it has too many parameters.
+        CredentialsBadFormat: the URL has too many parameters.
     """
     hide_parameters(scope, guard.hidden_parameters)
     try:
@@ -110,14 +114,14 @@ def handshake_of(guard: Guard, scope: Scope) -> Handshake:
 
 
 async def _read(receive: Receive) -> tuple[bytes, Receive]:
-    """Read a body, and return it with what gives it once more."""
+    """Read a body. Return it, and a `receive` function that delivers it again."""
     body, read = bytearray(), False
     while not read:
         message = await receive()
         if message["type"] != "http.request":
             raise CredentialsBadFormat("the client has gone before the body was complete")
         body += message.get("body", b"")
-        if len(body) > MAX_BODY:  # More than the request said: the ASGI server should not have let that happen.
+        if len(body) > MAX_BODY:  # More than the Content-Length. The ASGI server should have prevented that.
             raise CredentialsBadFormat("the body is longer than its Content-Length")
         read = not message.get("more_body", False)
     given = False
@@ -133,7 +137,7 @@ async def _read(receive: Receive) -> tuple[bytes, Receive]:
 
 
 def ends_connection(scope: Scope, answer: Answer) -> bool:
-    """Return True if an answer must close the connection, because a body was not read."""
+    """Return True if a response must close the connection, because the body was not read completely."""
     return answer.status == SlowBody.status and may_say_close(scope)
 
 

@@ -1,4 +1,4 @@
-"""The fields of a request's body, where a token may be one of them."""
+"""The fields of a request body, for tokens that are sent in the body."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from iogate.server.handshake import Handshake
 FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"
 MAX_BODY = 64 * 1024
-"""Bytes of a body that are read for a token."""
+"""Maximum size in bytes of a body that is read for a token."""
 MAX_FIELDS = 100
-"""Fields that a form may have."""
+"""Maximum number of fields in a form."""
 BODY_TIMEOUT = 5.0
 """Seconds within which a body that is read for a token must arrive completely."""
 
@@ -36,7 +36,7 @@ async def body_in_time() -> AsyncIterator[None]:
     """Limit the time in which a body is read.
 
     Raises:
-        SlowBody: it did not arrive within `BODY_TIMEOUT` seconds.
+        SlowBody: the body did not arrive within `BODY_TIMEOUT` seconds.
     """
     try:
         async with asyncio.timeout(BODY_TIMEOUT):
@@ -46,23 +46,25 @@ async def body_in_time() -> AsyncIterator[None]:
 
 
 def may_say_close(scope: Mapping[str, Any]) -> bool:
-    """Return True if an answer can close the connection, with the rest of an unread body.
+    """Return True if a response can close the connection, so that the rest of the body need not be read.
 
-    HTTP/2 has no such header (RFC 9113, section 8.2.2).
+    HTTP/2 does not have the `Connection` header (RFC 9113, section 8.2.2).
     """
     return str(scope.get("http_version", "1.1")).startswith("1")
 
 
 def length_with_fields(handshake: Handshake) -> int:
-    """Return how many bytes of a body are to be read for its fields: 0, if it has none or does not say how long it is.
+    """Return how many bytes of the body to read for its fields.
+
+    The result is 0 if the body is neither a form nor JSON, or if the request has no valid Content-Length.
 
     Raises:
-        CredentialsBadFormat: it has more than are read.
+        CredentialsBadFormat: the body has more than `MAX_BODY` bytes.
     """
     text = handshake.headers.get("content-length", "")
     if media_type(handshake) not in {FORM, JSON} or not (text.isascii() and text.isdigit()):
         return 0
-    if len(text) > len(str(MAX_BODY)) or int(text) > MAX_BODY:  # The first, for it takes long to read long numbers.
+    if len(text) > len(str(MAX_BODY)) or int(text) > MAX_BODY:  # Compare lengths first: parsing long numbers is slow.
         raise CredentialsBadFormat(f"a token in the body comes with {MAX_BODY} bytes at most")
     return int(text)
 
@@ -73,9 +75,10 @@ def media_type(handshake: Handshake) -> str:
 
 
 def fields_of(handshake: Handshake, body: bytes) -> Mapping[str, object]:
-    """Return the fields of a form or of a JSON object; none, if it is broken.
+    """Return the fields of a form or of a JSON object; empty if the body is malformed.
 
-    JSON in which a name comes twice is broken (RFC 8259, section 4); a form may well have several values for one.
+    A JSON object with a duplicate name counts as malformed (RFC 8259, section 4). A form may have several values per
+    name.
     """
     if media_type(handshake) == JSON:
         try:
@@ -90,7 +93,10 @@ def fields_of(handshake: Handshake, body: bytes) -> Mapping[str, object]:
 
 
 def by_name(pairs: Iterable[tuple[str, object]]) -> Mapping[str, object]:
-    """Return fields by their names. What came twice is a list, which is no token: which one counts is no guess."""
+    """Return fields by name.
+
+    The value of a repeated name is a list. A list is not a valid token, so the guard does not guess which value counts.
+    """
     fields: dict[str, list[object]] = {}
     for name, value in pairs:
         fields.setdefault(name, []).append(value)

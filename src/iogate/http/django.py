@@ -1,4 +1,4 @@
-"""The gate as a middleware of Django, under ASGI and under WSGI."""
+"""Authentication of requests in Django, under ASGI and WSGI."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ SESSION_MIDDLEWARES = {
     f"django.contrib.auth.middleware.{name}"
     for name in ("AuthenticationMiddleware", "RemoteUserMiddleware", "PersistentRemoteUserMiddleware")
 }
-"""Middleware that sets `request.user`, by name: importing it would need the models of Django's users."""
+"""Middleware that sets `request.user`, by name: importing it would require the models of Django's users."""
 
 
 class JWTMiddleware:
-    """Tell the views who a request is of: `request.principal`, and what `load_user` made of it, as `request.user`.
+    """Set `request.principal`, and `request.user` to the user that `load_user` returns.
 
-    A request with a token belongs to the token's user, never to the session's: `request.user` and
-    `await request.auser()` are what `load_user` returned, or without such a function a `TokenUser`, which is
-    authenticated and has no permissions. The admin, and views that need a row of the database, need a `load_user` that
-    returns one of Django's users.
+    A request with a token belongs to the token's user, never to the session's user. `request.user` and `await
+    request.auser()` are the value that `load_user` returned. Without `load_user`, they are a `TokenUser`, which is
+    authenticated and has no permissions. The admin, and views that need a database row, need a `load_user` that returns
+    one of Django's users.
 
-    Put it after Django's `AuthenticationMiddleware` and `RemoteUserMiddleware`, if you have those: they would set
-    `request.user` to the session's user again.
+    Put this middleware after Django's `AuthenticationMiddleware` and `RemoteUserMiddleware`, if you use them: otherwise
+    they would set `request.user` to the session's user again.
 
-    In the settings, `auth` is a `JWTAuth`, a `Server` or a `Guard`, or the dotted name of one, and all else is of
-    `Guard`:
+    In the settings, `auth` is a `JWTAuth`, a `Server` or a `Guard`, or the dotted name of one. All other keys are
+    arguments of `Guard`:
 
         MIDDLEWARE = [..., "iogate.http.django.JWTMiddleware"]
         IOGATE = {"auth": "chat.auth.auth", "optional": True}
 
-    Without `"optional": True` no request without a token comes through; with it, `request.principal` is None for such
-    ones, `request.user` is the session's, as without this, and `@require()` refuses them. Django's own protection from
-    other sites looks at every POST: put `@csrf_exempt` on views that are for tokens in headers.
+    Without `"optional": True`, requests without a token are rejected. With it, such a request has `request.principal`
+    None and keeps the session's user in `request.user`, and `@require()` rejects it. Django's own CSRF protection
+    checks every POST: put `@csrf_exempt` on views that expect tokens in headers.
 
     Args:
-        get_response: what comes after it.
+        get_response: the next middleware, or the view.
 
     Raises:
         ConfigurationError: the settings are not valid, or a middleware that sets `request.user` comes after this one.
@@ -86,7 +86,9 @@ class JWTMiddleware:
 
 
 def require(scopes: Scopes = ()) -> Callable[[View], View]:
-    """Return a decorator that lets requests through to a view that `JWTMiddleware` has found somebody behind.
+    """Return a decorator for a view that rejects requests without a valid token or without the required scopes.
+
+    `JWTMiddleware` must be installed.
 
     Args:
         scopes: the scopes that the token must have, all of them.
@@ -111,10 +113,10 @@ def require(scopes: Scopes = ()) -> Callable[[View], View]:
 
 @functools.cache
 def guard() -> Guard:
-    """Return the guard that the settings describe.
+    """Return the guard that the settings configure.
 
     Raises:
-        ConfigurationError: they are not sound.
+        ConfigurationError: the settings are missing or not valid.
     """
     found = getattr(settings, "IOGATE", None)
     if not isinstance(found, dict) or "auth" not in found:
@@ -137,7 +139,7 @@ def _refusal(request: HttpRequest, needed: frozenset[str]) -> Refused | None:
     if principal is None:
         return CredentialsRequired()
     try:
-        guard().hold(principal)  # Code between the middleware and the view may have waited.
+        guard().hold(principal)  # Code between the middleware and the view may have waited, so check again.
     except AuthError as refusal:
         return refusal
     return None if needed <= principal.scopes else InsufficientScope(needed)
@@ -155,9 +157,9 @@ def _tell(request: HttpRequest, admitted: Admitted | None) -> None:
 
 
 def _check_order(own: type) -> None:
-    """Reject a middleware of Django's after this one that would set `request.user` to the session's user again."""
+    """Raise if a middleware of Django's comes after this one and would set `request.user` to the session's user."""
     middlewares = [import_string(name) for name in settings.MIDDLEWARE]
-    if own not in middlewares:  # The stack was put together by hand.
+    if own not in middlewares:  # It was not loaded from the settings, so their order does not matter.
         return
     for name, middleware in zip(reversed(settings.MIDDLEWARE), reversed(middlewares), strict=True):
         if middleware is own:

@@ -1,4 +1,4 @@
-"""The gate as a dependency of FastAPI."""
+"""Authentication of requests as a dependency of FastAPI."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ from iogate.server.handshake import Handshake
 
 
 def require(auth: Any, **settings: Any) -> Callable[..., Coroutine[Any, Any, Any]]:
-    """Return a dependency that gives the verified identity of a request, or refuses it.
+    """Return a dependency that provides the verified identity of a request, or rejects the request.
 
         user: Annotated[Principal, Depends(require(auth, scopes="chat:write"))]
 
-    It is in `request.state.principal` too, with what `load_user` made of it in `request.state.user`. The schema of the
-    API says where the token goes. With `optional=True` it gives None for who has no token.
+    The identity is also in `request.state.principal`, and the user that `load_user` returned is in
+    `request.state.user`. The OpenAPI schema of the application documents where the token goes. With `optional=True`,
+    the dependency provides None for a request without a token.
 
     When the token expires or is revoked, a WebSocket is closed with the code 1008. A streamed response, such as
     server-sent events, ends too if the application has `iogate.http.streams.StreamMiddleware`:
@@ -40,7 +41,7 @@ def require(auth: Any, **settings: Any) -> Callable[..., Coroutine[Any, Any, Any
 
     Args:
         auth: a `JWTAuth`, a `Server`, or a `Guard`.
-        settings: of `Guard`.
+        settings: the other arguments of `Guard`.
     """
     guard = guard_of(auth, settings)
 
@@ -80,7 +81,7 @@ def require(auth: Any, **settings: Any) -> Callable[..., Coroutine[Any, Any, Any
 
 
 class _Scheme(SecurityBase):
-    """A way to give the token, for the schema. Whether it was given is the guard's to see."""
+    """A place for the token, for the OpenAPI schema. The guard itself checks whether there is a token."""
 
     def __init__(self, model: SchemeModel, scheme_name: str) -> None:
         self.model = model
@@ -91,7 +92,7 @@ class _Scheme(SecurityBase):
 
 
 def _scheme(source: Source) -> _Scheme | None:
-    """Return what OpenAPI has for a source; it has nothing for a field of the body, and for a function."""
+    """Return the OpenAPI scheme for a source; None for a body field or a function, which OpenAPI cannot describe."""
     if isinstance(source, BearerHeader):
         return _Scheme(HTTPBearer(bearerFormat="JWT"), "bearer")
     places = {Header: APIKeyIn.header, Query: APIKeyIn.query, Cookie: APIKeyIn.cookie}
@@ -110,12 +111,12 @@ async def _request_of(guard: Guard, connection: HTTPConnection) -> HTTPRequest:
 
 
 def _stream_of(connection: HTTPConnection) -> Stream | None:
-    """Return the watch that ends a request or WebSocket; None for a request without `StreamMiddleware`."""
+    """Return the `Stream` of a request or WebSocket; None for an HTTP request without `StreamMiddleware`."""
     stream: Stream | None = connection.scope.get(STREAM)
     if stream is None and isinstance(connection, WebSocket):
         begun = connection.client_state is not WebSocketState.CONNECTING
         stream = connection.scope[STREAM] = Stream("websocket", connection._receive, connection._send, begun=begun)
-        # FastAPI hands the same object to the endpoint.
+        # FastAPI passes the same object to the endpoint.
         connection._receive, connection._send = stream.receive, stream.send
         task = asyncio.current_task()
         if task is not None:
@@ -132,5 +133,5 @@ async def _fields_of(request: Request, handshake: Handshake) -> Mapping[str, obj
     try:
         async with body_in_time():
             return fields_of(handshake, await request.body())
-    except RuntimeError:  # FastAPI has made a form of it, for an endpoint with `Form()`, and keeps that alone.
+    except RuntimeError:  # For an endpoint with `Form()`, FastAPI has parsed the body, and keeps only the form.
         return by_name((await request.form()).multi_items())

@@ -1,4 +1,4 @@
-"""The gate as a decorator of Flask's views."""
+"""Authentication of requests as a decorator of Flask views."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 
 def require(auth: Any, **settings: Any) -> Callable[[View], View]:
-    """Return a decorator that lets requests through to a view whose token is good.
+    """Return a decorator for a view that rejects requests without a valid token.
 
         @app.post("/messages")
         @require(auth, scopes="chat:write")
         def post(): ...
 
-    It stands below `@app.post`, next to the view: Flask serves what it finds there. Who it is is in `g.principal`, and
-    what `load_user` made of that in `g.user`; both are None for who came without a token where that is allowed. The
-    view may be `async def`.
+    Put it below `@app.post`, directly above the view: Flask registers the function that is below `@app.post`. The
+    identity is in `g.principal`, and the user that `load_user` returned is in `g.user`. Both are None for a request
+    without a token, where that is allowed. The view may be `async def`.
 
     Args:
         auth: a `JWTAuth`, a `Server`, or a `Guard`.
-        settings: of `Guard`.
+        settings: the other arguments of `Guard`.
     """
     guard = guard_of(auth, settings)
 
@@ -53,6 +53,6 @@ def require(auth: Any, **settings: Any) -> Callable[[View], View]:
 
 def _request_of(guard: Guard) -> HTTPRequest:
     handshake = handshake_of(request.environ)
-    # Flask keeps the body for the view.
+    # Flask caches the body, so the view can read it too.
     fields = fields_of(handshake, request.get_data()) if guard.length_to_read(handshake) else {}
     return HTTPRequest(handshake, request.method, fields)

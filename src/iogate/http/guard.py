@@ -1,7 +1,7 @@
-"""The gate of HTTP endpoints: which token a request carries, whether it is good, who it is, what it allows.
+"""The gate for HTTP endpoints: finds the token of a request, verifies it, and checks the scopes.
 
-What is asked of a token is asked by the same code as on sockets (`proven` in `server/gate.py`). What a framework has to
-do with it (its requests, its answers, where it keeps the identity) is in the module of its name.
+The same code verifies tokens of sockets (`proven` in `server/gate.py`). The integration with a framework (its requests,
+its responses, where it stores the identity) is in the module with its name.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ from iogate.server.scopes import Scopes, parse_scopes
 from iogate.server.server import Server
 
 SAFE = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
-"""Methods that change nothing (RFC 9110, section 9.2.1): another site gains nothing by starting one."""
+"""Methods that change nothing (RFC 9110, section 9.2.1), so another site gains nothing by sending such a request."""
 WEBSOCKET = "WEBSOCKET"
-"""What stands for the method of a WebSocket. It begins with a GET, but goes on to do anything, for any page."""
+"""The method of a WebSocket request. Any page can open a WebSocket with a GET, but its messages may change data."""
 HOST_ONLY = "__Host-"
-"""The prefix of a cookie that no other host, a subdomain say, can set (RFC 6265bis, section 4.1.3.2)."""
+"""The prefix of a cookie that no other host, for example a subdomain, can set (RFC 6265bis, section 4.1.3.2)."""
 _REALM = re.compile(r"[\x20\x21\x23-\x5b\x5d-\x7e]+")
-"""Text that stands between quotation marks as it is (RFC 9110, section 5.6.4)."""
+"""Text that may appear in a quoted string without escaping (RFC 9110, section 5.6.4)."""
 LOOK_EVERY = 1.0
 """Seconds between checks of an open stream if no server notifies the guard of revocations and removed keys."""
 
 
 class CrossSite(AuthError):
-    """The token came in a cookie, and nothing shows that the request was started by a page of the application's."""
+    """The token is in a cookie, and the request does not prove that a page of the application sent it."""
 
     code = "cross_site"
     text = "The request was not started by this site"
@@ -61,13 +61,13 @@ class CrossSite(AuthError):
 
 
 class DoubleSubmit(msgspec.Struct, frozen=True):
-    """Show by a cookie that is sent twice that a page of this host has started a request.
+    """CSRF protection with a second cookie, which proves that a page of this host sent the request.
 
-    The application sets the cookie, with something that cannot be guessed (`secrets.token_urlsafe()`) and not
-    `HttpOnly`; its pages copy it into the header. Pages of other sites cannot read it.
+    The application sets the cookie to a value that cannot be guessed (`secrets.token_urlsafe()`), without `HttpOnly`.
+    Its pages copy the value into the header. Pages of other sites cannot read it.
 
     Args:
-        cookie: the name of the cookie. It begins with `__Host-`: any other could be set by a subdomain.
+        cookie: the name of the cookie. It must begin with `__Host-`: a subdomain could set any other cookie.
         header: the name of the header.
     """
 
@@ -82,18 +82,18 @@ class DoubleSubmit(msgspec.Struct, frozen=True):
             )
 
     def shown(self, request: HTTPRequest) -> bool:
-        """Say whether a request shows it."""
+        """Return True if a request has the cookie, and the same value in the header."""
         cookie, header = request.cookies.get(self.cookie, ""), request.headers.get(self.header.lower(), "")
         return bool(cookie) and hmac.compare_digest(cookie.encode(), header.encode())
 
 
 class HTTPRequest(CredentialRequest):
-    """What a guard looks at.
+    """The request that a guard checks.
 
     Args:
         handshake: the head of the request.
         method: its method; `WEBSOCKET` for a WebSocket.
-        fields: those of its body, if the guard reads it.
+        fields: the fields of its body, if the guard reads the body.
     """
 
     __slots__ = ("fields", "method")
@@ -105,11 +105,11 @@ class HTTPRequest(CredentialRequest):
 
 
 class Admitted(msgspec.Struct, frozen=True):
-    """Who a request is of.
+    """The verified identity of a request.
 
     Args:
-        principal: the verified identity, the same as `socket.principal`.
-        user: what `load_user` made of its claims; None if there is no such function.
+        principal: the principal, the same as `socket.principal`.
+        user: the user that `load_user` returned for its claims; None if there is no such function.
     """
 
     principal: Principal
@@ -117,23 +117,27 @@ class Admitted(msgspec.Struct, frozen=True):
 
 
 class Guard:
-    """Lets requests through whose token is good, with what it allows.
+    """Admit requests with a valid token that has the required scopes, and reject all others.
 
     Args:
-        auth: what verifies tokens, such as the `JWTAuth` of your server. Or the `Server` itself: then bad tokens of an
-            address count at both, too many are answered 429, and its `cors_allowed_origins` count here too.
+        auth: verifies the tokens, for example the `JWTAuth` of your server. Or the `Server` itself: then the bad tokens
+            of an address are counted together for sockets and requests, too many are answered 429, and `origins`
+            defaults to the server's `cors_allowed_origins`.
         scopes: the scopes that a token must have, all of them.
-        optional: let requests without any token through, as nobody's. A bad token is refused all the same.
-        sources: where a request may have its token; those of `auth` unless given. `BodyField` and functions of yours,
-            `async def` too, can be among them.
+        optional: if True, admit requests without a token, without an identity. A bad token is still rejected.
+        sources: where a request may have its token; by default the sources of `auth`. `BodyField` and your own
+            functions, also `async def`, can be among them.
         origins: the origins of the pages that may send requests with a token in a cookie.
-        csrf: the other way to tell such requests from those that another site starts.
-        revocations: where revoked tokens are looked up, besides the servers that use `auth`.
-        realm: the name that `WWW-Authenticate` has for what is guarded.
-        timeout: seconds that a verdict may take: `load_user`, functions of yours and keys that are fetched.
+        csrf: the other way to protect requests with a token in a cookie. If both are set, a request needs to pass only
+            one of them.
+        revocations: where to look up revoked tokens, in addition to the servers that use `auth`.
+        realm: the realm in the `WWW-Authenticate` header.
+        timeout: seconds within which a verdict must be reached, including `load_user`, your own functions and the
+            fetching of keys.
 
     Raises:
-        ConfigurationError: an argument is not sound, or a token may come in a cookie and nothing keeps other sites out.
+        ConfigurationError: an argument is not valid, or a token may be in a cookie and neither `origins` nor `csrf` is
+            set.
     """
 
     def __init__(
@@ -192,28 +196,28 @@ class Guard:
 
     @property
     def hidden_parameters(self) -> frozenset[str]:
-        """The parameters of a URL that may hold a token, and that no log is to show."""
+        """The URL parameters that may contain a token, so that logs must not show them."""
         return frozenset(source.name for source in self.sources if isinstance(source, Query))
 
     @property
     def reads_body(self) -> bool:
-        """Whether the token may be in the body, so that it has to be read first."""
+        """True if the token may be in the body, so that the body must be read before `check`."""
         return any(isinstance(source, BodyField) for source in self.sources)
 
     def length_to_read(self, handshake: Handshake) -> int:
-        """Return how many bytes of the body of a request are to be read before `check`; 0: none.
+        """Return how many bytes of the body of a request to read before `check`; 0 for none.
 
         Raises:
-            CredentialsBadFormat: it is longer than what is read for a token.
+            CredentialsBadFormat: the body is larger than the limit for bodies with a token.
         """
         return length_with_fields(handshake) if self.reads_body else 0
 
     async def check(self, request: HTTPRequest) -> Admitted | None:
-        """Return who a request is of; None: nobody, where that is allowed.
+        """Return the verified identity of a request; None for a request without a token, where that is allowed.
 
         Raises:
-            AuthError: it is refused.
-            Refused: it is refused by the application's `load_user`.
+            AuthError: the request is rejected.
+            Refused: the application's `load_user` rejects the request.
         """
         address, where = request.handshake.address, (request.method, shown(request.handshake.path))
         try:
@@ -233,11 +237,11 @@ class Guard:
         except BaseException as error:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-                raise  # The client has gone. One that a hook has raised is a refusal like any other.
+                raise  # The client has disconnected. If a hook raised it, the request is rejected below.
             name = type(error).__name__
             self._log.add(address, name, "%s %s refused: the verdict failed", *where, error=error)
             if isinstance(error, KeyboardInterrupt | SystemExit):
-                raise  # The process is to end.
+                raise  # The process must end.
             raise AuthUnavailable("the verdict failed") from None
 
     async def _check(self, request: HTTPRequest, address: str | None) -> Admitted | None:
@@ -251,7 +255,7 @@ class Guard:
             principal = await self._failures.verified(address, verification)
         else:
             principal = await verification
-        self.hold(principal)  # A verifier of the application may wait after it has verified.
+        self.hold(principal)  # An `auth` of the application may have waited after verifying, so check again.
         user = await self.auth.user_for(principal)
         if not self.scopes <= principal.scopes:
             raise InsufficientScope(self.scopes)
@@ -262,14 +266,14 @@ class Guard:
         """Check an identity again, after a wait and before application code runs for it.
 
         Raises:
-            TokenExpired: its token has expired meanwhile.
-            InvalidToken: its key was removed, and `revoke_removed` is set.
-            RevokedToken: it was revoked.
+            TokenExpired: the token has expired meanwhile.
+            InvalidToken: the token's key was removed, and `revoke_removed` is set.
+            RevokedToken: the token was revoked.
         """
         hold(principal, self.auth, self)
 
     def deadline(self, principal: Principal) -> float:
-        """Return when a stream with this identity must end, in seconds of the monotonic clock."""
+        """Return when a stream with this identity must end, in seconds of the monotonic clock; infinity for never."""
         end, clock = self.auth.end(principal), self.auth.clock
         return math.inf if end is None else clock.monotonic() + end - clock.wall()
 
@@ -278,7 +282,7 @@ class Guard:
         try:
             self.auth.recheck(principal)
         except TokenExpired:
-            pass  # `deadline` covers this: it includes the grace, and does not depend on the wall clock.
+            pass  # `deadline` covers this: it includes `expiry_grace`, and does not depend on the wall clock.
         except AuthError as refusal:
             return refusal
         try:
@@ -289,12 +293,12 @@ class Guard:
 
     @property
     def look_every(self) -> float:
-        """Seconds after which an open stream is checked again."""
+        """Seconds between checks of an open stream; infinity if a server notifies the guard of all changes."""
         server_tells = bool(self.auth.revocations) if isinstance(self.auth, JWTAuth) else True
         return math.inf if server_tells and not self._has_own_store else LOOK_EVERY
 
     def revoked(self, principal: Principal, now: float) -> bool:
-        """Say whether the token of an identity was revoked, by a server or in the guard's own store."""
+        """Return True if the token of an identity was revoked, by a server or in the guard's own store."""
         of_servers = self.auth.revocations if isinstance(self.auth, JWTAuth) else ()
         return any(store.revoked(principal, now) for store in (*of_servers, *self._stores))
 
@@ -323,10 +327,10 @@ class Guard:
 
 
 def _may_be_of_a_cookie(source: Source, token: str, request: HTTPRequest) -> bool:
-    """Say whether a token may have come from a cookie.
+    """Return True if a token may have come from a cookie.
 
-    Where a function of the application's has looked, and what it has decoded, is not known. But a token that stands
-    in the request outside of its cookies was put there by somebody who has it.
+    It is not known which part of the request a function of the application reads, or what it decodes. But if the token
+    also appears in the request outside its cookies, the client that sent the request knows the token.
     """
     if isinstance(source, Cookie):
         return True
@@ -338,7 +342,11 @@ def _may_be_of_a_cookie(source: Source, token: str, request: HTTPRequest) -> boo
 
 
 def guard_of(auth: Any, settings: dict[str, Any]) -> Guard:
-    """Return a guard, made of what a framework's own class was given."""
+    """Return a guard for the arguments of a framework integration.
+
+    Raises:
+        ConfigurationError: the arguments are not valid, or `auth` is a `Guard` and there are further settings.
+    """
     if not isinstance(auth, Guard):
         return Guard(auth, **settings)
     if settings:

@@ -1,4 +1,4 @@
-"""Limits for unauthenticated requests: how many are open at a time, and how many bad ones an address may send."""
+"""Limits for unauthenticated requests: open requests at a time, and bad requests per address."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from iogate.server.limits import source_of
 
 
 class Displaced(Exception):
-    """The request was ended for a newer one, because too many are open."""
+    """The request was ended in favour of a newer one, because too many are open."""
 
 
 class OpenRequests:
-    """The requests that are being read or verified. Each has a deadline, and there is a limit for all.
+    """The requests that are being read or verified. Each has a deadline, and there is one limit for all.
 
     If the limit is reached, the oldest request of the source with the most requests is ended. So a request that is sent
-    in one piece is processed, however many others are held open.
+    in one piece is processed, even if other clients hold many requests open.
 
     Args:
-        limit: how many there may be.
+        limit: the maximum number of open requests.
     """
 
     __slots__ = ("_by_source", "_count", "_limit")
@@ -37,11 +37,15 @@ class OpenRequests:
 
     @asynccontextmanager
     async def open(self, address: str | None, seconds: float) -> AsyncIterator[asyncio.Timeout]:
-        """Count a request from here to the end of the block; yield its deadline, which may be moved.
+        """Count a request until the end of the block, and yield its deadline, which can be rescheduled.
+
+        Args:
+            address: the address of the client.
+            seconds: how long the block may take.
 
         Raises:
             TimeoutError: the block took longer.
-            Displaced: it was ended for a newer request.
+            Displaced: the request was ended in favour of a newer one.
         """
         if self._count >= self._limit:
             self._displace()
@@ -75,13 +79,13 @@ class OpenRequests:
 
 
 class BadRequests:
-    """Counts bad requests by source. The count decreases with time.
+    """Count bad requests by source. The count decreases with time.
 
     Args:
         allowed: how many a source may send at once.
         refill: how many it may send per second after that.
         clock: measures the time.
-        sources: how many sources are remembered; the one that has been quiet for longest is forgotten first.
+        sources: how many sources are remembered. The source that has been quiet for longest is forgotten first.
     """
 
     __slots__ = ("_allowed", "_clock", "_records", "_refill", "_sources")

@@ -1,4 +1,4 @@
-"""The endpoint of OpenID Connect Back-Channel Logout 1.0: who signs out at the issuer is out here too."""
+"""The endpoint of OpenID Connect Back-Channel Logout 1.0: a logout at the issuer ends the sockets of the user here."""
 
 from __future__ import annotations
 
@@ -28,62 +28,62 @@ logger = logging.getLogger("iogate")
 
 FORM = "application/x-www-form-urlencoded"
 MAX_BODY = 16 * 1024
-"""Bytes of a request that are read. A logout token has less than two thousand."""
+"""Maximum size of a request body in bytes. A logout token has less than 2000."""
 MAX_FIELDS = 20
-"""Parameters of a form. One counts, and others are allowed (section 2.5)."""
+"""Maximum number of parameters in a form. Only `logout_token` is used; others are allowed (section 2.5)."""
 RETRY_AFTER = 5
-"""Seconds after which the issuer may try again when it is this server that failed."""
+"""Seconds after which the issuer may retry a request that was answered 429 or 503."""
 VERIFY_TIMEOUT = 10.0
-"""Seconds for the verdict on a logout token, including a reading of keys."""
+"""Seconds for the verdict on a logout token, including the time to read keys."""
 KEY_PAUSE = 5.0
-"""Seconds between two readings of the issuer's keys for logout tokens with an unknown key."""
+"""Seconds between two reads of the issuer's keys that are caused by logout tokens with an unknown key."""
 MAX_OPEN = 1000
-"""Requests that are read or verified at a time; above that, the oldest of one source is answered 429."""
+"""Requests that are read or verified at a time. Above that, the oldest one of the busiest source is answered 429."""
 BAD_ALLOWED = 20
-"""Bad requests that an address may send at once; further bad ones are answered 429, good ones always count."""
+"""Bad requests that an address may send at once. Further bad ones are answered 429; valid ones are always accepted."""
 BAD_REFILL = 0.5
 """Bad requests per second that an address may send after that."""
 _RETRY = (b"retry-after", b"%d" % RETRY_AFTER)
 
 
 class BackChannelLogout:
-    """End the sockets of who signs out at the OpenID provider: an ASGI application to be mounted under one path.
+    """Disconnect users who log out at the OpenID provider: an ASGI application for one path.
 
-    That path is what is registered at the provider as `backchannel_logout_uri`. With Starlette or FastAPI:
+    Register the URL of that path at the provider as `backchannel_logout_uri`. With Starlette or FastAPI:
 
         logout = BackChannelLogout(io, issuer="https://id.example.com", audience="my-client-id")
         web.routes.append(Route("/backchannel-logout", logout))     # starlette.routing.Route
         app = io.asgi(web)
 
-    (Not `mount`: it answers the path without a slash at the end with a redirect, which providers do not follow.) Or
-    alone, under every path that is not the server's: `app = io.asgi(logout)`.
+    Do not use `mount`: it answers the path without a trailing slash with a redirect, which providers do not follow. To
+    serve nothing else, use `app = io.asgi(logout)`, which handles every path that is not the server's.
 
-    A token with `sid` ends that session, one with `sub` alone all of that person. Either is compared with the claim of
-    the same name in the access tokens of the sockets, and `iss` with theirs: if the provider does not put `sid` into
-    access tokens, say `sessions=False`, and each logout ends all of the person.
+    A token with `sid` ends that session. A token with only `sub` ends all sessions of that user. The claim is compared
+    with the claim of the same name in the access tokens of the sockets, and `iss` with their `iss`. If the provider
+    does not put `sid` into access tokens, set `sessions=False`; each logout then ends all sessions of the user.
 
-    The provider is answered 200 when the sockets have ended and the revocation is kept; 400 if the request is not a
-    good one; 503 if the revocation could not be stored or the keys could not be read, so that the provider retries (the
-    specification has only 400 for that too, and a provider would give up). The caller does not learn what is wrong with
-    a token. The log says it, once per address and reason, and then as a count per minute.
+    The endpoint answers the provider with 200 when the sockets have ended and the revocation is stored; with 400 if the
+    request is not valid; with 503 if the revocation could not be stored or the keys could not be read, so that the
+    provider retries. (The specification uses 400 for that too, but a provider would then give up.) The response does
+    not say what is wrong with a token. The log does, once per address and reason, and then as a count per minute.
 
-    Any client can send requests here, so their cost is limited: a body must arrive within five seconds, 1000 requests
-    are open at a time, and an address that sends many bad ones is answered 429. A token that verifies is always
-    accepted, even if its address has sent many bad ones. Unknown keys cause at most one reading every five seconds,
-    which is independent of the `cooldown` for access tokens.
+    Any client can send requests to this endpoint, so their cost is limited. A body must arrive within five seconds, at
+    most 1000 requests are open at a time, and an address that sends many bad requests is answered 429. A valid token is
+    always accepted, even if its address has sent many bad requests. Unknown keys cause at most one read of the keys
+    every five seconds, independent of the `cooldown` for access tokens.
 
     Args:
-        io: the server whose sockets are ended.
-        issuer: the one accepted `iss`.
-        audience: the client id that the application has at the provider: `aud` must have it.
-        auth: what checks signatures; that of `io` unless said otherwise.
-        sessions: whether the access tokens say which session they are of, in `sid`.
+        io: the server whose sockets are disconnected.
+        issuer: the only accepted `iss`.
+        audience: the client id of the application at the provider; `aud` must contain it.
+        auth: verifies the signatures; by default the `auth` of `io`.
+        sessions: True if the access tokens contain the id of their session in `sid`.
         leeway: seconds by which the clocks of provider and server may differ, at most 300.
-        require_exp: whether a logout token must have `exp`. Providers older than 2023 may leave it out; then it counts
-            for ten minutes from `iat`, as any other does at most.
+        require_exp: True if a logout token must have `exp`. Providers from before 2023 may omit it. A logout token is
+            valid for at most ten minutes from `iat`, with or without `exp`.
 
     Raises:
-        ConfigurationError: an argument is not sound, or there is nothing to check signatures with.
+        ConfigurationError: an argument is not valid, or there is no `JWTAuth` to verify signatures with.
     """
 
     __slots__ = (
@@ -137,7 +137,11 @@ class BackChannelLogout:
         self._log = RefusalLog("back-channel logout", found.clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, as ASGI says."""
+        """Serve one request (ASGI).
+
+        Raises:
+            NotImplementedError: the scope is neither "http" nor "websocket".
+        """
         if scope["type"] == "websocket":
             await send({"type": "websocket.close"})  # The ASGI server answers 403.
         elif scope["type"] != "http":
@@ -196,7 +200,7 @@ class BackChannelLogout:
             logger.exception("back-channel logout: the revocation could not be kept")
             await _unavailable(send)
             return
-        # Only now: the provider may come again with the same token if it was not carried out.
+        # Add it only now: if the logout failed, the provider may retry with the same token.
         self._replays.add(logout, self._auth.clock.wall())
         await _answer(send, 200, b"")
 
@@ -210,14 +214,14 @@ class BackChannelLogout:
         *headers: tuple[bytes, bytes],
         reason: str = "",
     ) -> None:
-        """Answer a bad request, and count it against its address."""
+        """Log a bad request, count it against its address, and answer it."""
         self._log.add(address, code, "back-channel logout refused: %s, from %s", reason or description, shown(address))
         if self._bad.add(address) and status != 429:
             status, description, headers = 429, "too many bad requests", (_RETRY, *headers)
         await _refuse(send, status, description, *headers)
 
     async def _verified(self, token: str) -> Logout:
-        """Return what a logout token asks for, or raise an `AuthError`."""
+        """Return the logout that a token requests, or raise an `AuthError`."""
         claims = await self._signed(token)
         logout = self._rules.check(claims, self._auth.clock.wall())
         self._replays.check(logout)
@@ -226,10 +230,10 @@ class BackChannelLogout:
         return logout
 
     async def _signed(self, token: str) -> dict[str, Any]:
-        """Return the claims of a token whose signature is good, or raise an `AuthError`.
+        """Return the claims of a token with a valid signature, or raise an `AuthError`.
 
-        Any client can name a key that does not exist. That must not use up the one reading per `cooldown` that access
-        tokens with a new key need, so logout tokens cause readings at a separate interval.
+        Any client can name a key that does not exist. That must not use up the one read per `cooldown` that access
+        tokens with a new key need, so reads for logout tokens have their own interval.
         """
         if self._keys is None:
             return await self._auth.signed(token, LOGOUT_TYPES)
@@ -238,7 +242,7 @@ class BackChannelLogout:
             try:
                 return await self._auth.signed(token, LOGOUT_TYPES, fetch=False)
             except AuthUnavailable:
-                if self._readings > begun:  # An earlier reading may have missed a key that was published since.
+                if self._readings > begun:  # A read that began earlier may have missed a key that was published since.
                     break
             await self._read_keys(self._keys)
         if self._keys.trouble:
@@ -246,7 +250,7 @@ class BackChannelLogout:
         raise InvalidToken(NO_KEY)
 
     async def _read_keys(self, keys: Refreshed) -> None:
-        """Read the keys once for all that wait, as soon as the interval allows."""
+        """Read the keys once for all waiting requests, as soon as the interval allows."""
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read_once(keys))
         await asyncio.shield(self._reading)
@@ -265,7 +269,7 @@ class BackChannelLogout:
 
 
 class _TooLarge(Exception):
-    """There is more of a request than is read."""
+    """The request body is larger than `MAX_BODY`."""
 
 
 class _BadForm(Exception):
@@ -273,11 +277,11 @@ class _BadForm(Exception):
 
 
 class _Gone(Exception):
-    """The client has gone before its request was complete."""
+    """The client disconnected before its request was complete."""
 
 
 def _media_type(scope: Scope) -> str:
-    """Return the content type in lower case without its parameters; nothing if there is none, or several."""
+    """Return the content type in lower case without its parameters; empty if there is none, or several."""
     found = [value for name, value in scope["headers"] if name.lower() == b"content-type"]
     return found[0].decode("latin-1").partition(";")[0].strip().lower() if len(found) == 1 else ""
 
@@ -319,7 +323,7 @@ async def _unavailable(send: Send) -> None:
 async def _refuse(
     send: Send, status: int, description: str, *headers: tuple[bytes, bytes], code: str = "invalid_request"
 ) -> None:
-    """Answer with the error object of OAuth 2.0 (RFC 6749, section 5.2), as section 2.8 allows."""
+    """Answer with the error object of OAuth 2.0 (RFC 6749, section 5.2), as section 2.8 of the specification allows."""
     body = msgspec.json.encode({"error": code, "error_description": description})
     await _answer(send, status, body, (b"content-type", b"application/json"), *headers)
 

@@ -1,4 +1,4 @@
-"""Log lines about refused requests, in a limited number: bad requests cannot fill the log."""
+"""Log lines about rejected requests, in a limited number, so that bad requests cannot fill the log."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from iogate.server.limits import source_of
 logger = logging.getLogger("iogate")
 
 WINDOW = 60.0
-"""Seconds of one window. Further refusals of the same source and code are only counted in it."""
+"""Length of a window in seconds. Within it, further rejections of the same source and code are only counted."""
 MAX_LINES = 100
-"""Refusals that get their own line within a window; all others are counted together."""
+"""Rejections that have their own log line within a window; all others are counted together."""
 
 
 class RefusalLog:
-    """Logs the first refusal of each source and code, and counts the others until the end of a minute.
+    """Log the first rejection of each source and code, and count the others until the end of a minute.
 
-    A source is an IPv4 address or an IPv6 network of 64 bits. At the end of the minute one line says how many others
+    A source is an IPv4 address or an IPv6 network of 64 bits. At the end of the minute, one line says how many others
     there were, and which source and code had the most.
 
     Args:
-        what: a name for the refused requests, for the line with the counts.
+        what: a name for the rejected requests, for the line with the counts.
         clock: measures the minute.
     """
 
@@ -41,12 +41,12 @@ class RefusalLog:
     def add(
         self, address: str | None, code: str, message: str, *args: object, error: BaseException | None = None
     ) -> None:
-        """Log a refusal, or count it.
+        """Log a rejection, or count it.
 
         Args:
             address: the address of the client.
-            code: the code of the refusal, or another short name for it, which the client cannot choose.
-            message: the line for the first refusal.
+            code: the code of the rejection, or another short name for it, which the client cannot choose.
+            message: the log line for the first rejection.
             args: the arguments of the line.
             error: an exception whose traceback is logged too.
         """

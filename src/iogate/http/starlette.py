@@ -1,4 +1,4 @@
-"""The gate as an authentication backend of Starlette."""
+"""Authentication of requests as an authentication backend of Starlette."""
 
 from __future__ import annotations
 
@@ -18,25 +18,27 @@ from iogate.http.users import Credentials, TokenUser
 
 
 class JWTUser(TokenUser, BaseUser):
-    """`request.user` of a request with a good token."""
+    """`request.user` of a request with a valid token."""
 
 
 class JWTBackend(AuthenticationBackend):
-    """Tell Starlette who a request is of. Its `@requires("chat:write")` then compares with the scopes of the token.
+    """Authenticate requests for Starlette. Its `@requires("chat:write")` then checks the scopes of the token.
 
         backend = JWTBackend(auth, optional=True)
         app.add_middleware(AuthenticationMiddleware, backend=backend, on_error=backend.on_error)
         app.add_middleware(StreamMiddleware)  # of iogate.http.streams
 
     With `StreamMiddleware` in front, a WebSocket is closed with the code 1008 when its token expires or is revoked, and
-    a streamed response ends. Without it, the task that serves the WebSocket is cancelled then.
+    a streamed response ends. Without it, the task that serves the WebSocket is cancelled instead, and streamed
+    responses do not end early.
 
     Args:
         auth: a `JWTAuth`, a `Server`, or a `Guard`.
-        settings: of `Guard`. With `optional=True` who has no token is left to `@requires`.
+        settings: the other arguments of `Guard`. With `optional=True`, requests without a token are left to
+            `@requires`.
 
     Raises:
-        ConfigurationError: an argument is not sound, or the token may be in the body, which is not handed over.
+        ConfigurationError: an argument is not valid, or the token may be in the body, which Starlette does not pass on.
     """
 
     def __init__(self, auth: Any, **settings: Any) -> None:
@@ -45,7 +47,7 @@ class JWTBackend(AuthenticationBackend):
             raise ConfigurationError("Starlette authenticates without the body: use JWTMiddleware for a BodyField")
 
     async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser] | None:
-        """Return who a request is of; None: nobody."""
+        """Return the verified identity of a request; None for a request without a token, where that is allowed."""
         try:
             request = HTTPRequest(handshake_of(self._guard, conn.scope), method_of(conn.scope))
             admitted = await self._guard.check(request)
@@ -66,14 +68,14 @@ class JWTBackend(AuthenticationBackend):
 
     @staticmethod
     def on_error(conn: HTTPConnection, exc: Exception) -> Response:
-        """Answer a request that was refused."""
+        """Return the response to a rejected request."""
         if not isinstance(exc, _Refusal):
             raise exc
         return Response(exc.answer.body, exc.answer.status, exc.answer.headers)
 
 
 class _Refusal(AuthenticationError):
-    """A refusal, with what is to be answered."""
+    """A rejection, with its response."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__("refused")

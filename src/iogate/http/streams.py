@@ -1,7 +1,8 @@
-"""End WebSockets and streamed responses with the identity that a guard has accepted, as sockets end.
+"""WebSockets and streamed responses that end when their identity ends, as sockets do.
 
-A `Watch` checks whether identities still hold: when the token expires, when a server revokes tokens or removes keys,
-and before every message. A `Stream` sits between an ASGI server and an application, and ends the messages between them.
+A `Watch` checks whether identities are still valid: when the token expires, when a server revokes tokens or removes
+keys, and before every message. A `Stream` sits between an ASGI server and an application, and stops the messages
+between them when an identity ends.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ logger = logging.getLogger("iogate")
 T = TypeVar("T")
 
 STREAM = "iogate.stream"
-"""The key of a request's `Stream` in its scope, by which all guards use the same one."""
+"""The key of the `Stream` in the scope of a request, by which all guards of the request share it."""
 POLICY_VIOLATION = 1008
-"""The close code of a WebSocket that is refused, or whose identity ends (RFC 6455, section 7.4.1)."""
+"""The close code of a WebSocket that is rejected, or whose identity ends (RFC 6455, section 7.4.1)."""
 CLOSE_TIMEOUT = 1.0
 """Seconds to send the close frame, or the end of a response, to the client."""
 EVENT_STREAM = b"text/event-stream"
@@ -36,23 +37,23 @@ class StreamEnded(OSError):
 
 
 class Watch:
-    """Checks whether the identities of a request still hold.
+    """Check whether the identities of a request are still valid.
 
-    Subclasses define in `_ended` what happens when one does not.
+    Subclasses define in `_ended` what happens when one is no longer valid.
     """
 
     __slots__ = ("_identities", "_loop", "_timer", "_watching", "refusal")
 
     def __init__(self) -> None:
         self.refusal: AuthError | None = None
-        """Why the request has ended; None before."""
+        """Why the request has ended; None while it has not."""
         self._identities: list[tuple[Guard, Principal, float]] = []
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._watching = False
 
     def bind(self, guard: Guard, principal: Principal) -> None:
-        """End with this identity, as with those bound before."""
+        """End the request when this identity ends, in addition to those bound before."""
         self._identities.append((guard, principal, guard.deadline(principal)))
         if self._watching:
             self.watch()
@@ -91,7 +92,7 @@ class Watch:
     def _changed(self) -> None:
         if asyncio.get_running_loop() is self._loop:
             self.look()
-        else:  # The server that revokes runs on another event loop.
+        else:  # The revoking server runs on another event loop.
             self._loop.call_soon_threadsafe(self.look)
 
     def _arm(self) -> None:
@@ -113,7 +114,7 @@ class Watch:
 
 
 class TaskWatch(Watch):
-    """Cancels the task that serves a WebSocket when its identity ends, if no `Stream` sees its messages.
+    """Cancel the task that serves a WebSocket when its identity ends, if the WebSocket has no `Stream`.
 
     Args:
         task: the task.
@@ -131,18 +132,18 @@ class TaskWatch(Watch):
 
 
 class Stream(Watch):
-    """A request or a WebSocket on its way between the ASGI server and the application.
+    """A request or a WebSocket between the ASGI server and the application.
 
-    When the identity ends, the client of a WebSocket gets a close frame (1008, with the message of the refusal), the
-    application gets `websocket.disconnect`, and its `send` raises `StreamEnded`, an `OSError`. A response ends only
-    if it is a stream: one in several parts that has no Content-Length. An event stream is completed, so that the
-    browser reconnects. Any other is broken off, so that it is not mistaken for a complete one.
+    When the identity ends, the client of a WebSocket receives a close frame (1008, with the message of the rejection),
+    the application receives `websocket.disconnect`, and its `send` raises `StreamEnded`, an `OSError`. A response ends
+    only if it is a stream: one that is sent in several parts without a Content-Length. An event stream is completed, so
+    that the browser reconnects. Any other stream is aborted, so that the client does not mistake it for a complete one.
 
     Args:
         kind: the type of the scope: "http" or "websocket".
-        receive: the function of the ASGI server.
-        send: the function of the ASGI server.
-        begun: whether the first message of the WebSocket was received already.
+        receive: the `receive` function of the ASGI server.
+        send: the `send` function of the ASGI server.
+        begun: True if the first message of the WebSocket has already been received.
     """
 
     __slots__ = ("_begun", "_closing", "_event_stream", "_kind", "_receive", "_send", "_waiting")
@@ -178,7 +179,7 @@ class Stream(Watch):
         """Send a message of the application (ASGI).
 
         Raises:
-            StreamEnded: the identity has ended.
+            StreamEnded: the identity has ended, and the message is not `websocket.close`.
         """
         if self._kind == "http" and not self._watching and self.refusal is None:
             self._begin_response(message)
@@ -217,7 +218,7 @@ class Stream(Watch):
             self._waiting.discard(deadline)
 
     def _ended(self) -> None:
-        for deadline in self._waiting:  # Stop the sends that wait for the client to read.
+        for deadline in self._waiting:  # Stop everything that waits for the client.
             deadline.reschedule(0)
         self._closing = self._loop.create_task(self._close())
 
@@ -227,12 +228,12 @@ class Stream(Watch):
             if not self._event_stream:
                 return
             end = {"type": "http.response.body", "body": b""}
-        with suppress(Exception):  # Each ASGI server raises another exception if the client has left.
+        with suppress(Exception):  # Each ASGI server raises a different exception if the client has gone.
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self._send(end)
 
     async def _closed(self) -> None:
-        """Wait until the client was told: if the task ended earlier, the ASGI server might close without that."""
+        """Wait until the end was sent to the client: otherwise the ASGI server might close without sending it."""
         if self._closing is not None:
             await asyncio.wait([self._closing])
 
@@ -242,7 +243,7 @@ class Stream(Watch):
 
 
 class StreamMiddleware:
-    """Lets the guards behind it end WebSockets and streamed responses.
+    """Let the guards behind it end WebSockets and streamed responses.
 
     `JWTMiddleware` does not need it, and neither does `require` for WebSockets of FastAPI. It is needed for streamed
     responses, such as server-sent events, of endpoints with FastAPI's `require`. It is also needed for everything that
@@ -260,12 +261,13 @@ class StreamMiddleware:
         if scope["type"] not in {"http", "websocket"} or STREAM in scope:
             await self._app(scope, receive, send)
             return
-        # In the scope itself, not in a copy: guards redact its URL for the log of the ASGI server.
+        # Store it in the scope itself, not in a copy: guards redact the URL in the scope for the log of the ASGI
+        # server.
         stream = scope[STREAM] = Stream(scope["type"], receive, send)
         try:
             await self._app(scope, stream.receive, stream.send)
         except Exception as error:
-            # `StreamEnded` tells the application of the end; it is not an error of the application.
+            # `StreamEnded` only informs the application of the end; it is not an error of the application.
             if stream.refusal is None or not _tells_of_an_end(error):
                 raise
         finally:
@@ -275,5 +277,5 @@ class StreamMiddleware:
 
 
 def _tells_of_an_end(error: BaseException) -> bool:
-    """Return True for an error that `Stream.send` raised, or that a framework made of it."""
+    """Return True for an error that `Stream.send` raised, or that a framework raised because of it."""
     return isinstance(error, StreamEnded) or isinstance(error.__cause__ or error.__context__, StreamEnded)

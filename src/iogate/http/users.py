@@ -11,8 +11,8 @@ from iogate.http.guard import Admitted
 class TokenUser:
     """The user of a verified token, in place of the session's user.
 
-    It is authenticated and has no permissions of a framework; what the token allows is in `principal.scopes`. It has no
-    primary key: code that needs a row of a database raises `AttributeError`, and never finds another user's row.
+    It is authenticated, but has no permissions of a framework; the scopes of the token are in `principal.scopes`. It
+    has no primary key: code that needs a database row raises `AttributeError`, and never finds the row of another user.
 
     Args:
         admitted: the verified identity.
@@ -40,7 +40,7 @@ class TokenUser:
         return self.principal.subject
 
     def has_perm(self, permission: str, obj: object = None) -> bool:
-        """Return False: permissions belong to users that `load_user` returns."""
+        """Return False: only users that `load_user` returns have permissions."""
         return False
 
     def has_perms(self, permissions: object, obj: object = None) -> bool:
@@ -68,7 +68,7 @@ class TokenUser:
 
 
 class Credentials:
-    """What a token allows, as `request.auth`: Starlette's `@requires` compares with its scopes.
+    """The scopes of a token, as `request.auth`: Starlette's `@requires` checks them.
 
     Args:
         admitted: the verified identity.

@@ -1,4 +1,4 @@
-"""The gate in front of any WSGI application."""
+"""Authentication of requests to any WSGI application."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ USER = "iogate.user"
 
 
 class JWTMiddleware:
-    """Let requests of a WSGI application through whose token is good.
+    """Reject requests of a WSGI application that have no valid token.
 
-    The application finds who it is in `environ["iogate.principal"]` and `environ["iogate.user"]`, which are None for
-    who came without a token where that is allowed.
+    The application finds the identity in `environ["iogate.principal"]` and `environ["iogate.user"]`. Both are None for
+    a request without a token, where that is allowed.
 
     Args:
         app: the application.
         auth: a `JWTAuth`, a `Server`, or a `Guard`.
-        settings: of `Guard`.
+        settings: the other arguments of `Guard`.
     """
 
     def __init__(self, app: WSGIApp, auth: Any, **settings: Any) -> None:
@@ -39,7 +39,7 @@ class JWTMiddleware:
         self._guard = guard_of(auth, settings)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """Serve one request, as PEP 3333 says."""
+        """Serve one request (PEP 3333)."""
         try:
             admitted = check(self._guard, request_of(self._guard, environ))
         except Refused as refused:
@@ -53,22 +53,23 @@ class JWTMiddleware:
 
 
 def check(guard: Guard, request: HTTPRequest) -> Admitted | None:
-    """Ask a guard from a thread: its keys and hooks live on an event loop.
+    """Check a request from a thread. The guard's keys and hooks run on the background event loop.
 
     Raises:
-        Refused: the request is refused.
+        Refused: the request is rejected.
     """
     admitted = background.run(guard.check(request))
     if admitted is not None:
-        guard.hold(admitted.principal)  # The thread may have resumed later than the verdict.
+        guard.hold(admitted.principal)  # The thread may have resumed some time after the verdict, so check again.
     return admitted
 
 
 def request_of(guard: Guard, environ: Environ) -> HTTPRequest:
-    """Return what a guard looks at. What it has to read of the body can be read once more.
+    """Return the request for a guard. If the guard needs the body, read it so that the application can read it again.
 
     Raises:
-        CredentialsBadFormat: the request has too many parameters, or more body than is read for a token.
+        CredentialsBadFormat: the URL has too many parameters, or the body is larger than the limit for bodies with a
+            token.
     """
     handshake, method = handshake_of(environ), environ["REQUEST_METHOD"]
     if not (length := guard.length_to_read(handshake)):
@@ -82,7 +83,7 @@ def handshake_of(environ: Environ) -> Handshake:
     """Return the head of a request.
 
     Raises:
-        CredentialsBadFormat: it has too many parameters.
+        CredentialsBadFormat: the URL has too many parameters.
     """
     try:
         return Handshake.of_environ(environ)

@@ -7,11 +7,11 @@
     async with InMemoryClient(io, token=tokens.good(name="Ann")) as client:
         await client.connect()
         assert await client.call("whoami") == "Ann"
-        await advance(io, 300)                              # the token's life: no second of yours
+        await advance(io, 300)                              # the lifetime of the token, without waiting
         assert client.refusals[-1].data["retry"] == "refresh"
 
-Everything here runs the real server: the client speaks the real protocol to the real ASGI application, and the
-tokens are verified like any other. Only time is made up, and there is no socket in between.
+This runs the real server: the client uses the real protocol and calls the real ASGI application, and tokens are
+verified as usual. Only the time is simulated, and there is no network socket.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A client that talks to a server without a network.
+"""A client that connects to a server without a network.
 
-It calls the ASGI application as an ASGI server would for a WebSocket, so whatever a real client passes on its way in
-is passed here too: the mounting of the application, origins, header fields, the transport, the gate. Its own side is
-the cores of `iogate.protocol` in the client's role, which refuse whatever the server may not send.
+It calls the ASGI application as an ASGI server would for a WebSocket. So it passes everything that a real client
+passes: the mounting of the application, the origin check, headers, the transport, the gate. On its own side it uses the
+protocol code of `iogate.protocol` in the client's role, which rejects everything that a server must not send.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from iogate.testing.time import settle
 _Handler = TypeVar("_Handler", bound=Callable[..., Any])
 
 TIMEOUT = 5.0
-"""Real seconds that a call of the client waits at most, unless it is told otherwise."""
+"""Default time limit, in real seconds, for each call of the client."""
 
 
 class Received(NamedTuple):
-    """Something that the server sent.
+    """An event that the server sent, or the end of a socket.
 
-    `disconnect`, whose name no packet can have, stands for the end: with the reason that a JavaScript client would
-    give, `io server disconnect` or `transport close`.
+    The event `disconnect`, a name that no packet can have, stands for the end of a socket. Its argument is the reason
+    that a JavaScript client would report: `io server disconnect` or `transport close`.
     """
 
     event: str
@@ -45,10 +45,10 @@ class Received(NamedTuple):
 
 
 class ConnectRefused(Refused):
-    """The server refused the client: `message` and `data` are what it was told.
+    """The server rejected the client. `message` and `data` are what the client received.
 
     Args:
-        status: the HTTP status, if the request was refused before Socket.IO was reached; None otherwise.
+        status: the HTTP status, if the request was rejected before it reached Socket.IO; None otherwise.
     """
 
     def __init__(self, message: str, data: Any = None, status: int | None = None) -> None:
@@ -62,7 +62,7 @@ class ConnectRefused(Refused):
 
     @property
     def retry(self) -> str | None:
-        """The `retry` in `data`: what a client should do."""
+        """The `retry` in `data`: what the client should do."""
         return self._of_data("retry")
 
     def _of_data(self, name: str) -> str | None:
@@ -70,16 +70,16 @@ class ConnectRefused(Refused):
 
 
 class InMemoryClient:
-    """A Socket.IO client of a server in the same event loop. Enter it with `async with`; then `connect`.
+    """A Socket.IO client for a server in the same event loop. Enter it with `async with`, then call `connect`.
 
     Args:
-        app: the `Server`, or an ASGI application that carries it.
-        token: goes into every CONNECT, as `{"token": token}`; None: none does.
-        headers: header fields of the request, such as `{"Origin": "https://app.example.com"}`.
-        query: parameters of its URL.
-        address: where it seems to come from.
-        path: where the server is; by default where it says, or `/socket.io` in an application.
-        secure: whether it seems to come over TLS.
+        app: the `Server`, or an ASGI application that contains it.
+        token: sent in each CONNECT as `{"token": token}`; None to send no token.
+        headers: headers of the request, such as `{"Origin": "https://app.example.com"}`.
+        query: parameters of the URL.
+        address: the IP address of the client, as the server sees it.
+        path: the path of the server; by default the path of the `Server`, or `/socket.io` for an ASGI application.
+        secure: True if the server should see a connection over TLS.
     """
 
     def __init__(
@@ -95,13 +95,13 @@ class InMemoryClient:
     ) -> None:
         self.token = token
         self.received: list[Received] = []
-        """Everything that came, in order."""
+        """All events that were received, in order."""
         self.refusals: list[ConnectRefused] = []
-        """Every refusal that came: of a CONNECT, and each `unauthorized`."""
+        """All rejections that were received: of each CONNECT, and each `unauthorized`."""
         self.handshake: OpenPacket | None = None
-        """What the server said when the transport opened."""
+        """The OPEN packet that the server sent when the transport opened."""
         self.close_code: int | None = None
-        """The code of the WebSocket, once the server has closed it."""
+        """The close code of the WebSocket, after the server has closed it."""
         self._app: ASGIApp = app.asgi() if isinstance(app, Server) else app
         self._scope = _scope(
             path or (app.settings.path if isinstance(app, Server) else "/socket.io"),
@@ -132,7 +132,8 @@ class InMemoryClient:
         """Open the transport.
 
         Raises:
-            ConnectRefused: the request was refused, before Socket.IO was reached.
+            ConnectRefused: the request was rejected before it reached Socket.IO.
+            TimeoutError: the transport did not open within `TIMEOUT` seconds.
         """
         self._put({"type": "websocket.connect"})
         self._serving = asyncio.create_task(self._serve())
@@ -146,16 +147,20 @@ class InMemoryClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the transport, as a client that goes without a word."""
+        """Close the transport without sending a DISCONNECT."""
         await self.close()
 
     @property
     def open(self) -> bool:
-        """Whether the transport is open."""
+        """True if the transport is open."""
         return self.handshake is not None and not self._over
 
     async def close(self) -> None:
-        """Close the transport. The server learns of it, and its disconnect handlers have run as far as they can."""
+        """Close the transport.
+
+        When this returns, the server has handled the disconnect, and its disconnect handlers have run as far as they
+        can without waiting for threads, the network or real time.
+        """
         for task in self._answering:
             task.cancel()
         if self._serving is not None:
@@ -166,10 +171,13 @@ class InMemoryClient:
             await settle()
 
     async def closed(self, timeout: float = TIMEOUT) -> None:
-        """Return when the transport is closed.
+        """Wait until the transport is closed.
+
+        Args:
+            timeout: real seconds to wait.
 
         Raises:
-            TimeoutError: it is still open after so many (real) seconds.
+            TimeoutError: the transport is still open after `timeout` seconds.
         """
         await self._until(lambda: self._over, timeout, "the transport to close")
 
@@ -178,16 +186,17 @@ class InMemoryClient:
     async def connect(
         self, namespace: str = packets.ROOT, *, token: str | None = None, auth: Mapping[str, Any] | None = None
     ) -> str:
-        """Ask for a namespace; return the id of the socket.
+        """Connect to a namespace, and return the id of the socket.
 
         Args:
             namespace: its name.
-            token: the token to show, instead of the client's own.
-            auth: the rest of the payload.
+            token: the token to send instead of the client's own.
+            auth: the other fields of the payload.
 
         Raises:
-            ConnectRefused: the server said no.
+            ConnectRefused: the server rejected the client.
             Disconnected: the transport was closed without an answer.
+            TimeoutError: there was no answer within `TIMEOUT` seconds.
         """
         token = self.token if token is None else token
         payload = {**(auth or {}), **({} if token is None else {"token": token})}
@@ -204,7 +213,7 @@ class InMemoryClient:
         return self._ids[namespace]
 
     def connected(self, namespace: str = packets.ROOT) -> bool:
-        """Say whether the client is in a namespace (or, with in-band authentication, waits in it)."""
+        """Return True if the client is in a namespace, or (with in-band authentication) may authenticate there."""
         return namespace in self._ids and not self._over
 
     async def disconnect(self, namespace: str = packets.ROOT) -> None:
@@ -214,10 +223,12 @@ class InMemoryClient:
         await settle()
 
     async def authenticate(self, token: str, namespace: str = packets.ROOT) -> dict[str, Any]:
-        """Log in in band, or refresh; return the `sub` and `exp` that the server took note of.
+        """Authenticate in band, or refresh the token. Return the acknowledged `sub` and `exp`.
 
         Raises:
-            ConnectRefused: the server said no.
+            ConnectRefused: the server rejected the token.
+            AckTimeout: there was no answer within `TIMEOUT` seconds.
+            Disconnected: the client is not in the namespace, or the transport was closed before the answer.
         """
         answer = await self.call("authenticate", {"token": token}, namespace=namespace)
         if not isinstance(answer, dict) or "error" in answer:
@@ -228,7 +239,7 @@ class InMemoryClient:
     # Events.
 
     async def emit(self, event: str, *args: Any, namespace: str = packets.ROOT) -> None:
-        """Send an event, and return when the server has done all that it does about it at once.
+        """Send an event, and return when the server has done everything that it does immediately.
 
         Raises:
             Disconnected: the client is not in the namespace.
@@ -237,17 +248,17 @@ class InMemoryClient:
         await settle()
 
     async def call(self, event: str, *args: Any, namespace: str = packets.ROOT, timeout: float = TIMEOUT) -> Any:
-        """Send an event and return what the server acknowledged: None, one value, or a tuple of several.
+        """Send an event, and return the acknowledgement of the server: None, one value, or a tuple of several.
 
         Args:
             event: its name.
             args: its arguments.
-            namespace: where.
+            namespace: the namespace to send it to.
             timeout: real seconds to wait.
 
         Raises:
-            AckTimeout: no answer in time.
-            Disconnected: the client is not in the namespace, or the transport was closed before the answer.
+            AckTimeout: there was no acknowledgement in time.
+            Disconnected: the client is not in the namespace, or the transport was closed before the acknowledgement.
         """
         self._last_ack = id_ = self._last_ack + 1
         self._event(event, args, namespace, id_)
@@ -261,16 +272,16 @@ class InMemoryClient:
         return None if not answer else answer[0] if len(answer) == 1 else answer
 
     async def receive(self, event: str, namespace: str | None = None, timeout: float = TIMEOUT) -> tuple[Any, ...]:
-        """Return the arguments of the next event of this name that has not been asked for; wait for it if need be.
+        """Return the arguments of the next event with this name that was not returned before. Wait for it if necessary.
 
         Args:
-            event: its name; "disconnect" is the end of a socket, by whatever cause but the client's own.
-            namespace: where; None: anywhere.
+            event: its name. "disconnect" stands for the end of a socket, unless the client itself has ended it.
+            namespace: the namespace of the event; None for any.
             timeout: real seconds to wait.
 
         Raises:
-            TimeoutError: it did not come in time; the message says what came instead.
-            Disconnected: the transport is closed, and it has not come.
+            TimeoutError: the event did not arrive in time. The message lists the events that arrived instead.
+            Disconnected: the transport is closed, and the event has not arrived.
         """
 
         def found() -> int | None:
@@ -288,10 +299,13 @@ class InMemoryClient:
         return self.received[index].args
 
     def on(self, event: str) -> Callable[[_Handler], _Handler]:
-        """Register what answers an event of the server, in any namespace; plain or `async def`.
+        """Register a handler for an event of the server, in any namespace; plain or `async def`.
 
-        What it returns is the acknowledgement, if one was asked for: None: no arguments, a tuple: several. Without a
-        handler there is none, but for `unauthorized`, which is always acknowledged.
+        If the server requested an acknowledgement, the handler's result is sent: no arguments for None, several for a
+        tuple. Without a handler, nothing is sent, except that the client always acknowledges `unauthorized`.
+
+        Args:
+            event: the name of the event.
         """
 
         def register(handler: _Handler) -> _Handler:
@@ -300,7 +314,7 @@ class InMemoryClient:
 
         return register
 
-    # Out.
+    # Sending.
 
     def _event(self, event: str, args: tuple[Any, ...], namespace: str, id_: int | None) -> None:
         if not self.connected(namespace):
@@ -324,7 +338,7 @@ class InMemoryClient:
             self._put({"type": "websocket.disconnect", "code": 1000})
             self._news.set()
 
-    # In.
+    # Receiving.
 
     async def _serve(self) -> None:
         try:

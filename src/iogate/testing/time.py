@@ -1,4 +1,4 @@
-"""Time that passes when a test says so."""
+"""A clock that tests control."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from iogate.server.server import Server
 
 SETTLE = 30
-"""Turns of the event loop that `settle` waits: an event through all layers and back takes about ten."""
+"""Iterations of the event loop that `settle` waits. An event through all layers and back takes about ten."""
 
 
 class FakeClock(Clock):
-    """A clock that stands still until it is told to move. Give the same one to `Server`, `JWTAuth`, `TokenFactory`.
+    """A clock that moves only when a test moves it. Pass the same one to `Server`, `JWTAuth` and `TokenFactory`.
 
     Args:
-        wall: the Unix time in seconds at which it begins.
-        monotonic: what the monotonic half begins with, in seconds.
+        wall: the initial Unix time in seconds.
+        monotonic: the initial value of the monotonic clock in seconds.
     """
 
     __slots__ = ("_monotonic", "_wall")
@@ -38,22 +38,22 @@ class FakeClock(Clock):
         return self._monotonic
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, on both halves. What is due is done by `iogate.testing.advance`, not by this.
+        """Move both clocks forward. This runs no timers of a server: use `iogate.testing.advance` for that.
 
         Raises:
-            ValueError: time does not run backwards. `set_wall` moves the wall clock alone.
+            ValueError: `seconds` is negative. `set_wall` sets only the wall clock, and can set it back.
         """
         if seconds < 0:
             raise ValueError("time does not run backwards: set_wall sets the wall clock back, and that alone")
         self.advance_to(self._monotonic + seconds)
 
     def advance_to(self, monotonic: float) -> None:
-        """Let time pass until the monotonic half shows this, exactly; the wall clock goes along."""
+        """Move the monotonic clock to exactly this value, and the wall clock by the same amount."""
         self._wall += monotonic - self._monotonic
         self._monotonic = monotonic
 
     def set_wall(self, wall: float) -> None:
-        """Set the wall clock, as an operator or NTP does: the monotonic half does not notice."""
+        """Set the wall clock, as an operator or NTP does. The monotonic clock does not change."""
         self._wall = wall
 
     def __repr__(self) -> str:
@@ -61,9 +61,9 @@ class FakeClock(Clock):
 
 
 async def settle() -> None:
-    """Let everything happen that happens at once: handlers, answers, disconnects.
+    """Let the server and the clients do everything that they can do immediately: handlers, answers, disconnects.
 
-    It waits for no thread, network or real time: what a handler gets from there, wait for with
+    This does not wait for threads, the network or real time. To wait for a result from there, use
     `InMemoryClient.receive` or `call`.
     """
     for _ in range(SETTLE):
@@ -71,18 +71,19 @@ async def settle() -> None:
 
 
 async def advance(io: Server, seconds: float) -> None:
-    """Let time pass for a server whose clock is a `FakeClock`: every deadline on the way is kept at its own moment.
+    """Advance the time of a server whose clock is a `FakeClock`, and run each timer on the way at its exact time.
 
-    A ping is sent and answered, a `token_expiring` goes out (and can be answered by a handler of the client), a token
-    ends: in the order in which they are due, each with the consequences that it has at once.
+    The events happen in the order in which they are due, each with its immediate consequences: the server sends a ping
+    and the client answers it, the server sends `token_expiring` (which a handler of the client can answer), a token
+    expires.
 
     Args:
         io: the server.
-        seconds: how far.
+        seconds: how many seconds to advance.
 
     Raises:
         ConfigurationError: the clock of the server is not a `FakeClock`.
-        ValueError: the seconds are negative.
+        ValueError: `seconds` is negative.
     """
     deadlines = io._deadlines
     clock = deadlines.clock

@@ -1,4 +1,4 @@
-"""Tokens for tests: good ones, and every kind of bad one."""
+"""Tokens for tests: valid tokens, and invalid ones of every kind."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from iogate.errors import ConfigurationError
 
 
 class TokenFactory:
-    """Makes tokens with a fresh random key, and the `JWTAuth` that accepts them.
+    """Create tokens with a new random key, and a `JWTAuth` that accepts them.
 
-    A good token has `sub`, `iat`, `exp` and a `jti` of its own. Every method takes claims by name, which win over
-    these; None leaves one out.
+    A valid token has `sub`, `iat`, `exp` and a unique `jti`. All methods accept claims by name, which take precedence
+    over these; None removes a claim.
 
     Args:
-        algorithm: such as "HS256", "RS256", "ES256", "Ed25519": any that `JWTAuth` knows.
-        clock: the clock that the tokens are dated by, and judged by in `auth()`.
+        algorithm: such as "HS256", "RS256", "ES256" or "Ed25519": any that `JWTAuth` supports.
+        clock: the clock that sets the times in the tokens, and that `auth()` verifies them with.
         lifetime: seconds from `iat` to `exp`.
-        key_id: the `kid` in the header; None: none.
-        claims: claims that every token has, such as `iss="https://issuer.example"`.
+        key_id: the `kid` in the header; None for no `kid`.
+        claims: claims of every token, such as `iss="https://issuer.example"`.
 
     Raises:
-        ConfigurationError: there is no such algorithm.
+        ConfigurationError: the algorithm is not supported.
     """
 
     def __init__(
@@ -55,17 +55,17 @@ class TokenFactory:
         self._wrong_key = _generate(algorithm)
 
     def auth(self, **settings: Any) -> JWTAuth:
-        """Return a `JWTAuth` that accepts the good tokens.
+        """Return a `JWTAuth` that accepts the valid tokens.
 
         Args:
-            settings: more arguments for it, such as `issuer=` or `guests=True`.
+            settings: further arguments of `JWTAuth`, such as `issuer=` or `guests=True`.
         """
         settings.setdefault("clock", self.clock)
         return JWTAuth(secret=self.secret, public_key=self.public_key, algorithms=[self.algorithm], **settings)
 
     @property
     def secret(self) -> str | None:
-        """The shared secret of the HS algorithms, for an application that reads its own; None for the others."""
+        """The shared secret of the HS algorithms, for an application that creates its own `JWTAuth`; None otherwise."""
         return self._key.raw_value.decode() if isinstance(self._key, OctKey) else None
 
     @property
@@ -73,50 +73,65 @@ class TokenFactory:
         """The public key as a JWK; None for the HS algorithms."""
         return None if isinstance(self._key, OctKey) else self._key.as_dict(private=False)
 
-    # Good.
+    # Valid tokens.
 
     def good(self, **claims: Any) -> str:
-        """Return a token that is accepted."""
+        """Return a valid token."""
         return self._sign(self._body(claims))
 
     def many(self, *subjects: str, **claims: Any) -> list[str]:
-        """Return a good token for each of these people."""
+        """Return a valid token for each subject."""
         return [self.good(sub=subject, **claims) for subject in subjects]
 
-    # Bad.
+    # Invalid tokens.
 
     def expired(self, by: float = 60, **claims: Any) -> str:
-        """Return a token that expired some seconds ago; nothing else is wrong with it."""
+        """Return a token that is valid except that it has expired.
+
+        Args:
+            by: seconds since it expired.
+            claims: further claims.
+        """
         end = self.clock.wall() - by
         return self.good(**{"iat": int(end - self.lifetime), "exp": int(end), **claims})
 
     def not_yet_valid(self, within: float = 60, **claims: Any) -> str:
-        """Return a token that is good only in some seconds."""
+        """Return a token that is not valid yet.
+
+        Args:
+            within: seconds until it is valid, at least.
+            claims: further claims.
+        """
         return self.good(**{"nbf": int(self.clock.wall() + within) + 1, **claims})
 
     def without(self, *names: str, **claims: Any) -> str:
-        """Return a token that lacks claims, such as "exp"."""
+        """Return a token that lacks claims, such as "exp".
+
+        Args:
+            names: the names of the missing claims.
+            claims: further claims.
+        """
         return self.good(**claims, **dict.fromkeys(names))
 
     def wrong_key(self, **claims: Any) -> str:
-        """Return a token that somebody else signed, with the same algorithm."""
+        """Return a token that is signed with another key, for the same algorithm."""
         return self._sign(self._body(claims), key=self._wrong_key)
 
     def none_algorithm(self, **claims: Any) -> str:
-        """Return a token that says it needs no signature, and has none."""
+        """Return a token without a signature, whose `alg` is "none"."""
         return f"{_encode({'alg': 'none', 'typ': 'JWT'})}.{_encode(self._body(claims))}."
 
     def tampered(self, **claims: Any) -> str:
-        """Return a token that was changed after it had been signed: its `sub`, unless other claims are given."""
+        """Return a token that was changed after it was signed: its `sub`, unless other claims are given."""
         head, _, signature = self.good().split(".")
         return f"{head}.{_encode(self._body(claims or {'sub': 'mallory'}))}.{signature}"
 
     def of_type(self, typ: str, **claims: Any) -> str:
-        """Return a token made for another use, such as "logout+jwt", by the `typ` in its header."""
+        """Return a token for another purpose, such as "logout+jwt", according to the `typ` in its header."""
         return self._sign(self._body(claims), typ=typ)
 
     def bad(self) -> dict[str, str]:
-        """Return a token of every bad kind, by the name of the kind: no server should let one in."""
+        """Return an invalid token of each kind, by the name of the kind. A server must reject all of them."""
         return {
             "expired": self.expired(),
             "not yet valid": self.not_yet_valid(),
@@ -139,7 +154,7 @@ class TokenFactory:
         if self.key_id is not None:
             header["kid"] = self.key_id
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about EdDSA, the older name of Ed25519
+            warnings.simplefilter("ignore")  # joserfc warns about EdDSA, the older name of Ed25519.
             return serialize_compact(header, json.dumps(body), key or self._key, algorithms=[self.algorithm])
 
     def __repr__(self) -> str:
