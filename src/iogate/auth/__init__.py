@@ -1,4 +1,4 @@
-"""Tokens and keys in, a `Principal` or a refusal out. No I/O: requests, keys and time are arguments."""
+"""Verification of tokens: returns a `Principal` or raises. It does no I/O: requests, keys and time are arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of the arguments that a configuration is made of: each refusal says what to write instead."""
+"""Checks of configuration arguments. Each error message says what to write instead."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from iogate.errors import ConfigurationError
 
 
 def names(argument: str, value: object, example: str, *, empty: bool = False) -> list[str]:
-    """Return a list of names; a bare text is refused, as it would be taken for its letters."""
+    """Return a list of names. Reject a plain string, because iterating over it would return its characters."""
     if isinstance(value, str) or not isinstance(value, Collection):
         raise ConfigurationError(f"{argument} is a list of names: write {argument}={example}")
     found = list(value)
@@ -21,14 +21,14 @@ def names(argument: str, value: object, example: str, *, empty: bool = False) ->
 
 
 def one_or_more(argument: str, value: object) -> frozenset[str]:
-    """Return the names in a list, or the one that was given without a list."""
+    """Return the names in a list, or the one name of a plain string."""
     return frozenset(
         names(argument, [value] if isinstance(value, str) else value, f'"..." or {argument}=["...", "..."]')
     )
 
 
 def seconds(argument: str, value: Any, least: float, most: float = float("inf")) -> float:
-    """Return a span of time that lies within its bounds."""
+    """Return a number of seconds, or raise `ConfigurationError` if it is not from `least` to `most`."""
     if type(value) not in (int, float) or not least <= value <= most or value == float("inf"):
         limit = "" if most == float("inf") else f" to {most}"
         raise ConfigurationError(f"{argument} is a number of seconds from {least}{limit}")
@@ -36,7 +36,7 @@ def seconds(argument: str, value: Any, least: float, most: float = float("inf"))
 
 
 def audiences_of(value: object, issuers: frozenset[str] | None) -> frozenset[str] | Mapping[str, frozenset[str]] | None:
-    """Return the names of this server; if they differ from issuer to issuer, those at each of them."""
+    """Return the names of this server, or a mapping from each issuer to its names there, or None."""
     if not isinstance(value, Mapping):
         return None if value is None else one_or_more("audience", value)
     if frozenset(value) != issuers:
@@ -45,11 +45,11 @@ def audiences_of(value: object, issuers: frozenset[str] | None) -> frozenset[str
 
 
 def sources_of(value: object, *, asynchronous: bool = False) -> tuple[Source, ...]:
-    """Return the ways in which a client may give its token.
+    """Return the sources of tokens, with functions wrapped in `Function`.
 
     Args:
-        value: sources, and functions that find a token in a request.
-        asynchronous: whether such a function may be `async def`.
+        value: sources, and functions that return the token of a request.
+        asynchronous: if True, such a function may be `async def`.
     """
     if isinstance(value, str) or not isinstance(value, Collection) or not value:
         raise ConfigurationError(
@@ -70,7 +70,7 @@ def sources_of(value: object, *, asynchronous: bool = False) -> tuple[Source, ..
 
 
 def types_of(value: object, profile: object, issuers: object, audiences: object) -> list[str]:
-    """Return the accepted `typ`: those that were given, or the one of the profile, if there is one."""
+    """Return the accepted values of `typ`: the given ones, or the one of the profile."""
     types = names("token_types", value, '("JWT", "at+jwt")')
     if profile is None:
         return types

@@ -1,7 +1,7 @@
-"""The rules for the claims of a token whose signature is good (RFC 7519, section 4.1).
+"""The rules for the claims of a token with a valid signature (RFC 7519, section 4.1).
 
-Each check has one claim as its subject and is a method of its own, so that `iogate token show` can tell them apart.
-`principal` runs them all, the expiry last: `TokenExpired` promises that nothing else is wrong.
+Each check is a separate method, so that `iogate token show` can report them one by one. `principal` runs all of them,
+and checks the expiry last: `TokenExpired` means that the token is otherwise valid.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from iogate.auth.principal import Principal
 from iogate.errors import InvalidToken, TokenExpired
 
 ID_TOKEN = "id_token"  # noqa: S105
-"""The name that lets OpenID Connect ID tokens in, among `token_types`. They have no media type of their own."""
+"""The value in `token_types` that allows OpenID Connect ID tokens, which have no media type of their own."""
 
 ACCESS_TOKEN_CLAIMS = ("iss", "exp", "aud", "sub", "client_id", "iat", "jti")
-"""What an access token must have in the profile of RFC 9068, section 2.2."""
+"""The required claims of access tokens in the profile of RFC 9068, section 2.2."""
 
 _ID_TOKEN_CLAIMS = frozenset(("at_hash", "c_hash"))
 """Claims that only ID tokens have (OpenID Connect Core 1.0, sections 3.1.3.6 and 3.3.2.11)."""
 
 _OTHER_USES = ("Refresh", "Offline", "Logout")
-"""What Keycloak writes in a claim named `typ`, next to `ID` and `Bearer`; the header of all of them says JWT."""
+"""Values of Keycloak's claim `typ`, other than `ID` and `Bearer`. The `typ` in the header is JWT for all of them."""
 
 _LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 
 YEAR_10000 = 253_402_300_800
-"""No date is later: a bound that keeps every later sum exact, and conversion to a calendar date possible."""
+"""Dates must be earlier than this Unix time, so that sums are exact and conversion to a calendar date is possible."""
 
 
 class ClaimRules(msgspec.Struct, frozen=True):
@@ -39,14 +39,14 @@ class ClaimRules(msgspec.Struct, frozen=True):
 
     Args:
         issuers: the accepted issuers, or None for any.
-        audiences: the names of this server; the token must have one of them. None: audiences are not compared.
-            A mapping: the names that it has at each issuer.
-        require: claims that must be there, and not null.
-        leeway: seconds by which clocks may differ.
+        audiences: the names of this server, one of which must be in `aud`; or a mapping from each issuer to the names
+            of this server there. None: `aud` is not compared.
+        require: claims that the token must have, with a value other than null.
+        leeway: seconds by which the clocks of issuer and server may differ.
         max_age: seconds since `iat` for which a token is accepted, or None.
         max_lifetime: seconds by which `exp` may be later than now, and later than `iat` if the token has one.
-        id_tokens: whether ID tokens are accepted.
-        bound_tokens: whether tokens that are bound to a key by `cnf` are accepted as bearer tokens.
+        id_tokens: if True, ID tokens are accepted.
+        bound_tokens: if True, tokens that are bound to a key by `cnf` are accepted as bearer tokens.
     """
 
     issuers: frozenset[str] | None = None
@@ -61,17 +61,17 @@ class ClaimRules(msgspec.Struct, frozen=True):
     def principal(
         self, claims: dict[str, Any], now: float, key_id: str | None = None, thumbprint: str | None = None
     ) -> Principal:
-        """Return the identity in `claims`.
+        """Check all claims, and return their identity.
 
         Args:
-            claims: the decoded claims of a token whose signature is good.
+            claims: the decoded claims of a token with a valid signature.
             now: Unix time in seconds.
-            key_id: which key signed the token, as its header says.
-            thumbprint: which key that was, by its own value.
+            key_id: the `kid` in the header of the token.
+            thumbprint: the thumbprint (RFC 7638) of the key that signed the token.
 
         Raises:
-            TokenExpired: the token has expired, and nothing else is wrong with it.
-            InvalidToken: anything else is wrong.
+            TokenExpired: the token has expired but is otherwise valid.
+            InvalidToken: the token is invalid for any other reason.
         """
         self.check_required(claims)
         self.check_use(claims)
@@ -100,20 +100,24 @@ class ClaimRules(msgspec.Struct, frozen=True):
         )
 
     def end(self, principal: Principal) -> float | None:
-        """Return when an identity ends, Unix time in seconds: at its expiry or its greatest age, plus the leeway."""
+        """Return the Unix time in seconds at which an identity ends, or None.
+
+        It is the expiry or the maximum age of the token, whichever is earlier, plus `leeway`.
+        """
         ends = [] if principal.expires_at is None else [principal.expires_at]
         if self.max_age is not None and principal.issued_at is not None:
             ends.append(principal.issued_at + self.max_age)
         return min(ends) + self.leeway if ends else None
 
     def accepted_until(self, issued_by: float) -> float:
-        """Return the time after which no token that was issued by a given time is accepted; infinity if there is none.
+        """Return the Unix time after which no token that was issued until a given time is accepted.
 
-        Only `iat` says when a token was issued. A token without it whose `exp` is too far away now can be accepted at
-        any later time, so there is an end only if `iat` is required, or `max_age` is set, which requires it.
+        It is infinity if there is no such time. Only `iat` says when a token was issued. A token without `iat` whose
+        `exp` is too far away now may be accepted at any later time, so the result is finite only if `iat` and `exp` are
+        required or `max_age` is set, which requires `iat`.
 
         Args:
-            issued_by: Unix time in seconds: the latest `iat`.
+            issued_by: the latest `iat`, Unix time in seconds.
         """
         lives = []
         if self.max_age is not None:
@@ -123,13 +127,13 @@ class ClaimRules(msgspec.Struct, frozen=True):
         return issued_by + min(lives, default=math.inf) + self.leeway
 
     def check_required(self, claims: dict[str, Any]) -> None:
-        """Refuse a token that lacks a required claim."""
+        """Raise `InvalidToken` if a required claim is missing."""
         for name in self.require:
             if claims.get(name) is None:
                 raise InvalidToken(f"the claim {name!r} is required")
 
     def check_use(self, claims: dict[str, Any]) -> None:
-        """Refuse tokens that were issued for another use than access (RFC 8725, section 3.12)."""
+        """Raise `InvalidToken` if the token is not an access token (RFC 8725, section 3.12)."""
         use = claims.get("typ")
         if use in _OTHER_USES:
             raise InvalidToken("the claim 'typ' names another use")
@@ -140,15 +144,15 @@ class ClaimRules(msgspec.Struct, frozen=True):
             raise InvalidToken("a logout token is no access token")
 
     def check_binding(self, claims: dict[str, Any]) -> None:
-        """Refuse a token that is bound to a key (RFC 7800, 8705, 9449), whatever its `cnf` contains.
+        """Raise `InvalidToken` if the token is bound to a key (RFC 7800, 8705, 9449), whatever its `cnf` contains.
 
-        Its issuer requires a proof that the client has the key, and iogate does not check such a proof.
+        The issuer of such a token requires a proof that the client has the key. iogate does not check such proofs.
         """
         if not self.bound_tokens and "cnf" in claims:
             raise InvalidToken("the token is bound to a key by 'cnf', and accept_bound_tokens=True is not set")
 
     def check_subject(self, claims: dict[str, Any]) -> str:
-        """Return the subject; empty if there is none and none is required."""
+        """Return the subject; empty if the token has none."""
         if "sub" not in claims:
             return ""
         subject = claims["sub"]
@@ -157,14 +161,14 @@ class ClaimRules(msgspec.Struct, frozen=True):
         return subject
 
     def check_issuer(self, claims: dict[str, Any]) -> str | None:
-        """Return the issuer, if it is one that is accepted."""
+        """Return the issuer, or raise `InvalidToken` if it is not accepted."""
         issuer = _text(claims, "iss")
         if self.issuers is not None and issuer not in self.issuers:
             raise InvalidToken("iss is not an accepted issuer")
         return issuer
 
     def check_audience(self, claims: dict[str, Any]) -> tuple[str, ...]:
-        """Return the audience, if this server is part of it (RFC 7519, section 4.1.3)."""
+        """Return the audience, or raise `InvalidToken` if it does not name this server (RFC 7519, section 4.1.3)."""
         value = claims.get("aud", [])
         names = [value] if isinstance(value, str) else value
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -172,14 +176,14 @@ class ClaimRules(msgspec.Struct, frozen=True):
         audience = tuple(names)
         expected = self.audiences
         if isinstance(expected, Mapping):
-            # A name that the server has at one issuer may be anybody's at another.
+            # The name of this server at one issuer may be the name of another server at another issuer.
             expected = expected.get(_text(claims, "iss") or "", frozenset())
         if expected is not None and expected.isdisjoint(audience):
             raise InvalidToken("aud does not name this server")
         return audience
 
     def check_start(self, claims: dict[str, Any], now: float) -> float | None:
-        """Return when the token was issued, if that, `nbf` and the age are right."""
+        """Return `iat`, or raise `InvalidToken` if `nbf` or `iat` is in the future, or the token is too old."""
         not_before = _date(claims, "nbf")
         if not_before is not None and not_before > now + self.leeway:
             raise InvalidToken("nbf is in the future")
@@ -191,7 +195,7 @@ class ClaimRules(msgspec.Struct, frozen=True):
         return issued_at
 
     def check_lifetime(self, claims: dict[str, Any], now: float) -> float | None:
-        """Return when the token expires, if that is not too far away."""
+        """Return `exp`, or raise `InvalidToken` if it is later than `max_lifetime` allows."""
         expires_at = _date(claims, "exp")
         if expires_at is None:
             return None
@@ -204,13 +208,13 @@ class ClaimRules(msgspec.Struct, frozen=True):
         return expires_at
 
     def check_expiry(self, expires_at: float | None, now: float) -> None:
-        """Refuse a token on and after its expiry (RFC 7519, section 4.1.4)."""
+        """Raise `TokenExpired` at and after the expiry plus `leeway` (RFC 7519, section 4.1.4)."""
         if expires_at is not None and expires_at + self.leeway <= now:
             raise TokenExpired("exp has passed")
 
 
 def _date(claims: dict[str, Any], name: str) -> float | None:
-    """Return a NumericDate: a number of seconds, not a string or a boolean, and no date before 1970."""
+    """Return a NumericDate (RFC 7519, section 2): a number of seconds since 1970, not a string or a boolean."""
     if name not in claims:
         return None
     value = claims[name]
@@ -227,9 +231,9 @@ def _text(claims: dict[str, Any], name: str) -> str | None:
 
 
 def _scopes(claims: dict[str, Any]) -> frozenset[str]:
-    """Collect scopes: `scope` is a string with spaces (RFC 8693, section 4.2), others are in use too.
+    """Return the scopes of a token: the union of `scope` (RFC 8693, section 4.2), `scp` and `permissions`.
 
-    What has another form gives no scope: it can only take rights away.
+    Each claim may be a list or a string with spaces. Values of other types are ignored, which only removes permissions.
     """
     found: set[str] = set()
     for name in ("scope", "scp", "permissions"):

@@ -1,4 +1,4 @@
-"""What a server asks of its gatekeeper."""
+"""The interfaces of the authenticator that a server uses, and of its sources of keys."""
 
 from __future__ import annotations
 
@@ -12,55 +12,55 @@ from iogate.auth.sources import CredentialRequest, Source
 from iogate.clock import Clock
 
 UserLoader = Callable[[Mapping[str, Any]], Any]
-"""Turns claims into the application's user object; may be `async def`. None, or any exception, refuses."""
+"""Turns claims into the application's user object; may be `async def`. None or an exception rejects the client."""
 
 
 Changed = Callable[[], None]
-"""Told when keys no longer count, so that the sockets with tokens of theirs can be looked at again."""
+"""A callback for the removal of keys. It checks the sockets whose tokens were signed by the removed keys."""
 
 
 class Revoked(Protocol):
-    """What knows which tokens were revoked before their time."""
+    """A check for tokens that were revoked before they expired."""
 
     def revoked(self, principal: Principal, now: float) -> bool:
-        """Say whether the token of an identity was; `now` is Unix time in seconds."""
+        """Return True if the token of this identity is revoked at `now`, Unix time in seconds."""
 
 
 def is_auth(value: object) -> bool:
-    """Say whether what an application gives as its `auth` is one."""
+    """Return True if a value has the interface `Auth`."""
     return hasattr(value, "verify_async") and isinstance(getattr(value, "sources", None), tuple)
 
 
 class Auth(Protocol):
-    """Decide who may connect. `JWTAuth` is the one that iogate brings."""
+    """The authenticator of a server: it decides which clients may connect. iogate includes `JWTAuth`."""
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """The ways in which a client may give its token."""
+        """The places in a request where a client may put its token."""
 
     @property
     def guests(self) -> bool:
-        """Whether a connection without any token is let in as a guest."""
+        """True if a client without a token is admitted as a guest."""
 
     @property
     def user_loader(self) -> UserLoader | None:
-        """The application's function that turns claims into a user, if it gave one."""
+        """The application's function that turns claims into a user, or None."""
 
     @property
     def issuers(self) -> frozenset[str] | None:
-        """The accepted issuers; None if `auth` does not tell issuers apart."""
+        """The accepted issuers; None if issuers are not distinguished."""
 
     @property
     def clock(self) -> Clock:
-        """The clock that tokens are judged by."""
+        """The clock that tokens are checked against."""
 
     @property
     def authenticate_within(self) -> float | None:
-        """Seconds in which a client that connected without a token may send `authenticate`; None: it may not."""
+        """Seconds in which a client that connects without a token may send `authenticate`; None if it may not."""
 
     @property
     def refresh_before(self) -> float:
-        """Seconds before the end of an identity at which its client is told to refresh it."""
+        """Seconds before the end of an identity at which the server asks its client to refresh it."""
 
     @property
     def leeway(self) -> float:
@@ -68,116 +68,116 @@ class Auth(Protocol):
 
     @property
     def max_lifetime(self) -> float:
-        """The longest life of an identity, in seconds."""
+        """The maximum lifetime of an identity in seconds."""
 
     @property
     def max_token_bytes(self) -> int:
-        """Bytes that a token may have. Before it is admitted, a client may send frames of 4 times as much."""
+        """The maximum size of a token in bytes. A frame of a client that is not admitted may have 4 times as many."""
 
     @property
     def uses_cookies(self) -> bool:
-        """Whether one of the sources is a cookie: the server then insists on a list of allowed origins."""
+        """True if one of the sources is a cookie. The server then requires a list of allowed origins."""
 
     def credential(self, request: CredentialRequest) -> str | None:
-        """Return the one token that a request carries, or None if it carries none.
+        """Return the token of a request, or None if it has none.
 
         Raises:
-            CredentialsBadScheme: a credential of another scheme than Bearer was given.
+            CredentialsBadScheme: a credential has a scheme other than Bearer.
             CredentialsBadFormat: a credential is not a string, or there are two.
         """
 
     async def verify_async(self, token: str) -> Principal:
-        """Return the identity that `token` proves.
+        """Verify `token`, and return its identity.
 
         Raises:
-            CredentialsBadFormat: it is not a string, is empty, or is too large.
-            TokenExpired: it has expired, and nothing else is wrong with it.
-            AuthUnavailable: the key for it cannot be had.
-            InvalidToken: anything else. No other exception leaves this method.
+            CredentialsBadFormat: the token is not a string, is empty, or is too large.
+            TokenExpired: the token has expired but is otherwise valid.
+            AuthUnavailable: the key of the token cannot be fetched.
+            InvalidToken: the token is invalid for any other reason. This method raises no other exceptions.
         """
 
     async def user_for(self, principal: Principal) -> object:
         """Return the application's user object for `principal`, or None if the application has no loader.
 
         Raises:
-            InvalidToken: the loader returned None. What it raises itself passes through.
+            InvalidToken: the loader returned None. Exceptions of the loader are not caught.
         """
 
     def end(self, principal: Principal) -> float | None:
-        """Return when a socket with this identity is to be ended, Unix time in seconds; None: never."""
+        """Return the Unix time in seconds at which a socket with this identity must be disconnected, or None."""
 
     def revocation_end(self, now: float, issued_before: float | None, key_id: str | None) -> float:
-        """Return until when a revocation must be remembered: as long as a token that it means can be accepted.
+        """Return the time until which a revocation must be remembered, because tokens that it matches may be accepted.
 
         Args:
             now: Unix time in seconds.
-            issued_before: the latest `iat` that the revocation means; None if it has no such limit.
-            key_id: the `kid` that it names, if any.
+            issued_before: the latest `iat` that the revocation matches, Unix time in seconds; None if it has no limit.
+            key_id: the `kid` that the revocation names, or None.
 
         Returns:
             Unix time in seconds; infinity means for ever.
         """
 
     def recheck(self, principal: Principal) -> None:
-        """Look once more at what changes by itself, for an identity that was verified a while ago.
+        """Check again whether an identity has expired and whether its key is still valid.
 
         Raises:
-            TokenExpired: its token has expired meanwhile.
-            InvalidToken: the key that signed it no longer counts.
+            TokenExpired: its token has expired since it was verified.
+            InvalidToken: the key that signed it is no longer valid.
         """
 
     def start(self, changed: Changed) -> None:
-        """Begin to keep the keys fresh, on the event loop that runs; `changed` is called when keys no longer count."""
+        """Start to refresh the keys on the running event loop. Call `changed` when a key was removed."""
 
     async def ready(self) -> None:
-        """Return when there are keys to verify with.
+        """Wait until keys are loaded.
 
         Raises:
-            AuthUnavailable: there are none yet, and the configuration says not to wait any longer.
+            AuthUnavailable: no keys are loaded within the time that the configuration allows.
         """
 
     async def stop(self, changed: Changed) -> None:
-        """End what `start` began for this `changed`."""
+        """Stop what `start` started for this `changed`."""
 
 
 class Keys(Protocol):
-    """Where the keys come from. `iogate.keys` has those that iogate brings."""
+    """A source of keys. The implementations are in `iogate.keys`."""
 
     @property
     def issuers(self) -> frozenset[str] | None:
-        """Whose keys these are, if that is known; a token must then be of one of them."""
+        """The issuers of the keys, which are then the accepted issuers; None if they are not known."""
 
     def find(self, token: Compact, algorithm: str) -> Key | None:
-        """Return the key for a token if it is at hand; None: `fetch` says what is to be made of that.
+        """Return the key of a token if it is loaded. If this returns None, the caller must use `fetch`.
 
         Args:
-            token: NOT proven: nothing in it may do more than select a key.
-            algorithm: the one its header names, which is one of the accepted.
+            token: the token, NOT verified. Its contents may only be used to select a key.
+            algorithm: the algorithm in its header, which is one of the accepted algorithms.
 
         Raises:
-            InvalidToken: nobody who is trusted has signed it.
+            InvalidToken: no trusted key can have signed the token.
         """
 
     async def fetch(self, token: Compact, algorithm: str) -> Key:
-        """Return the key for a token, and go for it where that may help.
+        """Return the key of a token, and read the keys again if that may help.
 
         Args:
-            token: NOT proven.
-            algorithm: the one its header names.
+            token: the token, NOT verified.
+            algorithm: the algorithm in its header.
 
         Raises:
             InvalidToken: there is no such key.
-            AuthUnavailable: it cannot be said whether there is one.
+            AuthUnavailable: it is not known whether there is such a key.
         """
 
     def holds(self, principal: Principal) -> bool:
-        """Say whether the key that signed an identity still counts for the sockets that have it."""
+        """Return True if the key that signed an identity is still valid for the sockets with that identity."""
 
     def start(self, changed: Changed) -> None:
-        """Begin to keep the keys fresh."""
+        """Start to refresh the keys."""
 
     async def ready(self) -> None:
-        """Return when there are keys, or raise `AuthUnavailable`."""
+        """Wait until keys are loaded, or raise `AuthUnavailable`."""
 
     async def stop(self, changed: Changed) -> None:
-        """End what `start` began for this `changed`."""
+        """Stop what `start` started for this `changed`."""

@@ -1,6 +1,7 @@
-"""The form of a token: compact JWS (RFC 7515, section 7.1), read strictly, and the rules for its header.
+"""A strict parser for tokens, which are compact JWS (RFC 7515, section 7.1), and the rules for their header.
 
-Nothing is trimmed, repaired or guessed: two parsers that read one token differently are how verifiers are tricked.
+The parser never trims, repairs or guesses. If two parsers read the same token differently, an attacker can use that to
+deceive a verifier.
 """
 
 from __future__ import annotations
@@ -13,16 +14,17 @@ from typing import Any, NamedTuple, NoReturn
 from iogate.errors import InvalidToken
 
 MAX_DEPTH = 32
-"""How deep the JSON of a token may nest. Issuers use up to five levels."""
+"""Maximum depth of nested JSON in a token. Issuers use up to five levels."""
 
 _MAX_INTEGER = 40
-"""Characters of an integer: enough for 128 bits, and a bound on the cost of reading one."""
+"""Maximum number of characters of an integer: enough for 128 bits. It limits the cost of parsing."""
 
 _REFUSED_HEADERS = frozenset(("crit", "b64", "zip", "cty", "jwk", "jku", "x5u", "x5c"))
-"""Header parameters no token may have here.
+"""Header parameters that cause a rejection.
 
-`crit`: no extension is understood, so any must be refused (RFC 7515, section 4.1.11); `b64`, `zip`: another encoding of
-the payload; `cty`: a token in a token (RFC 7519, section 5.2); the others offer a key, and keys come from the server.
+`crit`: iogate supports no extensions, so it must reject them all (RFC 7515, section 4.1.11); `b64`, `zip`: another
+encoding of the payload; `cty`: a nested token (RFC 7519, section 5.2). The others contain or name a key, but only the
+server's configuration may do that.
 """
 
 _ABSENT = object()
@@ -32,7 +34,7 @@ _TO_BASE64URL = bytes.maketrans(b"+/", b"-_")
 
 
 class Compact(NamedTuple):
-    """The decoded parts of a token whose signature has NOT been checked."""
+    """The decoded parts of a token. The signature is NOT verified."""
 
     header: dict[str, Any]
     payload: bytes
@@ -41,10 +43,10 @@ class Compact(NamedTuple):
 
 
 def split(token: str) -> Compact:
-    """Take a compact JWS apart.
+    """Split a compact JWS into its decoded parts.
 
     Raises:
-        InvalidToken: it does not have three parts of canonical base64url, or its header is not strict JSON.
+        InvalidToken: the token does not have three parts in canonical base64url, or its header is not strict JSON.
     """
     segments = token.split(".", 3)
     if len(segments) != 3:
@@ -57,7 +59,7 @@ def split(token: str) -> Compact:
 
 
 def check_algorithm(header: dict[str, Any], algorithms: Container[str]) -> str:
-    """Return the algorithm that a header names, if it is one of `algorithms`, by exact name."""
+    """Return the algorithm in a header. Raise `InvalidToken` if it is not one of `algorithms`, by exact name."""
     algorithm = header.get("alg")
     if not isinstance(algorithm, str) or algorithm not in algorithms:
         raise InvalidToken("the algorithm is not one that is accepted")
@@ -65,7 +67,7 @@ def check_algorithm(header: dict[str, Any], algorithms: Container[str]) -> str:
 
 
 def check_parameters(header: dict[str, Any]) -> None:
-    """Refuse a header that changes how the token is to be read, or brings a key."""
+    """Raise `InvalidToken` if a header parameter changes how the token is read, or contains or names a key."""
     if not _REFUSED_HEADERS.isdisjoint(header):
         raise InvalidToken("the header has a parameter that is refused")
     if not isinstance(header.get("kid", ""), str):
@@ -73,12 +75,12 @@ def check_parameters(header: dict[str, Any]) -> None:
 
 
 def check_type(header: dict[str, Any], types: Container[str], *, required: bool = False) -> None:
-    """Refuse a token made for another use, if its header says so (RFC 8725, section 3.11).
+    """Raise `InvalidToken` if the header says that the token has another purpose (RFC 8725, section 3.11).
 
     Args:
         header: the decoded header.
-        types: the accepted types, as `media_type` gives them.
-        required: whether a header without `typ`, which says nothing of the use, is refused too.
+        types: the accepted types, as `media_type` returns them.
+        required: if True, also reject a header without `typ`.
     """
     kind = header.get("typ", _ABSENT)
     if (required or kind is not _ABSENT) and (not isinstance(kind, str) or media_type(kind) not in types):
@@ -86,21 +88,22 @@ def check_type(header: dict[str, Any], types: Container[str], *, required: bool 
 
 
 def media_type(name: str) -> str:
-    """Return a `typ` in the form in which two are compared (RFC 7515, section 4.1.9)."""
+    """Return a `typ` in the form that is compared (RFC 7515, section 4.1.9)."""
     return name.lower().removeprefix("application/")
 
 
 def members(data: bytes, part: str) -> dict[str, Any]:
-    """Read the JSON object that is a header or a set of claims.
+    """Parse the JSON object of a header or of claims.
 
     Args:
         data: UTF-8 without a byte order mark.
-        part: its name, for the error.
+        part: the name of the object for the error message.
 
     Raises:
-        InvalidToken: it is not a JSON object, has a member twice, nests too deep, or holds what is no Unicode text.
+        InvalidToken: the data is not a JSON object, has a duplicate member, is nested too deep, or contains a lone
+            surrogate.
     """
-    # The failures are told outside of `except`: the errors of these libraries carry the whole text with them.
+    # Raise outside of `except`: the exceptions of these libraries contain the whole text, and would become the context.
     text, value = "", None
     try:
         text = data.decode("utf-8")
@@ -109,24 +112,25 @@ def members(data: bytes, part: str) -> dict[str, Any]:
         pass
     if not isinstance(value, dict):
         raise InvalidToken(f"the {part} is not a JSON object, strictly written")
-    # The number of brackets bounds the depth from above; only who has many is measured.
+    # The depth is at most the number of brackets, so measure it only if there are many.
     if text.count("{") + text.count("[") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
         raise InvalidToken(f"the {part} nests too deep")
-    # Strict UTF-8 has no surrogates, so only an escape can bring one.
+    # Strict UTF-8 has no surrogates, so only an escape sequence can produce one.
     if ("\\ud" in text or "\\uD" in text) and not _is_unicode(value):
         raise InvalidToken(f"the {part} holds a lone surrogate")
     return value
 
 
 def _decode(segment: bytes) -> bytes:
-    """Decode base64url without padding; RFC 7515, section 2.
+    """Decode base64url without padding (RFC 7515, section 2).
 
-    What does not encode to the same text again had padding, white space, another alphabet or stray bits at its end.
+    A segment is rejected if encoding the result does not give the same text: it has padding, white space, characters of
+    another alphabet, or extra bits at its end.
     """
     if not segment:
         raise InvalidToken("a part of the token is empty")
     try:
-        # As `base64.urlsafe_b64decode` does, without its four calls for each part.
+        # The same as `base64.urlsafe_b64decode`, without its four calls per part.
         data = a2b_base64(segment.translate(_TO_BASE64) + b"=" * (-len(segment) % 4))
     except ValueError:
         data = b""
@@ -165,7 +169,7 @@ _read_json = json.JSONDecoder(
 
 
 def _depth(value: object) -> int:
-    """Return how deep `value` nests, one level at a time: a recursion would be what it is to prevent."""
+    """Return the depth of `value`. It is iterative, because deep data could overflow the stack of a recursion."""
     depth, level = 0, [value]
     while level:
         depth += 1

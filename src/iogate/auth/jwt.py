@@ -1,4 +1,4 @@
-"""The gatekeeper for JSON Web Tokens: one call that checks all of a token, or raises."""
+"""The authenticator for JSON Web Tokens: one call checks the whole token, and raises if anything is wrong."""
 
 from __future__ import annotations
 
@@ -30,51 +30,54 @@ _LARGEST_TOKEN = 65536
 class JWTAuth:
     """Verify JSON Web Tokens (RFC 7519) as RFC 8725 recommends.
 
-    Exactly one of `secret`, `public_key`, `jwks`, `jwks_url`, `discover` and `keys` says where the keys come from. All
-    that can be wrong with the arguments is refused here, with a message that says what to write instead; a server that
-    starts is one that is put together soundly.
+    Exactly one of `secret`, `public_key`, `jwks`, `jwks_url`, `discover` and `keys` is required: it is the source of
+    the keys. All arguments are checked here, and the error messages say what to write instead.
 
     Args:
-        secret: the shared secret of the HS algorithms, at least as many bytes as the hash has (32, 48, 64).
+        secret: the shared secret of the HS algorithms: at least as many bytes as the output of the hash (32, 48, 64).
         public_key: the issuer's public key: PEM, or a JWK as a mapping or as JSON text.
         jwks: the issuer's public keys, a JWK set as a mapping or as JSON text.
-        jwks_url: the https address of the issuer's JWK set, which is kept fresh. `issuer` is then needed. The same as
-            `keys=KeySetURL(jwks_url)`, which has settings.
-        discover: the issuer, an https address at which it tells of its keys (OpenID Connect Discovery 1.0). The same
-            as `keys=Discovery(discover)`, which has settings.
-        keys: a `KeySetFile`, `KeySetURL` or `Discovery`; a mapping from issuers to these, or to JWK sets, where a
-            token's `iss` selects; or a function of yours, called with the header and the claims of a token, both NOT
-            proven, that returns the key for it (a secret, a PEM or a JWK) or None. It may be `async def`.
-        algorithms: the accepted algorithms, by exact name; all of the family of the key. Never taken from the token.
-        issuer: the accepted `iss`, one or several. None: those that the keys are known to be of; else any, or none.
-        audience: the names of this server, one or several; `aud` must have one of them. None: `aud` is not compared,
-            so that a token issued for another service is accepted too. Set it where the issuer serves several. With
-            several issuers, a mapping from each to the names that this server has there.
-        profile: "access-token" for JWT access tokens after RFC 9068 and nothing else: `typ` must be there and be
-            `at+jwt`, with all the claims that section 2.2 asks for. `issuer` and `audience` are then needed.
-        require: the claims a token must have. Without "exp" in it a token may be valid for ever; without "sub"
+        jwks_url: the https URL of the issuer's JWK set, which is refreshed regularly. It requires `issuer`. It is the
+            same as `keys=KeySetURL(jwks_url)`, which has more settings.
+        discover: the issuer, an https URL that publishes its configuration (OpenID Connect Discovery 1.0). It is the
+            same as `keys=Discovery(discover)`, which has more settings.
+        keys: a `KeySetFile`, `KeySetURL` or `Discovery`; a mapping from issuers to these or to JWK sets, in which the
+            `iss` of a token selects the keys; or a function that takes the header and the claims of a token, both NOT
+            verified, and returns its key (a secret, a PEM or a JWK) or None. The function may be `async def`.
+        algorithms: the accepted algorithms, by exact name. They are never taken from the token. With `secret` or
+            `public_key`, the key must fit all of them; with key sets, none may be an HS algorithm.
+        issuer: the accepted `iss`, one or several. None: the issuers of the keys if they are known; otherwise `iss` is
+            not checked and may be missing.
+        audience: the names of this server, one or several; `aud` must contain one of them. None: `aud` is not checked,
+            so a token that was issued for another service is accepted too. Set it if the issuer serves several
+            services. With several issuers, it may be a mapping from each issuer to the names of this server there.
+        profile: "access-token" to accept only JWT access tokens that conform to RFC 9068: `typ` is required and must be
+            `at+jwt`, and all claims of section 2.2 are required. It requires `issuer` and `audience`.
+        require: the claims that a token must have. Without "exp" in it, a token may be valid for ever; without "sub",
             `Principal.subject` may be empty.
         leeway: seconds by which the clocks of issuer and server may differ, at most 300.
-        max_age: seconds since `iat` for which a token is accepted; `iat` is then required. A token older than that
-            is an invalid one, not an expired one: the person is to sign in again.
+        max_age: seconds since `iat` for which a token is accepted; `iat` is then required. An older token is invalid,
+            not expired, so the client is told to sign in again.
         max_lifetime: seconds by which `exp` may be later than now, and later than `iat` if the token has one. With
-            "iat" in `require`, or with `max_age`, it limits how long revocations are remembered; otherwise for ever.
-        token_types: the accepted `typ` of the header; a token without `typ` is accepted. ID tokens (recognised by
-            `at_hash`, `c_hash` or Keycloak's `typ` claim) are refused unless "id_token" is in it.
-        accept_bound_tokens: accept tokens that are bound to a key (`cnf`; RFC 7800, DPoP, mTLS) like any other. A copy
-            of such a token then works too: iogate does not check a proof of possession.
-        max_token_bytes: the size above which a token is not even looked at.
-        sources: where a client may put its token. All of them are read; two tokens are refused.
-        authenticate_within: seconds from the opening of a connection in which a client that gave no token may send
-            the event `authenticate`; it waits outside until then. None: a token has to come with CONNECT.
-        guests: let in who gives no token at all, as a guest. A bad token is refused all the same.
-        refresh_before: seconds before the end of its token at which a client is sent `token_expiring`, spread by
-            chance over half of them; never before half of the token's remaining life is over.
-        expiry_grace: seconds that a socket is left after its token has expired.
-        clock: the clock that tokens are judged by.
+            "exp" and "iat" in `require`, or with `max_age`, revocations are remembered for a limited time; otherwise
+            for ever.
+        token_types: the accepted values of `typ` in the header; a token without `typ` is accepted. ID tokens
+            (recognised by `at_hash`, `c_hash` or Keycloak's `typ` claim) are rejected unless "id_token" is one of them.
+        accept_bound_tokens: accept tokens that are bound to a key (`cnf`; RFC 7800, DPoP, mTLS) like any other token. A
+            copy of such a token then works too: iogate does not check a proof of possession.
+        max_token_bytes: size in bytes above which a token is rejected without being parsed, from 256 to 65536.
+        sources: where a client may put its token. All of them are read; a request with two tokens is rejected.
+        authenticate_within: seconds from the opening of a connection in which a client without a token may send the
+            event `authenticate`; it is not in any namespace until then. None: CONNECT must contain the token.
+        guests: admit clients without a token, as guests. A bad token is still rejected.
+        refresh_before: seconds before the end of a socket at which its client is sent `token_expiring`. The exact time
+            is random, between that and half of it, and never before half of the remaining time is over.
+        expiry_grace: seconds after the expiry of a token (plus `leeway`) until its sockets are disconnected, at most
+            3600.
+        clock: the clock that tokens are checked against.
 
     Raises:
-        ConfigurationError: an argument, or their combination, is not sound.
+        ConfigurationError: an argument, or a combination of arguments, is not valid.
     """
 
     __slots__ = (
@@ -97,13 +100,13 @@ class JWTAuth:
     user_loader: UserLoader | None
     clock: Clock
     policy: Policy
-    """What is asked of a token, to be read: the arguments as they were understood."""
+    """The requirements for tokens, parsed from the arguments. Read-only."""
     revocations: list[Revoked]
-    """Who may have revoked its tokens: every server adds its own, so that HTTP endpoints refuse them too."""
+    """The stores of revoked tokens. Every server adds its own, so that HTTP endpoints reject those tokens too."""
     keys: Keys
-    """Where the keys come from, to be read."""
+    """The source of the keys. Read-only."""
     watchers: set[Changed]
-    """Functions that a server calls after a revocation or a removal of keys: HTTP guards then check open streams."""
+    """Functions that a server calls after a revocation or a removal of keys. HTTP guards then check open streams."""
 
     def __init__(
         self,
@@ -132,7 +135,7 @@ class JWTAuth:
         expiry_grace: float = 0,
         clock: Clock = SYSTEM,
     ) -> None:
-        # The one import that goes upwards: it is here so that `JWTAuth(jwks_url=...)` can be written.
+        # The only import of a higher layer, for `JWTAuth(jwks_url=...)`. It is in this function to avoid a cycle.
         from iogate.keys import choose
 
         issuers = None if issuer is None else one_or_more("issuer", issuer)
@@ -189,7 +192,7 @@ class JWTAuth:
         self.watchers = set()
 
     def __init_subclass__(cls) -> None:
-        # A check that was added to the one and not to the other would not be made.
+        # Servers only call `verify_async`, so a check that a subclass adds to `verify` alone would never run.
         if "verify" in vars(cls) and "verify_async" not in vars(cls):
             raise ConfigurationError(f"{cls.__name__} overrides verify; servers ask verify_async: override that too")
 
@@ -199,41 +202,42 @@ class JWTAuth:
 
     @property
     def issuers(self) -> frozenset[str] | None:
-        """The accepted issuers; None if neither `issuer` nor the keys name any, so that they are not told apart."""
+        """The accepted issuers; None if neither `issuer` nor the keys name any, so issuers are not distinguished."""
         return self.policy.rules.issuers
 
     @property
     def max_token_bytes(self) -> int:
-        """The size in bytes above which a token is rejected unread."""
+        """The size in bytes above which a token is rejected without being parsed."""
         return self.policy.max_token_bytes
 
     @property
     def uses_cookies(self) -> bool:
-        """Whether one of the sources is a cookie: the server then insists on a list of allowed origins."""
+        """True if one of the sources is a cookie. The server then requires a list of allowed origins."""
         return any(isinstance(source, Cookie) for source in self.sources)
 
     def credential(self, request: CredentialRequest) -> str | None:
-        """Return the one token that a request carries, or None if it carries none.
+        """Return the token of a request, or None if it has none.
 
-        Every source is read: which of two tokens counts must never be a guess, not even when they are the same.
+        Every source is read, so that two tokens are always rejected, even if they are equal. Choosing one of them would
+        be a guess.
 
         Raises:
-            CredentialsBadScheme: a credential of another scheme than Bearer was given.
+            CredentialsBadScheme: a credential has a scheme other than Bearer.
             CredentialsBadFormat: a credential is not a string or is empty, or there are two.
         """
         return the_one([source.read(request) for source in self.sources])
 
     def verify(self, token: str) -> Principal:
-        """Return the identity that `token` proves: its signature and all its claims are checked, always both.
+        """Verify the signature and all claims of `token`, and return its identity.
 
-        It uses the keys that are at hand. A server asks `verify_async`, which also goes for a key that is not.
+        This uses only the keys that are already loaded. Servers call `verify_async`, which can also fetch a key.
 
         Raises:
-            CredentialsBadFormat: it is not a string, is empty, or is larger than `max_token_bytes`.
-            TokenExpired: it has expired, and nothing else is wrong with it.
-            AuthUnavailable: the key for it is not at hand.
-            InvalidToken: anything else. No other exception leaves this method; one that should not have happened
-                is the `__cause__`.
+            CredentialsBadFormat: the token is not a string, is empty, or is larger than `max_token_bytes`.
+            TokenExpired: the token has expired but is otherwise valid.
+            AuthUnavailable: the key of the token is not loaded.
+            InvalidToken: the token is invalid for any other reason. This method raises no other exceptions; an
+                unexpected one becomes the `__cause__`.
         """
         with _failing_closed():
             compact, algorithm = self.policy.open(token)
@@ -243,13 +247,14 @@ class JWTAuth:
             return self._principal(compact, algorithm, key)
 
     async def verify_async(self, token: str) -> Principal:
-        """Return the identity that `token` proves, as `verify` does; a key that is not at hand is gone for.
+        """Verify `token` like `verify`, and fetch its key if it is not loaded.
 
         Raises:
-            CredentialsBadFormat: it is not a string, is empty, or is larger than `max_token_bytes`.
-            TokenExpired: it has expired, and nothing else is wrong with it.
-            AuthUnavailable: the key for it cannot be had: whether the token is good is not known.
-            InvalidToken: anything else. No other exception leaves this method, but for a cancellation.
+            CredentialsBadFormat: the token is not a string, is empty, or is larger than `max_token_bytes`.
+            TokenExpired: the token has expired but is otherwise valid.
+            AuthUnavailable: the key of the token cannot be fetched, so it is not known whether the token is valid.
+            InvalidToken: the token is invalid for any other reason. This method raises no other exceptions, except for
+                a cancellation.
         """
         with _failing_closed():
             compact, algorithm = self.policy.open(token)
@@ -260,23 +265,23 @@ class JWTAuth:
             return self._principal(compact, algorithm, key)
 
     def end(self, principal: Principal) -> float | None:
-        """Return when a socket with this identity is to be ended, Unix time in seconds; None: never."""
+        """Return the Unix time in seconds at which a socket with this identity must be disconnected, or None."""
         end = self.policy.rules.end(principal)
         return None if end is None else end + self.policy.expiry_grace
 
     def revocation_end(self, now: float, issued_before: float | None, key_id: str | None) -> float:
-        """Return until when a revocation must be remembered, as Unix time in seconds; infinity means for ever.
+        """Return the Unix time in seconds until which a revocation must be remembered; infinity means for ever.
 
         See `Policy.revocation_end`. A subclass that accepts more tokens than this class must return a later time.
         """
         return self.policy.revocation_end(now, issued_before, key_id)
 
     def recheck(self, principal: Principal) -> None:
-        """Look once more at the time and at the keys, for an identity that was verified a while ago.
+        """Check again whether an identity has expired and whether its key is still valid.
 
         Raises:
-            TokenExpired: its token has expired meanwhile.
-            InvalidToken: the key that signed it was removed, and the configuration says that this ends its sockets.
+            TokenExpired: its token has expired since it was verified.
+            InvalidToken: the key that signed it was removed, and the key set has `revoke_removed=True`.
         """
         end = self.policy.rules.end(principal)
         if end is not None and end <= self.clock.wall():
@@ -285,32 +290,33 @@ class JWTAuth:
             raise InvalidToken("the key that signed the token was removed")
 
     def start(self, changed: Changed) -> None:
-        """Begin to keep the keys fresh, on the event loop that runs. A server does it when it starts.
+        """Start to refresh the keys on the running event loop. A server calls this when it starts.
 
         Args:
-            changed: called when a key was removed that ends sockets: `recheck` tells which.
+            changed: called when a key was removed. Call `recheck` to find the identities that are no longer valid.
         """
         self.keys.start(changed)
 
     async def ready(self) -> None:
-        """Return when there are keys to verify with; at once, where they do not come from elsewhere.
+        """Wait until keys are loaded. Return immediately for keys that are not read over the network.
 
         Raises:
-            AuthUnavailable: there are none after `start_within` seconds.
+            AuthUnavailable: no keys are loaded after `start_within` seconds. If that is None, this does not wait.
         """
         await self.keys.ready()
 
     async def stop(self, changed: Changed) -> None:
-        """End what `start` began. A server does it when it ends."""
+        """Stop what `start` started. A server calls this when it stops."""
         await self.keys.stop(changed)
 
     def load_user(self, loader: _Loader) -> _Loader:
         """Register the function that turns the claims of a verified token into the application's user object.
 
-        It takes the claims, read-only, and may be `async def`. If it returns None or raises, the connection is refused.
+        The function takes the claims, which are read-only. It may be `async def`. If it returns None or raises, the
+        connection is rejected.
 
         Raises:
-            ConfigurationError: there is one already.
+            ConfigurationError: a function is already registered.
         """
         if self.user_loader is not None:
             raise ConfigurationError("load_user has a function already: one loads the user, so do all of it there")
@@ -321,7 +327,7 @@ class JWTAuth:
         """Return the application's user object for `principal`, or None if there is no loader.
 
         Raises:
-            InvalidToken: the loader returned None. What it raises itself passes through.
+            InvalidToken: the loader returned None. Exceptions of the loader are not caught.
         """
         if self.user_loader is None:
             return None
@@ -333,17 +339,19 @@ class JWTAuth:
         return user
 
     async def signed(self, token: object, types: Container[str], *, fetch: bool = True) -> dict[str, Any]:
-        """Return the claims of a token whose signature is good, NOT checked: for tokens of another use.
+        """Verify only the signature of a token, and return its claims, which are NOT checked.
+
+        This is for tokens that are not access tokens, e.g. logout tokens.
 
         Args:
-            token: what was given as one.
-            types: the accepted `typ` of the header, in lower case.
-            fetch: whether to fetch a key that has not been read yet.
+            token: the token.
+            types: the accepted values of `typ` in the header, in lower case.
+            fetch: if True, fetch a key that has not been read yet.
 
         Raises:
-            CredentialsBadFormat: it is not a string, is empty, or is larger than `max_token_bytes`.
+            CredentialsBadFormat: the token is not a string, is empty, or is larger than `max_token_bytes`.
             AuthUnavailable: the key cannot be read, or has not been read yet and `fetch` is False.
-            InvalidToken: its form, its header or its signature is wrong.
+            InvalidToken: the format, the header or the signature of the token is wrong.
         """
         with _failing_closed():
             compact, algorithm = self.policy.open(token, types, required=False)
@@ -355,10 +363,10 @@ class JWTAuth:
             return _claims(compact, algorithm, key)
 
     def _check_unproven(self, compact: jws.Compact) -> None:
-        """Refuse a token that would be rejected with any key, before a key is fetched for it.
+        """Reject a token that would be rejected with any key, before its key is fetched.
 
         Its claims are NOT verified, so they can only cause a rejection. An expired token passes: the signature decides
-        whether its client is told to refresh it or to sign in.
+        whether the client is told to refresh the token or to sign in.
         """
         claims = jws.members(compact.payload, "claims")
         with suppress(TokenExpired):
@@ -370,7 +378,7 @@ class JWTAuth:
 
 
 def _claims(compact: jws.Compact, algorithm: str, key: Key) -> dict[str, Any]:
-    """Check the signature, and only then read the claims."""
+    """Verify the signature, then parse and return the claims."""
     if not key.verifiers[algorithm](compact.signing_input, compact.signature):
         raise InvalidToken("the signature is wrong")
     return jws.members(compact.payload, "claims")
@@ -378,7 +386,7 @@ def _claims(compact: jws.Compact, algorithm: str, key: Key) -> dict[str, Any]:
 
 @contextmanager
 def _failing_closed() -> Iterator[None]:
-    """Turn what should not have happened into a refusal."""
+    """Turn an unexpected exception into an `InvalidToken`, so that the token is rejected."""
     try:
         yield
     except (InvalidToken, CredentialsBadFormat, AuthUnavailable):

@@ -1,7 +1,7 @@
-"""Turn the key that a server was given into functions that check signatures, or say what is wrong with it.
+"""Turn a configured key into functions that verify signatures, or say what is wrong with it.
 
-Everything a key can be wrong about is refused here, when the server is put together. What is left for a token is to
-name an algorithm in the table that `from_secret` or `from_public_key` returns. The cryptography is joserfc's.
+A key is checked completely when the server is configured. The algorithm of a token then only selects a function from
+the table that `from_secret` or `from_public_key` returns. joserfc implements the cryptography.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from iogate.auth.roca import has_fingerprint
 from iogate.errors import ConfigurationError
 
 Verifier = Callable[[bytes, bytes], bool]
-"""Takes the signing input and the signature; says whether they belong together."""
+"""Takes the signing input and the signature, and returns True if the signature is valid."""
 
 
 class Algorithm(NamedTuple):
-    """What an algorithm needs: the family of its key, and what within the family tells keys apart."""
+    """The key that an algorithm requires: its family, the minimum size of a secret in bytes, and its curve."""
 
     family: str
     secret_bytes: int = 0
@@ -45,7 +45,7 @@ ALGORITHMS: Mapping[str, Algorithm] = {
     "ES256": Algorithm("EC", curve="P-256"),
     "ES384": Algorithm("EC", curve="P-384"),
     "ES512": Algorithm("EC", curve="P-521"),
-    # RFC 9864 names the curve; most issuers still write the older name.
+    # RFC 9864 adds the name of the curve as an algorithm; most issuers still use the older name EdDSA.
     "Ed25519": Algorithm("Ed25519", curve="Ed25519"),
     "EdDSA": Algorithm("Ed25519", curve="Ed25519"),
 }
@@ -77,16 +77,16 @@ _PUBLISHED_SECRETS = (
     "abcdefghijklmnopqrstuvwxyz",
     "passwordpassword",
 )
-"""Secrets that stand in tutorials and tools for everybody to read, and the words people leave for later."""
+"""Secrets that are published in tutorials and tools, and common placeholders."""
 
 _MAKE_ONE = 'python -c "import secrets; print(secrets.token_urlsafe(64))"'
 
 
 def algorithm_names(algorithms: object) -> tuple[str, ...]:
-    """Return the names in `algorithms`, if each is one that iogate knows.
+    """Return the names in `algorithms`.
 
     Raises:
-        ConfigurationError: it is empty or a bare string, or a name is unknown or `none`.
+        ConfigurationError: `algorithms` is empty or a plain string, or a name is unknown or `none`.
     """
     if isinstance(algorithms, str):
         raise ConfigurationError(f"algorithms is a list of names: write algorithms=[{algorithms!r}]")
@@ -106,14 +106,14 @@ def algorithm_names(algorithms: object) -> tuple[str, ...]:
 
 
 def from_secret(secret: str | bytes, algorithms: Collection[str]) -> dict[str, Verifier]:
-    """Return a verifier an algorithm, all with the same shared secret.
+    """Return one verifier per algorithm, all with the same shared secret.
 
     Args:
-        secret: a random text or random bytes, at least as long as the longest hash in `algorithms`.
-        algorithms: names of the HS family.
+        secret: a random string or random bytes, at least as many bytes as the longest hash in `algorithms`.
+        algorithms: names of HS algorithms.
 
     Raises:
-        ConfigurationError: the secret is short, weak or a public key, or an algorithm is of another family.
+        ConfigurationError: the secret is too short, weak or a public key, or an algorithm is not an HS algorithm.
     """
     names = algorithm_names(algorithms)
     for name in names:
@@ -131,7 +131,7 @@ def from_secret(secret: str | bytes, algorithms: Collection[str]) -> dict[str, V
     if not raw:
         raise ConfigurationError(f"secret is empty or no text; make one with: {_MAKE_ONE}")
     if _is_public_key(raw):
-        # Who knows the public key, which is everybody, could sign tokens with it (RFC 8725, section 2.1).
+        # A public key is not secret: any client could sign tokens with it (RFC 8725, section 2.1).
         raise ConfigurationError("secret is a key that others may know: give it as public_key=, with its algorithms")
     needed = max(ALGORITHMS[name].secret_bytes for name in names)
     if len(raw) < needed:
@@ -146,14 +146,14 @@ def from_secret(secret: str | bytes, algorithms: Collection[str]) -> dict[str, V
 
 
 def from_public_key(public_key: str | bytes | Mapping[str, Any], algorithms: Collection[str]) -> dict[str, Verifier]:
-    """Return a verifier an algorithm, all with the same public key.
+    """Return one verifier per algorithm, all with the same public key.
 
     Args:
         public_key: a PEM block, or a JWK as a mapping or as JSON text.
-        algorithms: names of the family of the key, and for EC of its curve.
+        algorithms: names of algorithms that fit the type of the key, and for EC its curve.
 
     Raises:
-        ConfigurationError: the key cannot be read, is private or weak, or does not fit the algorithms.
+        ConfigurationError: the key cannot be read, is private or weak, or does not fit an algorithm.
     """
     names = algorithm_names(algorithms)
     found = load_public_key(public_key)
@@ -168,13 +168,13 @@ class PublicKey(NamedTuple):
 
     key: RSAKey | ECKey | OKPKey
     algorithms: tuple[str, ...]
-    """The algorithms that it goes with, by its family, its curve and, in a JWK, its own `alg`."""
+    """The algorithms that fit the family and the curve of the key, and the `alg` of a JWK."""
     what: str
-    """What it is, and what to write for it, for a message."""
+    """A description of the key, and the `algorithms` to use with it, for error messages."""
 
 
 def load_public_key(public_key: str | bytes | Mapping[str, Any]) -> PublicKey:
-    """Read a public key and check its strength.
+    """Parse a public key and check its strength.
 
     Args:
         public_key: a PEM block, or a JWK as a mapping or as JSON text.
@@ -191,25 +191,25 @@ def load_public_key(public_key: str | bytes | Mapping[str, Any]) -> PublicKey:
 
 
 def verifiers(key: OctKey | RSAKey | ECKey | OKPKey, names: Collection[str]) -> dict[str, Verifier]:
-    """Return a verifier for each of these algorithms, all with a key that they go with."""
-    # Asked this way joserfc checks the key against each algorithm once more, and without its warning about EdDSA.
+    """Return one verifier per algorithm, all with the same key, which must fit the algorithms."""
+    # This function of joserfc checks the key against each algorithm again, and does not emit the warning about EdDSA.
     models = JWSRegistry.filter_algorithms(key, list(names))
     return {model.name: partial(model.verify, key=key) for model in models}
 
 
 def secret_of(verifier: Verifier) -> bytes | None:
-    """Return the shared secret that a verifier checks with, for who is to judge it; None: it has none."""
+    """Return the shared secret of a verifier, so that its strength can be checked, or None if it has none."""
     key = verifier.keywords.get("key") if isinstance(verifier, partial) else None
     return key.raw_value if isinstance(key, OctKey) else None
 
 
 def _is_public_key(raw: bytes) -> bool:
-    """Say whether a secret is the text of a key pair's part, in any of the forms these come in."""
+    """Return True if a secret is a public or private key of a key pair, or a certificate, in any common format."""
     if any(mark in raw for mark in _KEY_MARKS):
         return True
     if raw.lstrip().startswith(b"{") and b'"kty"' in raw:
         return True
-    # Bare DER, and the base64 of it without the PEM lines, as Keycloak's admin pages show it.
+    # Check plain DER, and its base64 without the PEM lines, which Keycloak's admin pages show.
     try:
         bare = b64decode(b"".join(raw.split()), validate=True)
     except ValueError:
@@ -218,9 +218,9 @@ def _is_public_key(raw: bytes) -> bool:
 
 
 def _joserfc_refuses(raw: bytes) -> bool:
-    """Say whether joserfc finds a public key or a certificate in what is to be a secret: it tries to load each kind."""
+    """Return True if joserfc rejects a secret because it can load it as a public key or a certificate."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about short secrets, which are refused later
+        warnings.simplefilter("ignore")  # about short secrets, which are rejected later
         try:
             OctKey.import_key(raw)
         except ValueError:
@@ -261,14 +261,14 @@ def _read_jwk(jwk: dict[str, Any]) -> PublicKey:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about sizes, which are checked below
             native = JWKRegistry.import_key(value).public_key
-    except Exception:  # what is wrong with a key comes in many types, some of them no ValueError
+    except Exception:  # bad keys raise exceptions of many types, not only ValueError
         raise ConfigurationError("public_key is a JWK that cannot be read: kty, its members or the curve") from None
     found = _check_key(native)
     own = jwk.get("alg")
     if own is None:
         return found
     fitting = tuple(name for name in found.algorithms if _same_algorithm(name) == _same_algorithm(own))
-    name = f"{own!r:.100}"  # It may come from elsewhere, and of any length.
+    name = f"{own!r:.100}"  # It may come from the network, with any length.
     return PublicKey(found.key, fitting, f"a JWK for {name} alone; write algorithms=[{name}]")
 
 
@@ -306,7 +306,7 @@ def _check_key(native: object) -> PublicKey:
         exponent = numbers.e
         if not 2048 <= native.key_size <= 8192:
             raise ConfigurationError(f"public_key is RSA with {native.key_size} bits: use 2048 to 8192")
-        # FIPS 186-5, section 5.4, asks for more than 2**16; a huge one only makes each check slow.
+        # FIPS 186-5, section 5.4, requires more than 2**16. A huge exponent only makes each verification slow.
         if not 65537 <= exponent < 2**32 or exponent % 2 == 0:
             raise ConfigurationError("public_key is RSA with an unusual exponent: use 65537")
         if has_fingerprint(numbers.n):

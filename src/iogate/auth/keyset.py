@@ -1,4 +1,4 @@
-"""Sets of public keys (JWKS; RFC 7517, section 5): which of them are used, and which one a token asks for."""
+"""Sets of public keys (JWKS; RFC 7517, section 5): load the usable keys, and find the key of a token."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from iogate.auth.keys import Verifier, load_public_key, verifiers
 from iogate.errors import ConfigurationError, InvalidToken
 
 MAX_BYTES = 512 * 1024
-"""Bytes that a key set may have. With certificates in it, a dozen keys take about 50 000."""
+"""Maximum size of a key set in bytes. A dozen keys with certificates take about 50 000."""
 MAX_KEYS = 100
-"""Keys that a set may have. Issuers publish two to ten."""
+"""Maximum number of keys in a set. Issuers publish two to ten."""
 
 
 class Key(msgspec.Struct, frozen=True, eq=False):
-    """A key that tokens are checked with."""
+    """A key that verifies the signatures of tokens."""
 
     verifiers: Mapping[str, Verifier]
-    """The check of a signature, for each algorithm that the key goes with."""
+    """The function that verifies a signature, by the name of each algorithm that the key supports."""
     key_id: str | None = None
-    """The `kid` by which tokens ask for it."""
+    """The `kid` by which tokens refer to the key."""
     thumbprint: str | None = None
-    """What tells it from every other key (RFC 7638), if it is one of a set."""
+    """The thumbprint of the key (RFC 7638), which is unique, if the key is in a set."""
 
     def __repr__(self) -> str:
         return f"<Key {self.key_id!r} for {', '.join(self.verifiers)}>"
 
 
 class KeySet:
-    """The keys of a set that are good for checking signatures.
+    """The keys of a set that can verify signatures.
 
-    One broken key takes nothing from the others: it is left out, and `problems` tells why.
+    A key that cannot be used does not affect the others: it is left out, and `problems` says why.
 
     Args:
         keys: the keys.
-        problems: what is wrong with those that were left out.
+        problems: for each key that was left out, what is wrong with it.
     """
 
     __slots__ = ("_by_algorithm", "_by_id", "keys", "problems", "thumbprints")
@@ -58,13 +58,13 @@ class KeySet:
 
     @classmethod
     def read(cls, document: bytes | Mapping[str, Any]) -> KeySet:
-        """Read a set of keys.
+        """Parse a set of keys.
 
         Args:
-            document: the JSON text, or what was read from it.
+            document: the JSON text, or the mapping parsed from it.
 
         Raises:
-            ConfigurationError: it is no set of keys, is too large, or has no key that can be used.
+            ConfigurationError: the document is not a key set, is too large, or has no usable key.
         """
         keys: list[Key] = []
         problems: list[str] = []
@@ -81,11 +81,12 @@ class KeySet:
         return cls(keys, problems)
 
     def find(self, key_id: str | None, algorithm: str) -> Key | None:
-        """Return the key that a token asks for.
+        """Return the key of a token, or None if there is no such key.
 
         Args:
-            key_id: the `kid` in its header, compared exactly. Without one, the set must leave no choice.
-            algorithm: its algorithm.
+            key_id: the `kid` in the header of the token, compared exactly. If it is None, the set must have exactly one
+                key for the algorithm.
+            algorithm: the algorithm in the header of the token.
         """
         if key_id is not None:
             return self._by_id.get((key_id, algorithm))
@@ -93,7 +94,7 @@ class KeySet:
         return fitting[0] if len(fitting) == 1 else None
 
     def _add(self, key_id: str, algorithm: str, key: Key) -> bool:
-        """Enter a key under its name; say whether no other one has it. Which of two is meant is not guessed."""
+        """Register a key under its `kid`. Return False if another key has the same `kid`: then neither is used."""
         place = (key_id, algorithm)
         known = self._by_id.get(place, key)
         if known is None or known.thumbprint != key.thumbprint:
@@ -107,7 +108,7 @@ class KeySet:
 
 
 def _members(document: bytes | Mapping[str, Any]) -> list[Any]:
-    """Return what is in `keys`, all of it unchecked."""
+    """Return the list in the member `keys`. Its items are not checked."""
     if not isinstance(document, Mapping):
         if len(document) > MAX_BYTES:
             raise ConfigurationError(f"the key set is larger than {MAX_BYTES} bytes")

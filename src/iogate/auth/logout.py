@@ -1,7 +1,7 @@
-"""Logout tokens: the rules of OpenID Connect Back-Channel Logout 1.0, for a token whose signature is good.
+"""Logout tokens: the rules of OpenID Connect Back-Channel Logout 1.0, for tokens with a valid signature.
 
-A logout token is to an access token what a notice of termination is to a key: the same issuer signs both, and neither
-may pass for the other (section 4.1 there). `JWTAuth.verify` refuses logout tokens, and this refuses everything else.
+The same issuer signs logout tokens and access tokens, so neither must be accepted in place of the other (section 4.1 of
+the specification). `JWTAuth.verify` rejects logout tokens, and `LogoutRules` rejects all other tokens.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from iogate.auth.claims import ClaimRules
 from iogate.errors import ConfigurationError, InvalidToken
 
 LOGOUT_TYPES = frozenset(("logout+jwt", "jwt"))
-"""The `typ` that a logout token may have in its header, if it has one: issuers older than the first still say JWT."""
+"""The accepted values of `typ` in the header of a logout token. Older issuers use JWT instead of `logout+jwt`."""
 
 LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 
 MAX_AGE = 600
-"""Seconds since `iat` for which a logout token counts. The specification wishes for two minutes in `exp`."""
+"""Seconds since `iat` for which a logout token is accepted. The specification recommends two minutes for `exp`."""
 
 _MAX_LEEWAY = 300
 _MAX_LIFETIME = 86400
 
 
 class Logout(msgspec.Struct, frozen=True):
-    """What a good logout token asks for."""
+    """The logout that a valid logout token requests. It has a subject, a session id, or both."""
 
     issuer: str
-    """Who says so: the `iss` claim."""
+    """The issuer: the `iss` claim."""
     subject: str | None
-    """Whose sessions end: the `sub` claim. There without a session: all of them."""
+    """The user whose sessions end: the `sub` claim. Without `session_id`, all sessions of the user end."""
     session_id: str | None
-    """The one session that ends: the `sid` claim. One of the two is there."""
+    """The session that ends: the `sid` claim."""
     token_id: str
-    """The `jti` claim: the same request is not carried out twice."""
+    """The id of the token: the `jti` claim. `Replays` uses it to reject a token that was used before."""
     counts_until: float
-    """Unix time in seconds after which this token is refused anyway."""
+    """Unix time in seconds after which the token is no longer accepted."""
 
 
 class LogoutRules:
@@ -47,13 +47,13 @@ class LogoutRules:
 
     Args:
         issuer: the one accepted `iss`.
-        audience: the client id that this server has at the issuer; `aud` must have it.
+        audience: the client id of this server at the issuer; `aud` must contain it.
         leeway: seconds by which the clocks of issuer and server may differ, at most 300.
-        require_exp: whether `exp` must be there, as the specification says since its errata of 2023. Without, `iat`
-            alone says how long a token counts.
+        require_exp: if True, `exp` is required, as in the specification since its errata of 2023. The lifetime of a
+            token without `exp` depends only on `iat`.
 
     Raises:
-        ConfigurationError: an argument is not sound.
+        ConfigurationError: an argument is not valid.
     """
 
     __slots__ = ("_issuer", "_rules")
@@ -76,14 +76,15 @@ class LogoutRules:
         )
 
     def check(self, claims: dict[str, Any], now: float) -> Logout:
-        """Return what the claims of a logout token ask for.
+        """Check the claims of a logout token, and return the logout that they request.
 
         Args:
-            claims: of a token whose signature is good.
+            claims: the claims of a token with a valid signature.
             now: Unix time in seconds.
 
         Raises:
-            InvalidToken: they are not those of a logout token that counts here and now.
+            TokenExpired: the token has expired.
+            InvalidToken: the claims are not those of a valid logout token for this server.
         """
         rules = self._rules
         rules.check_required(claims)
@@ -96,7 +97,7 @@ class LogoutRules:
         if not isinstance(events, dict) or not isinstance(events.get(LOGOUT_EVENT), dict):
             raise InvalidToken("events does not have the event of a logout, with an object")
         if "nonce" in claims:
-            # What has one could have been made to pass for an ID token (section 2.4).
+            # `nonce` is forbidden, so that a logout token cannot be used as an ID token (section 2.4).
             raise InvalidToken("a logout token has no nonce")
         subject, session_id = (_name(claims, name) if name in claims else None for name in ("sub", "sid"))
         if subject is None and session_id is None:
@@ -106,13 +107,13 @@ class LogoutRules:
 
 
 class Replays:
-    """Remember which logout tokens were carried out, for as long as they would be accepted again.
+    """A cache of used logout tokens, which remembers each one until it expires.
 
-    When it is full, the one is forgotten that would be refused first: a logout that is carried out twice does less
-    harm than one that is not carried out.
+    When the cache is full, it forgets the token that expires first. It does not reject new tokens, because a logout
+    that is carried out twice does less harm than one that is not carried out.
 
     Args:
-        size: how many are remembered; one takes about 250 bytes.
+        size: maximum number of tokens; one takes about 250 bytes.
     """
 
     __slots__ = ("_ends", "_known", "_size")
@@ -120,22 +121,22 @@ class Replays:
     def __init__(self, size: int = 10_000) -> None:
         self._size = size
         self._known: set[bytes] = set()
-        self._ends: list[tuple[float, bytes]] = []  # A heap, the first to be forgotten on top.
+        self._ends: list[tuple[float, bytes]] = []  # A heap: the token that expires first is on top.
 
     def __len__(self) -> int:
         return len(self._ends)
 
     def check(self, logout: Logout) -> None:
-        """Refuse what was carried out before.
+        """Check that a logout token is not replayed.
 
         Raises:
-            InvalidToken: it was.
+            InvalidToken: the token was used before.
         """
         if _digest(logout.token_id) in self._known:
             raise InvalidToken("the logout token was used before")
 
     def add(self, logout: Logout, now: float) -> None:
-        """Remember a logout that has been carried out at `now`, Unix time in seconds."""
+        """Remember a logout that was carried out at `now`, Unix time in seconds."""
         while self._ends and (self._ends[0][0] < now or len(self._ends) >= self._size):
             self._known.discard(heapq.heappop(self._ends)[1])
         digest = _digest(logout.token_id)
@@ -145,7 +146,7 @@ class Replays:
 
 
 def _digest(token_id: str) -> bytes:
-    # An issuer may write as much as fits into a token.
+    # Store a hash, because the `jti` may be as long as a token.
     return hashlib.sha256(token_id.encode()).digest()
 
 

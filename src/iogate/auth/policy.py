@@ -1,6 +1,7 @@
-"""What a configuration accepts, apart from the keys: numbers and names that are fixed when it is made.
+"""The requirements for tokens in a configuration, except for the keys. They do not change after it is created.
 
-Each check is a call of its own, so that `iogate token show` can tell them apart, and `iogate doctor` reads the fields.
+Each check is a separate function, so that `iogate token show` can report them one by one. `iogate doctor` reads the
+fields.
 """
 
 from __future__ import annotations
@@ -15,24 +16,24 @@ from iogate.auth.claims import YEAR_10000, ClaimRules
 from iogate.errors import CredentialsBadFormat
 
 MAX_TOKEN_BYTES = 8192
-"""Bytes of a token that are looked at, unless a configuration says otherwise."""
+"""Default of the maximum size of a token in bytes."""
 TOKEN_TYPES = ("JWT", "at+jwt")
-"""The accepted `typ`, unless a configuration says otherwise."""
+"""Default of the accepted values of `typ`."""
 
 CLOCK_STEP = 3600.0
-"""Seconds by which the server's clock may be set back, and a revoked token is still not accepted again."""
+"""Seconds by which the server's clock may be set back without a revoked token being accepted again."""
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked of a token.
+    """The requirements for tokens.
 
     Args:
         algorithms: the accepted algorithms, by exact name.
-        rules: what is asked of the claims.
-        types: the accepted `typ`, as `jws.media_type` gives them.
-        type_required: whether a token without `typ` is refused.
-        max_token_bytes: the size above which a token is not looked at.
-        expiry_grace: seconds that a socket is left after its token has expired.
+        rules: the rules for the claims.
+        types: the accepted values of `typ`, as `jws.media_type` returns them.
+        type_required: if True, a token without `typ` is rejected.
+        max_token_bytes: size in bytes above which a token is rejected without being parsed.
+        expiry_grace: seconds after the expiry of a token (plus `leeway`) until its sockets are disconnected.
     """
 
     algorithms: frozenset[str]
@@ -45,22 +46,22 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     def open(
         self, token: object, types: Container[str] | None = None, *, required: bool | None = None
     ) -> tuple[jws.Compact, str]:
-        """Take a token apart, and check all of it that needs no key.
+        """Split a token into its parts, and check the size, the format and the header. This does not need a key.
 
         Args:
-            token: what was given as one.
-            types: the accepted `typ` in place of those of the policy, for tokens of another use.
-            required: whether there must be one, in place of what the policy says.
+            token: the token.
+            types: the accepted values of `typ`, instead of `self.types`, for tokens that are not access tokens.
+            required: if True, `typ` is required. None: as `self.type_required` says.
 
         Returns:
-            Its parts, and its algorithm. No claim of it is proven.
+            The parts and the algorithm. The claims are NOT verified.
 
         Raises:
-            CredentialsBadFormat: it is not a string, is empty, or is too large.
-            InvalidToken: its form or its header is wrong.
+            CredentialsBadFormat: the token is not a string, is empty, or is too large.
+            InvalidToken: the format or the header of the token is wrong.
         """
-        # The order matters: what is cheap and bounded comes first, cryptography only for what is well formed, and no
-        # claim counts before the signature is good.
+        # The order matters: cheap checks with a bounded cost run first, cryptography runs only on well-formed tokens,
+        # and the claims are not trusted before the signature is verified.
         compact = jws.split(self.check_size(token))
         algorithm = jws.check_algorithm(compact.header, self.algorithms)
         jws.check_parameters(compact.header)
@@ -69,16 +70,16 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         return compact, algorithm
 
     def revocation_end(self, now: float, issued_before: float | None, key_id: str | None) -> float:
-        """Return until when a revocation must be remembered, as Unix time in seconds; infinity means for ever.
+        """Return the Unix time in seconds until which a revocation must be remembered; infinity means for ever.
 
-        That is as long as a token that it means can be accepted, or a socket with such a token can be open. It means
-        tokens that were issued by now, or before `issued_before` if that is later. A key can sign tokens with any date
-        at any time, so the revocation of a key never ends unless it has `issued_before`.
+        It must be remembered as long as a token that it matches can be accepted, or a socket with such a token can be
+        open. The result covers tokens that were issued until now or until `issued_before`, whichever is later. A key
+        can sign tokens with any date at any time, so the revocation of a key never ends unless it has `issued_before`.
 
         Args:
             now: Unix time in seconds.
-            issued_before: the latest `iat` that the revocation means; None if it has no such limit.
-            key_id: the `kid` that it names, if any.
+            issued_before: the latest `iat` that the revocation matches, Unix time in seconds; None if it has no limit.
+            key_id: the `kid` that the revocation names, or None.
         """
         if key_id is not None and issued_before is None:
             return math.inf
@@ -87,7 +88,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         return end if end < YEAR_10000 else math.inf
 
     def check_size(self, token: object) -> str:
-        """Return the text of a token, if it is one, and not too large."""
+        """Return the token, or raise `CredentialsBadFormat` if it is not a string, is empty, or is too large."""
         if not isinstance(token, str) or not token:
             raise CredentialsBadFormat("the token is not a string with something in it")
         if len(token) > self.max_token_bytes:

@@ -1,4 +1,4 @@
-"""Who a verified token speaks for."""
+"""The identity that a verified token proves."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from iogate.printable import printable
 
 
 class Principal(msgspec.Struct, frozen=True, eq=False):
-    """Hold the identity that a verified token gives a connection.
+    """The identity of a verified token.
 
-    Only `JWTAuth.verify` makes one, so to hold one is to know that the token was good at that moment.
+    `JWTAuth` creates a principal only after it has verified the token, so the token was valid at that moment.
     """
 
     subject: str
-    """The `sub` claim. Empty only if the server was told not to require one."""
+    """The `sub` claim. Empty only if the server does not require it."""
     issuer: str | None
     """The `iss` claim."""
     audience: tuple[str, ...]
-    """The `aud` claim: none, one or several."""
+    """The values of the `aud` claim: none, one or several."""
     scopes: frozenset[str]
-    """What the token allows: the union of the claims `scope`, `scp` and `permissions`."""
+    """The scopes of the token: the union of the claims `scope`, `scp` and `permissions`."""
     token_id: str | None
     """The `jti` claim."""
     session_id: str | None
@@ -31,20 +31,20 @@ class Principal(msgspec.Struct, frozen=True, eq=False):
     issued_at: float | None
     """The `iat` claim, Unix time in seconds."""
     expires_at: float | None
-    """The `exp` claim, Unix time in seconds. None only if the server was told not to require one."""
+    """The `exp` claim, Unix time in seconds. None only if the server does not require it."""
     claims: Mapping[str, Any]
     """All claims of the token, read-only."""
     key_id: str | None = None
-    """The `kid` of the header: which key signed the token."""
+    """The `kid` in the header: the name of the key that signed the token."""
     key_thumbprint: str | None = None
-    """Which key that was, by its own value (RFC 7638), where it was one of a key set."""
+    """The thumbprint (RFC 7638) of the key that signed the token, if the key is in a key set."""
 
     def __repr__(self) -> str:
-        # The other claims are personal data: an identity may be logged, a person's details may not.
+        # A principal may be logged, but its other claims may be personal data, which must not be logged.
         subject, issuer = printable(repr(self.subject)), printable(repr(self.issuer))
         return f"Principal(subject={subject}, issuer={issuer}, expires_at={self.expires_at!r})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """Show the same harmless fields where rich prints tracebacks and objects."""
+        """Return the same fields for the objects and tracebacks that the rich library prints."""
         issuer = None if self.issuer is None else printable(self.issuer)
         return [("subject", printable(self.subject)), ("issuer", issuer), ("expires_at", self.expires_at)]

@@ -1,8 +1,8 @@
-"""Where a client may put its token: each way is an object that reads it from a request, or finds none.
+"""Sources: objects that read the token from one place in a request.
 
-A source answers with the token, with None when the client gave nothing this way, or raises: something that was meant
-as a credential but is none must never count as "no token", or a server with guests would let it in. For the same
-reason an empty string is a badly formed credential, not an absent one.
+A source returns the token, returns None if there is nothing in its place, or raises if the value there is not a token.
+A bad value must never count as "no token", because a server with guests would admit the client. For the same reason, an
+empty string is a malformed credential, not a missing one.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from iogate.errors import ConfigurationError, CredentialsBadFormat, CredentialsB
 
 
 class CredentialRequest(Protocol):
-    """What the sources may read: an HTTP request, and with sockets the payload of the CONNECT packet."""
+    """The request that sources read: an HTTP request, and for sockets also the payload of the CONNECT packet."""
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Headers by lower-case name; one that came twice is joined with `, `."""
+        """The headers by lower-case name. The values of a repeated header are joined with `, `."""
 
     @property
     def query(self) -> Mapping[str, str]:
@@ -29,29 +29,29 @@ class CredentialRequest(Protocol):
 
     @property
     def cookies(self) -> Mapping[str, str]:
-        """Cookies by name."""
+        """The cookies by name."""
 
     @property
     def payload(self) -> object:
-        """The payload of the CONNECT packet: any JSON value, None when there was none."""
+        """The payload of the CONNECT packet: any JSON value, or None if there is none."""
 
 
 class Source(Protocol):
-    """One way to give a token."""
+    """One place in a request where a client may put its token."""
 
     def read(self, request: CredentialRequest) -> str | None:
-        """Return the token that `request` carries this way, or None if it carries nothing this way.
+        """Return the token in this place, or None if there is nothing.
 
         Raises:
-            CredentialsBadScheme: it is a credential of another scheme than Bearer.
-            CredentialsBadFormat: it was meant as a credential, and is none.
+            CredentialsBadScheme: the credential has a scheme other than the expected one, e.g. Bearer.
+            CredentialsBadFormat: the value in this place is not a token.
         """
 
 
 class AuthPayload(msgspec.Struct, frozen=True):
     """Read the token from a field of the CONNECT payload: `io(url, { auth: { token } })`.
 
-    The `Bearer` scheme may stand in front of the token, in any case of letters.
+    The token may have the prefix `Bearer `, in upper or lower case.
 
     Args:
         field: the name of the field.
@@ -79,7 +79,7 @@ class AuthPayload(msgspec.Struct, frozen=True):
         return _bearer(value) if " " in value else value
 
     def redact(self, payload: object) -> object:
-        """Return `payload` as the application may see it: without the field that holds the token."""
+        """Return `payload` for the application: without the field that contains the token."""
         if isinstance(payload, dict) and self.field in payload:
             return {name: value for name, value in payload.items() if name != self.field}
         return payload
@@ -99,7 +99,7 @@ class Header(msgspec.Struct, frozen=True):
 
     Args:
         name: the name of the header, such as `"X-Access-Token"`.
-        scheme: what stands before the token, such as `"JWT"`; None: nothing does.
+        scheme: the scheme before the token, for example `"JWT"`; None if the value is only the token.
     """
 
     name: str
@@ -123,7 +123,7 @@ class Header(msgspec.Struct, frozen=True):
 class Query(msgspec.Struct, frozen=True):
     """Read the token from a parameter of the URL: `io(url, { query: { token } })`.
 
-    Off by default: URLs end up in the logs of every proxy on the way.
+    It is not used by default, because proxies log URLs.
 
     Args:
         name: the name of the parameter.
@@ -142,7 +142,7 @@ class Query(msgspec.Struct, frozen=True):
 class Cookie(msgspec.Struct, frozen=True):
     """Read the token from a cookie.
 
-    Browsers send cookies with requests that other sites start, so the server insists on a list of allowed origins.
+    Browsers also send cookies with requests of other sites, so the server requires a list of allowed origins.
 
     Args:
         name: the name of the cookie, for example `"__Host-token"`.
@@ -159,7 +159,7 @@ class Cookie(msgspec.Struct, frozen=True):
 
 
 class BodyField(msgspec.Struct, frozen=True):
-    """Read the token from a field of the body of an HTTP request: of a form, or of a JSON object. Sockets have none.
+    """Read the token from a field in the body of an HTTP request: a form or a JSON object. Not available for sockets.
 
     Args:
         name: the name of the field.
@@ -172,7 +172,7 @@ class BodyField(msgspec.Struct, frozen=True):
 
     def read(self, request: CredentialRequest) -> str | None:
         """Return the token in the field; see `Source.read`."""
-        fields: Mapping[str, object] = getattr(request, "fields", {})  # Only a guard of HTTP endpoints has them.
+        fields: Mapping[str, object] = getattr(request, "fields", {})  # Only HTTP guards have fields.
         value = fields.get(self.name)
         if value is None:
             return None
@@ -182,29 +182,31 @@ class BodyField(msgspec.Struct, frozen=True):
 
 
 Finder = Callable[[CredentialRequest], str | Awaitable[str | None] | None]
-"""A function of the application's that finds the token in a request, or None."""
+"""A function of the application that returns the token of a request, or None."""
 
 
 class Function(msgspec.Struct, frozen=True):
-    """Ask a function of the application's. What it returns that is neither a text nor None is a bad credential.
+    """Read the token with a function of the application.
+
+    If the function returns anything but a non-empty string or None, the request is rejected.
 
     Args:
-        function: takes the request. It may be `async def` where that is allowed.
+        function: takes the request. It may be `async def` for HTTP guards, but not for `JWTAuth`.
     """
 
     function: Finder
 
     @property
     def is_async(self) -> bool:
-        """Whether it is a coroutine function."""
+        """True if `function` is a coroutine function."""
         return inspect.iscoroutinefunction(self.function)
 
     def read(self, request: CredentialRequest) -> str | None:
-        """Return what a plain function finds; see `Source.read`."""
+        """Return the result of a function that is not `async def`; see `Source.read`."""
         return _text(self.function(request))
 
     async def read_async(self, request: CredentialRequest) -> str | None:
-        """Return what a function finds; see `Source.read`."""
+        """Return the result of any function; see `Source.read`."""
         found = self.function(request)
         return _text(await found if inspect.isawaitable(found) else found)
 
@@ -213,20 +215,20 @@ _NOT_IN_COOKIES = (AuthPayload, BearerHeader, BodyField, Header, Query)
 
 
 def may_read_cookies(source: Source) -> bool:
-    """Say whether a source may find the token in a cookie: `Cookie` does, and what the application wrote may."""
+    """Return True if a source may read cookies: `Cookie` does, and a source of the application may."""
     return not isinstance(source, _NOT_IN_COOKIES)
 
 
 def the_one(tokens: Iterable[str | None]) -> str | None:
-    """Return the one token of a request, or None if it carries none.
+    """Return the token of a request, or None if it has none.
 
-    Which of two counts must never be a guess, not even when they are the same.
+    Two tokens are rejected even if they are equal, because choosing one of them would be a guess.
 
     Args:
-        tokens: what each source has found.
+        tokens: the result of each source.
 
     Raises:
-        CredentialsBadFormat: there are two.
+        CredentialsBadFormat: there are two tokens.
     """
     found = [token for token in tokens if token is not None]
     if len(found) > 1:
@@ -235,7 +237,7 @@ def the_one(tokens: Iterable[str | None]) -> str | None:
 
 
 def _single(value: str | None, place: str) -> str | None:
-    """Return a value that is not empty, and did not come twice: then there is a comma, which no token has."""
+    """Return a value, or raise if it is empty or repeated. A repeated value has a comma, which a token cannot have."""
     if value is not None and (not value or "," in value):
         raise CredentialsBadFormat(f"what is in {place} is not one token")
     return value
@@ -252,14 +254,14 @@ def _bearer(value: str) -> str:
 
 
 def _after(expected: str, value: str) -> str:
-    """Return the token in `Bearer <token>`; RFC 9110, section 11.4: the scheme, then one space or more."""
+    """Return the token in `Bearer <token>`: a scheme, then one or more spaces (RFC 9110, section 11.4)."""
     scheme, _, rest = value.partition(" ")
     token = rest.lstrip(" ")
     if not scheme or not token:
         raise CredentialsBadFormat("the credential is not a scheme and a token")
     if scheme.lower() != expected.lower():
         raise CredentialsBadScheme(f"the scheme is not {expected}")
-    # A comma is what joins a header that came twice; neither it nor a space can be part of a token.
+    # The values of a repeated header are joined with a comma. A token contains neither commas nor spaces.
     if " " in token or "," in token:
         raise CredentialsBadFormat("more than one token follows the scheme")
     return token

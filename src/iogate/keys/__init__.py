@@ -1,4 +1,4 @@
-"""Where keys come from: given once, from a file, from an issuer elsewhere, or from a function of the application."""
+"""Sources of keys: static keys, a file, an issuer's URL, or a function of the application."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the arguments of a configuration to where its keys come from."""
+"""Create the source of keys from the arguments of a configuration."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ from iogate.keys.remote import Discovery, KeySetURL
 logger = logging.getLogger("iogate")
 
 KeysArgument = Refreshed | Mapping[str, Refreshed | str | bytes | Mapping[str, Any]] | KeyFunction
-"""What `JWTAuth(keys=)` takes."""
+"""The type of the argument `keys` of `JWTAuth`."""
 
 
 def choose(given: Mapping[str, Any], algorithms: Collection[str], issuers: frozenset[str] | None) -> Keys:
-    """Return the keys that a configuration asks for.
+    """Return the source of keys for a configuration.
 
     Args:
-        given: what was given for each of the arguments that say where keys come from: one, and for the others None.
+        given: the values of all arguments that give keys, by name. Exactly one of them is not None.
         algorithms: the accepted algorithms.
-        issuers: the accepted issuers, if that was said.
+        issuers: the accepted issuers, or None if they are not configured.
 
     Raises:
-        ConfigurationError: there is not exactly one, it is not sound, or does not go with the others.
+        ConfigurationError: not exactly one argument gives keys, or it is not valid, or it does not fit `algorithms` or
+            `issuers`.
     """
     named = [(name, value) for name, value in given.items() if value is not None]
     if len(named) != 1:

@@ -1,7 +1,7 @@
-"""The only HTTP client of iogate: it reads small documents from where the configuration says, and nowhere else.
+"""The only HTTP client of iogate, which reads small documents from allowed addresses.
 
-An address that comes from the network (the `jwks_uri` of a discovery document) is held to the same rules as one from
-the configuration, so that no issuer can make this server ask machines that only this server can reach.
+A URL from the network (the `jwks_uri` of a discovery document) must satisfy the same rules as a URL from the
+configuration. Otherwise an issuer could make this server send requests to machines in its internal network (SSRF).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from iogate.errors import ConfigurationError
 from iogate.keys.refreshed import TIMEOUT, NotRead
 
 Network = Literal["public", "private", "loopback"]
-"""Where addresses may lead: to the internet; to private networks too; to this machine and nowhere else."""
+"""The IP addresses that are allowed: the internet; the internet and private networks; only this machine."""
 
 _ADDRESSES_TRIED = 4
 
@@ -32,16 +32,16 @@ def _networks(*texts: str) -> tuple[IPNetwork, ...]:
     return tuple(map(ip_network, texts))
 
 
-# These lists are used instead of `ipaddress`: its `is_global` differs between versions of Python, and is True for
+# Use these lists instead of `is_global` of `ipaddress`, which differs between versions of Python, and is True for
 # addresses without an entry at IANA, such as the deprecated ::/96 and fec0::/10.
 _PUBLIC = _networks("0.0.0.0/0", "2000::/3")
-"""Networks with public addresses: of IPv6, the ones that IANA allocates (the registry of global unicast addresses)."""
+"""Networks with public addresses. For IPv6, this is the range of global unicast addresses that IANA allocates."""
 _SPECIAL = _networks(
     # IANA's registry of IPv4 special-purpose addresses (RFC 6890), with 6to4 relays (RFC 7526) and multicast.
     *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24"),
     *("192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16", "192.175.48.0/24"),
     *("198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"),
-    # IANA's registry of IPv6 special-purpose addresses, those within 2000::/3.
+    # The entries of IANA's registry of IPv6 special-purpose addresses that are in 2000::/3.
     *("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20"),
 )
 _PRIVATE = _networks(
@@ -52,23 +52,29 @@ _PRIVATE = _networks(
 )
 _LOOPBACK = _networks("127.0.0.0/8", "::1/128")
 _METADATA = _networks("168.63.129.16/32", "100.100.100.200/32", "fd00:ec2::/32", "fd20:ce::254/128")
-"""Addresses at which clouds return credentials, apart from link-local ones: Azure, Alibaba, AWS, Google."""
+"""Cloud metadata services, which return credentials: Azure, Alibaba, AWS, Google.
+
+Others have link-local addresses, which are never allowed.
+"""
 _NAT64 = ip_network("64:ff9b::/96")
-"""Translated to IPv4 (RFC 6052). 64:ff9b:1::/48 (RFC 8215) has no fixed meaning, so it is never allowed."""
+"""The prefix of IPv6 addresses that NAT64 translates to IPv4 (RFC 6052).
+
+The prefix 64:ff9b:1::/48 (RFC 8215) has no fixed meaning, so it is never allowed.
+"""
 
 _MAX_AGE = re.compile(r"(?:^|[,\s])max-age\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
 _NOT_KEPT = re.compile(r"(?:^|[,\s])no-(?:store|cache)(?:$|[,\s=])", re.IGNORECASE)
 
 
 class Fetcher:
-    """Read documents with GET, in one network, without redirects, bounded in size and time.
+    """Read documents with GET from allowed addresses, without redirects, with limits of size and time.
 
     Args:
-        network: where addresses may lead.
-        context: the certificates that are trusted; those of `httpx` if it is None.
+        network: the IP addresses that are allowed.
+        context: the trusted certificates; None for those of `httpx`.
 
     Raises:
-        ConfigurationError: there is no such network.
+        ConfigurationError: an argument is not valid.
     """
 
     def __init__(self, network: Network, context: ssl.SSLContext | None) -> None:
@@ -80,10 +86,11 @@ class Fetcher:
         self.context = context
 
     def check(self, text: object) -> httpx.URL:
-        """Return an address that may be asked.
+        """Parse a URL, and return it if it is allowed.
 
         Raises:
-            ConfigurationError: it may not be: its scheme, a name or password in it, where it leads.
+            ConfigurationError: the URL is malformed, its scheme or IP address is not allowed, or it contains
+                credentials or a fragment.
         """
         try:
             url = httpx.URL(text) if isinstance(text, str) else None
@@ -106,13 +113,13 @@ class Fetcher:
         return url
 
     async def get(self, url: httpx.URL) -> tuple[bytes, float | None]:
-        """Return a document, and for how many seconds it is said to be fresh.
+        """Return a document, and the number of seconds for which it is fresh, or None.
 
         Args:
-            url: what `check` returned.
+            url: the URL, as returned by `check`.
 
         Raises:
-            NotRead: it cannot be had, or is too large.
+            NotRead: the document cannot be read or is too large, or an IP address of the host is not allowed.
         """
         context = await self._trusted(url)
         addresses = await self._resolve(url)
@@ -132,7 +139,7 @@ class Fetcher:
         raise NotRead(f"{url.host} has no address")
 
     async def _resolve(self, url: httpx.URL) -> list[str]:
-        """Look the name up, once: the addresses that were judged are the ones that are asked."""
+        """Look up the host once, so that the connection uses the same IP addresses that were checked."""
         loop = asyncio.get_running_loop()
         try:
             found = await loop.getaddrinfo(url.host, None, type=socket.SOCK_STREAM)
@@ -146,9 +153,9 @@ class Fetcher:
 
     async def _trusted(self, url: httpx.URL) -> ssl.SSLContext:
         if url.scheme == "http":
-            return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # Not used, and one without certificates is made at once.
+            return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # Not used. A context without certificates is cheap.
         if self.context is None:
-            # It reads a large file: in a thread, so that nobody is kept waiting.
+            # This reads a large file, so it runs in a thread and does not block the event loop.
             self.context = await asyncio.to_thread(httpx.create_ssl_context)
         return self.context
 
@@ -160,7 +167,7 @@ async def _get(client: httpx.AsyncClient, url: httpx.URL, address: str) -> tuple
     request = client.build_request(
         "GET",
         url.copy_with(host=address),
-        # Uncompressed: what is small on the way must not grow here.
+        # Ask for no compression: a small response must not expand to a large document.
         headers={"host": url.netloc.decode("ascii"), "accept": "application/json", "accept-encoding": "identity"},
         extensions={"sni_hostname": url.raw_host.decode("ascii")},
     )
@@ -182,7 +189,7 @@ async def _get(client: httpx.AsyncClient, url: httpx.URL, address: str) -> tuple
 
 
 def _fresh_for(headers: httpx.Headers) -> float | None:
-    """Return for how many seconds a document is fresh (RFC 9111, section 4.2); None: it is not said."""
+    """Return the seconds for which a document is fresh (RFC 9111, section 4.2); None if the headers do not say."""
     control = headers.get("cache-control", "")
     found = _MAX_AGE.search(control)
     if found is None or _NOT_KEPT.search(control):
@@ -201,7 +208,8 @@ def _literal(host: str) -> Address | None:
 def _allowed(address: Address, network: Network) -> bool:
     reached = _reached(address)
     if network == "loopback":
-        # Only mapped by the kernel: for a translator on the way, 127.0.0.1 is the translator itself.
+        # Of the addresses that contain an IPv4 address, allow only those that the kernel maps (IPv4-mapped). A NAT64
+        # translator would connect to its own 127.0.0.1.
         return _is_in(_mapped(address), _LOOPBACK)
     return all(_is_public(one) or (network == "private" and _is_in(one, _PRIVATE)) for one in reached) and not any(
         _is_in(one, _METADATA) for one in reached
@@ -217,10 +225,10 @@ def _is_in(address: Address, networks: tuple[IPNetwork, ...]) -> bool:
 
 
 def _reached(address: Address) -> tuple[Address, ...]:
-    """Return the addresses that packets to this address may reach: itself, or the IPv4 addresses in it.
+    """Return the addresses that packets to this address may reach: the address itself, or IPv4 addresses inside it.
 
-    NAT64 (RFC 6052), 6to4 (RFC 3056) and Teredo (RFC 4380, which has the address of a server too) translate or tunnel
-    packets to these.
+    NAT64 (RFC 6052), 6to4 (RFC 3056) and Teredo (RFC 4380, which also contains the address of a server) translate or
+    tunnel packets to the IPv4 addresses.
     """
     address = _mapped(address)
     if isinstance(address, IPv6Address):

@@ -1,4 +1,4 @@
-"""A key set in a file that somebody else replaces."""
+"""A key set in a file that another program replaces."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ from iogate.keys.refreshed import NotRead, Refreshed
 
 
 class KeySetFile(Refreshed):
-    """The public keys in a file, a JWK set, which is looked at again and again.
+    """The public keys in a file with a JWK set, which is read again at intervals.
 
-    A file that has become unreadable, or holds no key set any more, changes nothing: the keys read before serve until
-    it is mended, and the log says so. Replace the file by renaming another over it, and nobody sees half of it.
+    If the file can no longer be read, or does not contain a key set, a warning is logged and the keys that were read
+    before stay in use until the file is repaired. To replace the file, rename the new one over it, so that a partly
+    written file is never read.
 
     Args:
-        path: where it is.
-        every: seconds after which it is looked at again, from 1 to an hour.
-        revoke_removed: whether sockets whose token was signed by a key that is gone are ended.
-        clock: what time is taken from.
+        path: the file.
+        every: seconds between two reads of the file, from 1 to 3600.
+        revoke_removed: if True, sockets whose token was signed by a key that was removed are disconnected.
+        clock: the clock that schedules the reads.
 
     Raises:
-        ConfigurationError: there is no such file, or no key set in it.
+        ConfigurationError: the file does not exist, cannot be read, or does not contain a key set; or an argument is
+            not valid.
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class KeySetFile(Refreshed):
 
     def _contents(self) -> bytes:
         try:
-            if not self._path.is_file():  # Of a pipe or a device there may be no end.
+            if not self._path.is_file():  # Reading a pipe or a device might never end.
                 raise NotRead("there is no such file")
             with self._path.open("rb") as file:
                 return file.read(MAX_BYTES + 1)

@@ -1,4 +1,4 @@
-"""Keys that are given once and stay."""
+"""Keys that are part of the configuration and never change."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from iogate.auth.principal import Principal
 from iogate.errors import InvalidToken
 
 NO_KEY = "there is no key for its kid and algorithm"
-"""Why a token is refused, for the log."""
+"""The reason for a rejection, for the log."""
 
 
 class Fixed:
-    """What all keys have in common that are there from the beginning and never change."""
+    """Base class of sources whose keys are loaded from the start and never change."""
 
     __slots__ = ()
 
     issuers: frozenset[str] | None = None
 
     async def fetch(self, token: Compact, algorithm: str) -> Key:
-        """Refuse the token: what is not at hand does not exist."""
+        """Raise `InvalidToken`: a key that is not loaded does not exist."""
         raise InvalidToken(NO_KEY)
 
     def holds(self, principal: Principal) -> bool:
-        """Say that the key still counts."""
+        """Return True: these keys are always valid."""
         return True
 
     def start(self, changed: Changed) -> None:
         """Do nothing."""
 
     async def ready(self) -> None:
-        """Return at once."""
+        """Return immediately: the keys are loaded."""
 
     async def stop(self, changed: Changed) -> None:
         """Do nothing."""
 
 
 class FixedKey(Fixed):
-    """The one key that everything is signed with, whatever `kid` a token names.
+    """A single key for all tokens, whatever their `kid` is.
 
     Args:
         key: the key.
@@ -58,7 +58,7 @@ class FixedKey(Fixed):
 
 
 class FixedKeySet(Fixed):
-    """A key set that stays as it is.
+    """A key set that does not change.
 
     Args:
         keys: the key set.
@@ -70,7 +70,7 @@ class FixedKeySet(Fixed):
         self.keys = keys
 
     def find(self, token: Compact, algorithm: str) -> Key:
-        """Return the key that the token asks for, or refuse the token."""
+        """Return the key of the token, or raise `InvalidToken`."""
         key = self.keys.find(token.header.get("kid"), algorithm)
         if key is None:
             raise InvalidToken(NO_KEY)

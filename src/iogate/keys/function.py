@@ -1,4 +1,4 @@
-"""Keys from a function of the application: for each token it says with which key it is to be checked."""
+"""Keys from a function of the application, which returns the key of each token."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ from iogate.keys.refreshed import TIMEOUT
 logger = logging.getLogger("iogate")
 
 KeyFunction = Callable[[Mapping[str, Any], Mapping[str, Any]], Any]
-"""Takes the header and the claims of a token, both NOT proven; returns a secret, a PEM, a JWK, or None."""
+"""Takes the header and the claims of a token, both NOT verified; returns a secret, a PEM, a JWK, or None."""
 
 
 class FunctionKeys(Fixed):
-    """Ask a function for the key of each token.
+    """A source that calls a function for the key of each token.
 
-    The function decides which key a token is checked with; whether the token is good is decided here, as ever: the
-    key must be a sound one that goes with an accepted algorithm. A function that raises, takes longer than five
-    seconds or returns what is no key has refused, as `unavailable`; that is logged.
+    The function only selects the key. The token is verified as usual, and the key must be strong enough and fit the
+    algorithm of the token. If the function raises, returns a value that is not a key, or is `async def` and takes
+    longer than five seconds, an error is logged and the token is rejected as `unavailable`. If it raises `InvalidToken`
+    or `AuthUnavailable`, that is the reason for the rejection, and no error is logged.
 
     Args:
         function: the function; it may be `async def`.
@@ -39,11 +40,11 @@ class FunctionKeys(Fixed):
 
     def __init__(self, function: KeyFunction) -> None:
         self._function = function
-        call = getattr(function, "__call__", None)  # noqa: B004  # of an object, which may be `async def` too
+        call = getattr(function, "__call__", None)  # noqa: B004  # an object's `__call__` may be `async def` too
         self._asynchronous = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 
     def find(self, token: Compact, algorithm: str) -> Key | None:
-        """Return the key that the function names, if it says so at once."""
+        """Return the key of the token, or None if the function is `async def`."""
         if self._asynchronous:
             return None
         arguments = _arguments(token)
@@ -52,14 +53,14 @@ class FunctionKeys(Fixed):
         except Exception as error:
             raise _refusal(error) from None
         if inspect.iscoroutine(value):
-            # Such as a lambda that calls an `async def`: from now on it is known to be one.
+            # The function is, for example, a lambda that calls an `async def`. Await its result from now on.
             value.close()
             self._asynchronous = True
             return None
         return _key(value, algorithm)
 
     async def fetch(self, token: Compact, algorithm: str) -> Key:
-        """Return the key that the function names."""
+        """Await the function, and return the key of the token."""
         arguments = _arguments(token)
         try:
             async with asyncio.timeout(TIMEOUT):
@@ -87,7 +88,7 @@ def _key(value: object, algorithm: str) -> Key:
     if value is None:
         raise InvalidToken(NO_KEY)
     try:
-        # Making a verifier takes as long as using it, so that a key which comes again is kept.
+        # Creating a verifier takes as long as using it, so cache it. A JWK is a mapping, which cannot be hashed.
         make = _verifiers if isinstance(value, (str, bytes)) else _verifiers.__wrapped__
         return Key(make(value, algorithm))
     except Exception as error:

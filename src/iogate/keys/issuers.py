@@ -1,4 +1,4 @@
-"""The keys of several issuers: a token's `iss` selects among those that were configured, never anything else."""
+"""The keys of several issuers. The `iss` of a token can only select one of the configured issuers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from iogate.errors import InvalidToken
 
 
 class Issuers:
-    """Each issuer has keys of its own, so that none can sign for another, not even with the same `kid`.
+    """Separate keys for each issuer, so that no issuer can sign for another one, not even with the same `kid`.
 
     Args:
         sources: the keys of each issuer.
@@ -25,33 +25,33 @@ class Issuers:
         self.issuers: frozenset[str] | None = frozenset(self.sources)
 
     def find(self, token: Compact, algorithm: str) -> Key | None:
-        """Return the key of the issuer that the token names, if it is at hand."""
+        """Return the key of the token from the keys of its issuer if it is loaded, or None."""
         return self._of(token).find(token, algorithm)
 
     async def fetch(self, token: Compact, algorithm: str) -> Key:
-        """Return the key of the issuer that the token names."""
+        """Return the key of the token from the keys of its issuer, and read them again if that may help."""
         return await self._of(token).fetch(token, algorithm)
 
     def holds(self, principal: Principal) -> bool:
-        """Say whether the key still counts at its issuer."""
+        """Return True if the key that signed an identity is still valid at its issuer."""
         source = self.sources.get(principal.issuer or "")
         return source is not None and source.holds(principal)
 
     def start(self, changed: Changed) -> None:
-        """Begin to keep the keys of each fresh."""
+        """Start to refresh the keys of all issuers."""
         for source in self.sources.values():
             source.start(changed)
 
     async def ready(self) -> None:
-        """Return when each has keys, or raise `AuthUnavailable`."""
+        """Wait until the keys of all issuers are loaded, or raise `AuthUnavailable`."""
         await asyncio.gather(*(source.ready() for source in self.sources.values()))
 
     async def stop(self, changed: Changed) -> None:
-        """End what `start` began."""
+        """Stop what `start` started for this `changed`."""
         await asyncio.gather(*(source.stop(changed) for source in self.sources.values()))
 
     def _of(self, token: Compact) -> Keys:
-        # The claims are not proven: all that can come of them is which of the known keys is tried.
+        # The claims are NOT verified here. They may only select which of the configured keys is used.
         issuer = jws.members(token.payload, "claims").get("iss")
         source = self.sources.get(issuer) if isinstance(issuer, str) else None
         if source is None:

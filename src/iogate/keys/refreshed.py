@@ -1,4 +1,4 @@
-"""Keys that are read again and again: one reading at a time, in the background, ahead of when they grow old."""
+"""Key sets that are refreshed in the background: one read at a time, before the keys become stale."""
 
 from __future__ import annotations
 
@@ -22,34 +22,35 @@ from iogate.keys.schedule import Schedule
 logger = logging.getLogger("iogate")
 
 TIMEOUT = 5.0
-"""Seconds that a reading may take, all of it: names looked up, both documents of a discovery."""
+"""Seconds after which a read times out, including DNS lookups and both documents of a discovery."""
 PATIENCE = 6.0
-"""Seconds that a token waits for its key: long enough for one reading, with a second in reserve."""
+"""Seconds that a token waits for its key: long enough for one read, and one second more."""
 
 
 class NotRead(Exception):
-    """A reading failed. Its text goes to the log, so that it holds nothing that is secret."""
+    """A read failed. The message is logged, so it must not contain secrets."""
 
 
 class Refreshed(ABC):
-    """A key set that is kept fresh. What is of a source is how it is read: `_read`.
+    """Base class of key sets that are refreshed. A subclass implements `_read`.
 
-    A reading that fails takes nothing away: the keys of the last good one serve for `keep_for` seconds more. One that
-    succeeds counts at once: a key that is gone verifies nothing from then on.
+    If a read fails, the keys of the last successful read stay in use, for `keep_for` seconds after that read. A
+    successful read takes effect immediately: a removed key verifies no further tokens.
 
     Args:
-        every: seconds after which it is read again, more than 0. It begins ahead of that.
-        keep_for: seconds since the last good reading for which its keys serve if no later one is good.
-        cooldown: seconds from 1 to an hour, between two readings that were made because a token named a key that is
-            not known, so invented names cause no more. A token with an unknown key is answered `unavailable` meanwhile,
-            because its key may be new. It is invalid if a reading that began later does not have its key.
-        start_within: seconds that the start of the server waits for the first keys; None: it does not, and who comes
-            before there are any is told `unavailable`.
-        revoke_removed: whether sockets whose token was signed by a key that is gone are ended.
-        clock: what time is taken from.
+        every: seconds after which the keys are stale, more than 0. They are read again somewhat earlier.
+        keep_for: seconds since the last successful read for which its keys may be used.
+        cooldown: seconds between two reads that are caused by tokens with an unknown key, from 1 to 3600, so that
+            tokens with invented key names cannot cause more reads. During that time, a token with an unknown key is
+            rejected as `unavailable`, because its key may be new. It is invalid if a read that started after the token
+            was first received does not have its key.
+        start_within: seconds that the start of the server waits for the first keys. None: it does not wait, and clients
+            are rejected as `unavailable` until there are keys.
+        revoke_removed: if True, sockets whose token was signed by a key that was removed are disconnected.
+        clock: the clock that schedules the reads.
 
     Raises:
-        ConfigurationError: an argument is not sound.
+        ConfigurationError: an argument is not valid.
     """
 
     def __init__(
@@ -84,39 +85,40 @@ class Refreshed(ABC):
 
     @property
     def issuers(self) -> frozenset[str] | None:
-        """Whose keys these are, if that is known."""
+        """The issuers of the keys; None if they are not known."""
         return None
 
     @property
     def keys(self) -> KeySet | None:
-        """The keys of the last good reading; they may be too old to serve. None: there was none."""
+        """The keys of the last successful read, which may be too old to be used; None if there was no such read."""
         return self._keys
 
     @property
     def trouble(self) -> str:
-        """Why there is nothing newer; empty, if the last reading was good."""
+        """The reason why the last read failed, or that there was none yet; empty if it was successful."""
         return self._trouble
 
     @abstractmethod
     async def _read(self) -> tuple[KeySet, float | None]:
-        """Read the keys, and for how many seconds they are said to be fresh.
+        """Read the keys. Return them, and the number of seconds for which they are fresh, or None.
 
         Raises:
-            NotRead: it failed; any other exception means the same, with less to tell.
+            NotRead: the read failed. The message is logged, like that of a `ConfigurationError`. Other exceptions also
+                mean that the read failed, but their message is not logged.
         """
 
     def find(self, token: Compact, algorithm: str) -> Key | None:
-        """Return the key that the token asks for, if it is at hand."""
+        """Return the key of the token if it is loaded, or None."""
         if self._keys is None or not self._schedule.usable(self._clock.monotonic()):
             return None
         return self._keys.find(token.header.get("kid"), algorithm)
 
     async def fetch(self, token: Compact, algorithm: str) -> Key:
-        """Return the key that the token names, after a new reading if one is due or the cooldown allows it.
+        """Return the key of the token, after a new read if one is due or the cooldown allows it.
 
         Raises:
-            InvalidToken: a reading that began after the token was first shown does not have the key.
-            AuthUnavailable: there was no such reading yet: it failed, takes too long, or the cooldown forbids it.
+            InvalidToken: a read that started after the token was first received does not have the key.
+            AuthUnavailable: there was no such read yet: it failed, takes too long, or the cooldown forbids it.
         """
         self._keep()
         shown = self._schedule.first_shown(hashlib.sha256(token.signing_input + token.signature).digest())
@@ -134,7 +136,7 @@ class Refreshed(ABC):
         raise AuthUnavailable(f"{NO_KEY}, and the keys of {self} were read too recently to be read again (cooldown)")
 
     async def _search(self, token: Compact, algorithm: str) -> Key | None:
-        # A reading that was under way may have begun before the key was published: then one more may find it.
+        # A read in progress may have started before the key was published. Then a second read may find the key.
         for _ in range(2):
             if not self._may_read():
                 break
@@ -145,24 +147,24 @@ class Refreshed(ABC):
         return None
 
     async def refresh(self) -> None:
-        """Read now, or wait for the reading that is under way. What fails is logged, and changes nothing."""
+        """Read the keys now, or wait for the read in progress. A failure is logged, and the keys do not change."""
         await self._there(self._refresh)
 
     def holds(self, principal: Principal) -> bool:
-        """Say whether the key that signed an identity is still published, if that is to matter."""
+        """Return True if the key that signed an identity is still in the set, or `revoke_removed` is False."""
         keys = self._keys
         return not self._revoke_removed or keys is None or principal.key_thumbprint in keys.thumbprints
 
     def start(self, changed: Changed) -> None:
-        """Begin to keep the keys fresh, on the event loop that runs."""
+        """Start to refresh the keys on the running event loop, and call `changed` when a key was removed."""
         self._listeners[changed] = asyncio.get_running_loop()
         self._keep()
 
     async def ready(self) -> None:
-        """Return when there are keys.
+        """Wait until the first keys are loaded. Return immediately if `start_within` is None.
 
         Raises:
-            AuthUnavailable: there are none after `start_within` seconds.
+            AuthUnavailable: no keys are loaded after `start_within` seconds.
         """
         if self._start_within is None:
             return
@@ -176,7 +178,7 @@ class Refreshed(ABC):
             ) from None
 
     async def stop(self, changed: Changed) -> None:
-        """End what `start` began, when nobody else uses these keys."""
+        """Stop what `start` started for this `changed`. The refresh stops when no server uses these keys any more."""
         self._listeners.pop(changed, None)
         if self._listeners or self._loop is not asyncio.get_running_loop():
             return
@@ -187,7 +189,7 @@ class Refreshed(ABC):
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _there(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
-        """Do something on the event loop where the keys are kept fresh."""
+        """Run a coroutine on the event loop that refreshes the keys."""
         loop = self._keep()
         if loop is asyncio.get_running_loop():
             await work()
@@ -201,10 +203,10 @@ class Refreshed(ABC):
         await asyncio.shield(self._reading)
 
     def _keep(self) -> asyncio.AbstractEventLoop:
-        """See to it that somebody keeps the keys fresh, and return where.
+        """Ensure that a task refreshes the keys, and return its event loop.
 
-        That is the first event loop that asked for it, as long as it runs. There may be two in a process: that of the
-        server, and one on a thread for what is called from threads.
+        It is the first event loop that called this, as long as that loop runs. A process may have two event loops: the
+        one of the server, and one in a background thread for code that runs in threads.
         """
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
@@ -222,13 +224,13 @@ class Refreshed(ABC):
     async def _keep_fresh(self) -> None:
         while True:
             wait = self._schedule.due - self._clock.monotonic()
-            if wait > 0:  # Meanwhile somebody may have asked for an unknown key, and moved it.
+            if wait > 0:  # During the sleep, a read for an unknown key may change `due`, so check it again.
                 await asyncio.sleep(wait)
             else:
                 await self.refresh()
 
     def _may_read(self) -> bool:
-        """Say whether to read, or to wait for a reading, for somebody who asks for a key that is not at hand."""
+        """Return True if a token whose key is not loaded may start a read, or wait for the read in progress."""
         now = self._clock.monotonic()
         if self._reading is not None:
             return True
@@ -266,12 +268,12 @@ class Refreshed(ABC):
         if before is None or before.thumbprints == keys.thumbprints:
             return
         logger.info("the keys of %s have changed: from %r to %r", self, before, keys)
-        if not before.thumbprints <= keys.thumbprints:  # What that means for a socket, `holds` says.
+        if not before.thumbprints <= keys.thumbprints:  # `holds` decides what that means for a socket.
             for changed, loop in list(self._listeners.items()):
                 try:
                     if loop is self._loop:
                         changed()
-                    else:  # What it looks at belongs to that one.
+                    else:  # The callback uses sockets of its own event loop, so it must run there.
                         loop.call_soon_threadsafe(changed)
-                except Exception:  # Of a server's own doing: the keys are kept fresh for the others all the same.
+                except Exception:  # One server's callback failed. Other servers need the refresh, so continue.
                     logger.exception("a server could not look at its sockets again")

@@ -1,4 +1,4 @@
-"""Key sets of an issuer elsewhere: by the address of the set, or by the issuer's own description of itself."""
+"""Key sets that are read over the network: from their URL, or from the issuer's OpenID configuration."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ WELL_KNOWN = "/.well-known/openid-configuration"
 
 
 class Remote(Refreshed):
-    """What a key set elsewhere can be told, whichever way it is found.
+    """Base class of key sets that are read over the network.
 
     Args:
-        address: where it is.
-        network: where names may lead: "public", to the internet; "private", to private networks too; "loopback", to
-            this machine alone, by plain http too, for tests.
-        every: seconds after which it is read again, from 1 to a day. It begins ahead of that, and earlier still where
-            the answer says that it is fresh for a shorter time.
-        keep_for: seconds since the last good reading for which its keys serve if no later one is good; then everybody
-            is told `unavailable`.
-        cooldown: seconds from 1 to an hour, between two readings that were made because a token named a key that is
-            not known. Clients with another unknown key are told `unavailable` meanwhile: their key may be new.
-        start_within: seconds that the start of the server waits for the first keys, and then fails; None: it does not
-            wait, and who comes before there are any is told `unavailable`.
-        revoke_removed: whether sockets whose token was signed by a key that is gone are ended.
-        ssl_context: the certificates that are trusted, where the issuer's is not one that everybody trusts.
-        clock: what time is taken from.
+        address: the URL of the key set, or of the issuer.
+        network: the IP addresses that are allowed: "public" for the internet; "private" for the internet and private
+            networks; "loopback" for this machine only, also with plain http, for tests.
+        every: seconds after which the keys are stale, from 1 to 86400. They are read again somewhat earlier, and even
+            earlier if the response says that it is fresh for a shorter time.
+        keep_for: seconds since the last successful read for which its keys may be used, at least `every`. After that,
+            all tokens are rejected as `unavailable`.
+        cooldown: seconds between two reads that are caused by tokens with an unknown key, from 1 to 3600. During that
+            time, a token with an unknown key is rejected as `unavailable`, because its key may be new.
+        start_within: seconds that the start of the server waits for the first keys before it fails. None: it does not
+            wait, and clients are rejected as `unavailable` until there are keys.
+        revoke_removed: if True, sockets whose token was signed by a key that was removed are disconnected.
+        ssl_context: the trusted certificates, if the certificate of the issuer is not publicly trusted.
+        clock: the clock that schedules the reads.
 
     Raises:
-        ConfigurationError: an argument is not sound, or the address is not one that may be asked.
+        ConfigurationError: an argument is not valid, or the address is not allowed.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Remote(Refreshed):
         ssl_context: ssl.SSLContext | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
-        # Here, as only who needs it is to wait for httpx: importing it takes longer than all of iogate.
+        # Import httpx only if it is needed: importing it takes longer than importing all of iogate.
         from iogate.keys.fetch import Fetcher
 
         every = seconds("every", every, 1, 86400)
@@ -74,25 +74,25 @@ class Remote(Refreshed):
 
     @property
     def network(self) -> Network:
-        """Where addresses may lead."""
+        """The IP addresses that are allowed: "public", "private" or "loopback"."""
         return self._fetcher.network
 
     @property
     def ssl_context(self) -> ssl.SSLContext | None:
-        """The certificates that are trusted; None: those that everybody trusts."""
+        """The trusted certificates; None for the publicly trusted ones."""
         return self._fetcher.context
 
     def _first(self) -> httpx.URL:
-        """Return what is read first, checked."""
+        """Return the URL that is read first, after checking it."""
         return self._fetcher.check(self._address)
 
     def __repr__(self) -> str:
-        # What follows a question mark may be a secret.
+        # The query string may contain a secret.
         return f"{type(self).__name__}({self._address.partition('?')[0]!r})"
 
 
 class KeySetURL(Remote):
-    """The public keys at an https address, a JWK set (RFC 7517, section 5)."""
+    """The public keys in a JWK set at an https URL (RFC 7517, section 5)."""
 
     async def _read(self) -> tuple[KeySet, float | None]:
         document, fresh_for = await self._fetcher.get(self._first())
@@ -102,13 +102,13 @@ class KeySetURL(Remote):
 class Discovery(Remote):
     """The public keys of an OpenID provider, found through its issuer (OpenID Connect Discovery 1.0, section 4).
 
-    The address is the issuer, exactly as its tokens have it in `iss`: the document found there must say the same of
-    itself (section 4.3), and the tokens must be of it.
+    The address is the issuer, exactly as in the `iss` of its tokens. The document that is found there must contain the
+    same `issuer` (section 4.3), and only tokens of this issuer are accepted.
     """
 
     @property
     def issuers(self) -> frozenset[str] | None:
-        """The one issuer."""
+        """The issuer, which is the only accepted one."""
         return frozenset((self._address,))
 
     def _first(self) -> httpx.URL:

@@ -1,4 +1,4 @@
-"""When a key set is read again, and for how long the one that was read may serve. Pure: time is an argument."""
+"""The schedule for reading a key set again, and for how long its keys may be used. Pure: time is an argument."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 AHEAD = 0.8
-"""The part of its life after which a key set is read again: what fails has the rest of it to succeed."""
+"""The fraction of its lifetime after which a key set is read again. The rest is time to retry a read that fails."""
 SPREAD = 0.1
-"""The part of that by which it is moved ahead by chance: servers that started together do not ask together."""
+"""The maximum fraction by which a read is randomly early, so that servers that start together do not read together."""
 FIRST_RETRY = 1.0
-"""Seconds after which a failed reading is tried again; then twice as many, up to `LAST_RETRY`."""
+"""Seconds until a failed read is retried. The delay doubles with each failure, up to `LAST_RETRY`."""
 LAST_RETRY = 60.0
 SHOWN = 1000
-"""Tokens with unknown keys that are remembered, at about 200 bytes each."""
+"""Maximum number of tokens with unknown keys that are remembered, at about 200 bytes each."""
 
 
 class Schedule:
-    """Remember what became of the readings, and say what is to be done next.
+    """The results of reads of a key set, and the time of the next read.
 
-    All times are seconds of one clock that never runs backwards.
+    All times are seconds of a monotonic clock.
 
     Args:
         every: seconds after which a key set is no longer fresh.
-        keep_for: seconds since the last good reading for which its keys serve, if no later one is good.
-        cooldown: seconds between two readings that were made because a key was not known.
-        now: the time.
-        chance: returns a number from 0 to 1.
+        keep_for: seconds since the last successful read for which its keys may be used.
+        cooldown: seconds between two reads that are caused by unknown keys.
+        now: the current time.
+        chance: returns a random number from 0 to 1.
     """
 
     __slots__ = (
@@ -55,24 +55,25 @@ class Schedule:
         self._looked_at: float | None = None
         self._read_at: float | None = None
         self.due = now
-        """When the next reading is to begin."""
+        """The time at which the next read is due."""
 
     @property
     def failing(self) -> bool:
-        """Whether the last reading failed."""
+        """True if the last read failed."""
         return self._failures > 0
 
     def begun(self) -> None:
-        """Note that a reading begins."""
+        """Record the start of a read."""
         self._begun += 1
 
     def first_shown(self, token: bytes) -> int:
-        """Return how many readings had begun when a token with an unknown key was first shown.
+        """Return how many reads had started when a token with an unknown key was first received.
 
-        Above `SHOWN` tokens the oldest is forgotten: if it is shown again, that counts as the first time.
+        If there are more than `SHOWN` tokens, the oldest is forgotten. If it is received again, that counts as the
+        first time.
 
         Args:
-            token: a digest of the whole token. Its `kid` is not enough: an attacker could guess the next one, and show
+            token: a digest of the whole token. The `kid` is not enough: an attacker could guess the next one, and send
                 it before the issuer publishes it.
         """
         number = self._first_shown.setdefault(token, self._begun)
@@ -81,35 +82,35 @@ class Schedule:
         return number
 
     def read_since(self, number: int) -> bool:
-        """Return True if the last good reading began after the reading with this number."""
+        """Return True if the last successful read started after the first `number` reads."""
         return self._good > number
 
     def succeeded(self, now: float, fresh_for: float | None = None) -> None:
-        """Note a good reading.
+        """Record a successful read, and schedule the next one.
 
         Args:
-            now: when.
-            fresh_for: seconds for which its answer says that it is fresh. It is asked more often than that if `every`
-                is less, and no more than twice as often as `every` says.
+            now: the current time.
+            fresh_for: seconds for which the key set is fresh according to the response. The lifetime is at most `every`
+                and at least half of `every`. None: it is `every`.
         """
         life = self._every if fresh_for is None else min(max(fresh_for, self._every / 2), self._every)
         self._failures = 0
-        self._good = self._begun  # There is one reading at a time, so the good one is the last that began.
+        self._good = self._begun  # There is one read at a time, so the successful one is the last that started.
         self._read_at = now
         self.due = now + life * AHEAD * (1 - SPREAD * self._chance())
 
     def failed(self, now: float) -> None:
-        """Note a reading that failed."""
+        """Record a failed read, and schedule the retry."""
         wait = min(FIRST_RETRY * 2 ** min(self._failures, 10), LAST_RETRY, self._every)
         self._failures += 1
         self.due = now + wait * (1 - SPREAD * self._chance())
 
     def usable(self, now: float) -> bool:
-        """Say whether the keys of the last good reading may serve."""
+        """Return True if the keys of the last successful read may still be used."""
         return self._read_at is not None and now - self._read_at <= self._keep_for
 
     def look(self, now: float) -> bool:
-        """Say whether to read now as somebody asks for a key that is not known; if so, that is noted."""
+        """Return True if an unknown key may cause a read now, and then start the cooldown."""
         if self._looked_at is not None and now - self._looked_at < self._cooldown:
             return False
         self._looked_at = now

@@ -1,1 +1,1 @@
-"""The two protocols as pure code: bytes in, packets out. No I/O, no clock, no randomness, and no idea of a token."""
+"""Engine.IO and Socket.IO as pure code: bytes in, packets out. No I/O, no clock, no randomness, no authentication."""

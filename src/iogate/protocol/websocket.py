@@ -1,4 +1,4 @@
-"""How a server frames what it sends on a WebSocket: RFC 6455, section 5.2, unmasked and whole."""
+"""WebSocket frames of a server (RFC 6455, section 5.2): unmasked and unfragmented."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import Final
 from iogate.protocol.engineio.packets import Encoded
 
 _TEXT: Final = 0x81
-"""FIN, and the opcode of text."""
+"""FIN and the opcode for text."""
 _BINARY: Final = 0x82
+"""FIN and the opcode for binary data."""
 _SHORT: Final = 126
-"""Payloads of fewer bytes have their length in the second byte."""
+"""The length of shorter payloads, in bytes, is in the second byte of the frame."""
 
 _SHORT_TEXT: Final = [bytes((_TEXT, length)) for length in range(_SHORT)]
 
 
 def frames(packet: Encoded) -> bytes:
-    """Return the frames of a packet, made once: every recipient of a broadcast is sent the same bytes."""
+    """Return the frames of a packet. They are built once: all recipients of a broadcast receive the same bytes."""
     made, text = packet.frames, packet.text
     if made is not None:
         return made

@@ -1,4 +1,4 @@
-"""Which tokens are revoked before their time, and where that is remembered."""
+"""Revocations of tokens that have not expired, and the stores that remember them."""
 
 from __future__ import annotations
 

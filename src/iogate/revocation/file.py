@@ -1,11 +1,11 @@
-"""The file of `SQLiteRevocations`: its format, its checks, and how it is written.
+"""The file of `SQLiteRevocations`: reading, checking and writing it.
 
-It is an SQLite database with its own `application_id` and two tables: `revocation` has one row per revocation, and
-`content` has one row with their number and a sum of their hashes. Both change in one transaction, so opening the file
-detects a row that was lost, or was changed by anything else.
+The file is an SQLite database with its own `application_id` and two tables: `revocation` has one row per revocation,
+and `content` has one row with the number of revocations and the sum of their hashes. Both change in one transaction, so
+opening the file detects a row that was lost, or was changed by another program.
 
-It uses the rollback journal, not WAL, so everything that was committed is in the file itself. If a WAL file were
-deleted, committed revocations would be lost with it.
+The database uses the rollback journal, not WAL, so everything that was committed is in the file itself. If a WAL file
+were deleted, committed revocations would be lost with it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ VERSION = 1
 LOCK_TIMEOUT = 5.0
 """Seconds to wait for another process that has locked the file."""
 
-# EXTRA: a committed revocation survives a loss of power, not only the end of the process.
+# With EXTRA, a committed revocation survives a power failure, not only the end of the process.
 _PREPARE = """
 PRAGMA journal_mode = DELETE;
 PRAGMA synchronous = EXTRA;
@@ -49,7 +49,7 @@ _MARK = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSI
 _COLUMNS = ("token_id", "session_id", "subject", "key_id", "issuer", "issued_before", "until")
 _READ = "SELECT token_id, session_id, subject, key_id, issuer, issued_before, until FROM revocation"
 _ENDED = "until <= :now"
-# Rows that the new one covers, like `Revocation.covers`: repeated revocations of one person are one row.
+# The condition for rows that the new row covers, like `Revocation.covers`. Repeated revocations of a user are one row.
 _COVERED = """
 token_id IS :token_id AND session_id IS :session_id AND subject IS :subject AND key_id IS :key_id
 AND issuer IS :issuer AND (:issued_before IS NULL OR issued_before <= :issued_before) AND until <= :until
@@ -61,19 +61,19 @@ Row = tuple[object, ...]
 
 
 class Damaged(ConfigurationError):
-    """The file is not as it was written; the text says what is wrong and what to do."""
+    """The file is damaged or is not a file of iogate. The message says what is wrong and what to do."""
 
 
 class RevocationFile:
-    """An open file of revocations. Its methods may run in any thread, one at a time.
+    """An open file of revocations. Its methods may run in any thread, but only one at a time.
 
     Args:
         path: the file. If it does not exist, it is created, readable by its owner only; its folder is not created.
 
     Raises:
-        Damaged: the file is damaged, empty, or something else.
-        OSError: it cannot be created or written.
-        sqlite3.Error: it is not a database, or it is locked.
+        Damaged: the file is damaged or empty, or is a database of another program or version.
+        OSError: the file cannot be created or written.
+        sqlite3.Error: the file is not a database, or is locked for more than `LOCK_TIMEOUT` seconds.
     """
 
     def __init__(self, path: Path) -> None:
@@ -81,9 +81,9 @@ class RevocationFile:
         self.is_new = not os.path.lexists(path)
         if self.is_new:
             _make(path)
-        # Do not open it for this check: closing it would release the locks of other connections of this process.
+        # Do not open the file to check this: closing it would release the locks of other connections of this process.
         status = os.stat(path)
-        if not os.access(path, os.W_OK):  # SQLite would open it anyway, and fail later.
+        if not os.access(path, os.W_OK):  # SQLite would open the file anyway, and fail later.
             raise PermissionError(f"the file is read-only for this process: {path}")
         if not status.st_size:
             raise Damaged(f"the file is empty, which it never is when iogate has written it; {_REMEDY}")
@@ -104,21 +104,22 @@ class RevocationFile:
 
     @property
     def is_in_place(self) -> bool:
-        """Whether the path still leads to this file, which may have been deleted, or replaced by another."""
+        """True if the path still leads to this file; False if the file was deleted or replaced."""
         try:
             return _identity(os.stat(self.path)) == self._identity
         except OSError:
             return False
 
     def write(self, revocations: Iterable[Revocation], now: float) -> None:
-        """Write revocations, which replace those that they cover, and delete those that have ended.
+        """Write revocations, and delete those that they cover and those that have ended.
 
         Args:
-            revocations: those to add.
+            revocations: the revocations to add.
             now: Unix time in seconds.
 
         Raises:
-            sqlite3.Error: the file cannot be written; then nothing has changed.
+            sqlite3.Error: the file cannot be written. Its contents have not changed.
+            Damaged: the table `content` cannot be read. The contents of the file have not changed.
         """
         with self._transaction() as connection:
             rows, hashes = _content(connection)
@@ -133,7 +134,7 @@ class RevocationFile:
 
     def _checked(self) -> list[Revocation]:
         connection = self._connection
-        with self._transaction("BEGIN"):  # One consistent view: another process may be upgrading the file.
+        with self._transaction("BEGIN"):  # A consistent view, because another process may upgrade the file.
             application_id = self._check_kind()
         connection.executescript(_PREPARE)
         with self._transaction("BEGIN" if application_id else "BEGIN IMMEDIATE"):
@@ -141,7 +142,7 @@ class RevocationFile:
                 if problem != "ok":
                     raise Damaged(f"the file is damaged ({problem}); {_REMEDY}")
             found = connection.execute(_READ).fetchall()
-            if not _application_id(connection):  # Written by the previous version, which had no counts.
+            if not _application_id(connection):  # Written by the previous version, which had no table `content`.
                 _run(connection, _COUNT + _MARK)
                 _update(connection, len(found), _sum(found))
             rows, hashes = _content(connection)
@@ -181,10 +182,10 @@ _ANOTHER_PATH = "give SQLiteRevocations a path of its own"
 
 
 def _make(path: Path) -> None:
-    """Create a file without revocations; at no time is there an incomplete one.
+    """Create a file without revocations atomically, so that another process never opens an incomplete file.
 
     Raises:
-        Damaged: there is a journal without the file that it belongs to.
+        Damaged: the file does not exist, but its journal does.
         OSError: the folder is missing, or cannot be written to.
     """
     for suffix in ("-wal", "-journal"):
@@ -192,7 +193,7 @@ def _make(path: Path) -> None:
             raise Damaged(
                 f"the file is gone, and {path.name}{suffix} is still there; {_REMEDY}, with {path.name}{suffix}"
             )
-    # Created here, because SQLite would make it readable for all: it shows whose tokens were revoked, and when.
+    # Create the file here: SQLite would make it readable by all users, and it shows whose tokens were revoked.
     descriptor, name = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
     try:
         os.close(descriptor)
@@ -201,7 +202,7 @@ def _make(path: Path) -> None:
         try:
             os.link(name, path)
         except FileExistsError:
-            pass  # Another process was faster.
+            pass  # Another process created the file first.
         except OSError:
             os.replace(name, path)  # Not every file system has hard links.
     finally:
@@ -233,7 +234,7 @@ def _application_id(connection: sqlite3.Connection) -> int:
 
 
 def _content(connection: sqlite3.Connection) -> tuple[int, int]:
-    """Return how many rows there should be, and the sum of their hashes."""
+    """Return the expected number of rows, and the expected sum of their hashes."""
     try:
         [(rows, hashes)] = connection.execute("SELECT rows, hashes FROM content").fetchall()
         return int(rows), int(hashes, 16)
@@ -253,6 +254,6 @@ def _remove(connection: sqlite3.Connection, condition: str, values: dict[str, ob
 
 
 def _sum(rows: Iterable[Row]) -> int:
-    """Return the sum of the hashes of rows: it is independent of their order, and can be updated by a difference."""
+    """Return the sum of the hashes of rows. It does not depend on their order, and can be updated by a difference."""
     hashes = (hashlib.blake2b(repr(row).encode("utf-8", "surrogatepass"), digest_size=8).digest() for row in rows)
     return sum(int.from_bytes(each, "big") for each in hashes) % _HASHES

@@ -1,4 +1,4 @@
-"""What a revocation says, and the interface of whatever remembers it."""
+"""The record of a revocation, and the interface of stores."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from iogate.auth.claims import YEAR_10000
 from iogate.errors import ConfigurationError
 
 HANDLES = ("token_id", "session_id", "subject", "key_id")
-"""What a revocation is looked up by, the rarest first."""
+"""The fields that a revocation can be looked up by, the most selective first."""
 
 NAMES = (*HANDLES, "issuer")
-"""What a revocation compares by name."""
+"""The fields of a revocation that must be equal to the claim or header of a token."""
 
 
 class Revocation(msgspec.Struct, frozen=True, kw_only=True):
-    """A description of tokens that are good no more: all that is said of them holds together.
+    """A record that revokes all tokens that match every given field.
 
     Args:
-        until: Unix time in seconds after which it is forgotten: no token that it means lives longer. Infinity means
-            for ever.
-        token_id: their `jti`.
+        until: Unix time in seconds after which the revocation is forgotten, because all tokens that it matches have
+            expired. Infinity means for ever.
+        token_id: the `jti` of the tokens.
         subject: their `sub`.
         session_id: their `sid`.
         key_id: the `kid` of the key that signed them.
         issuer: their `iss`.
-        issued_before: Unix time in seconds; they were issued until then. A token that does not say when it was issued
-            counts as issued before.
+        issued_before: Unix time in seconds at or before which they were issued. A token without `iat` counts as issued
+            before it.
 
     Raises:
-        ConfigurationError: nothing is said that would tell one token from another, or what is said is of another type
-            than the claim, so that it could never be true of a token.
+        ConfigurationError: no field selects tokens (`issuer` alone does not), or a value has another type than the
+            claim, so that no token could match it.
     """
 
     until: float
@@ -56,7 +56,7 @@ class Revocation(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def handle(self) -> tuple[str, str] | None:
-        """The one thing to look it up by."""
+        """The name and value of the field to look the revocation up by; None if it has only `issued_before`."""
         for name in HANDLES:
             value = getattr(self, name)
             if value is not None:
@@ -64,7 +64,7 @@ class Revocation(msgspec.Struct, frozen=True, kw_only=True):
         return None
 
     def matches(self, principal: Principal) -> bool:
-        """Say whether the token of this identity is meant. What a token does not say is not what was asked for."""
+        """Return True if the token of this identity is revoked. A missing claim, other than `iat`, does not match."""
         return (
             (self.token_id is None or self.token_id == principal.token_id)
             and (self.session_id is None or self.session_id == principal.session_id)
@@ -75,7 +75,7 @@ class Revocation(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def covers(self, other: Revocation) -> bool:
-        """Say whether this makes another one superfluous: the same names, no fewer tokens of them, for no less time."""
+        """Return True if this makes another revocation redundant: it matches at least the same tokens, for as long."""
         return (
             all(getattr(self, name) == getattr(other, name) for name in NAMES)
             and (
@@ -92,45 +92,50 @@ def _is_unicode(value: str) -> bool:
 
 
 def _is_time(value: Any) -> bool:
-    # Up to the year 10000: milliseconds, taken for seconds, are far beyond it. Infinity is "for ever".
+    # Allow times before the year 10000, which rejects a time in milliseconds by mistake. Infinity means for ever.
     return type(value) in (int, float) and (0 <= value < YEAR_10000 or value == float("inf"))
 
 
 class Revocations(Protocol):
-    """Remembers revocations. `MemoryRevocations` and `SQLiteRevocations` are those that iogate brings.
+    """A store of revocations. iogate includes `MemoryRevocations` and `SQLiteRevocations`.
 
-    `revoked` is asked at every connect, registration and refresh, on the event loop: it answers from memory.
+    `revoked` is called on the event loop at every connect, registration and refresh, so it must answer from memory.
     """
 
     def open(self) -> None:
-        """Be ready to answer. Called when a server starts that is told of it; more than once does no harm.
+        """Load the revocations. A server calls this when it starts. It may be called several times.
 
-        A server that is mounted in another application may never be told: `revoked` must not need it.
+        A server that is mounted in another application may receive no start event, so `revoked` must work without it.
 
         Raises:
-            ConfigurationError: what was remembered cannot be read.
+            ConfigurationError: the stored revocations cannot be read.
         """
 
     def close(self) -> None:
-        """Let go of what `open` took. It may be opened again."""
+        """Release the resources of `open`. The store may be opened again."""
 
     def revoked(self, principal: Principal, now: float) -> bool:
-        """Say whether the token of this identity is revoked.
+        """Return True if the token of this identity is revoked.
 
         Args:
             principal: the identity.
             now: Unix time in seconds.
 
         Raises:
-            Exception: nobody can say; whoever asked refuses.
+            Exception: it is not known whether the token is revoked. The caller rejects it.
         """
 
     def add(self, revocation: Revocation, now: float) -> None:
-        """Remember a revocation: `revoked` knows it from now on. It does not fail."""
+        """Add a revocation, which `revoked` uses from now on. This must not fail.
+
+        Args:
+            revocation: the revocation.
+            now: Unix time in seconds.
+        """
 
     async def save(self, revocation: Revocation) -> None:
-        """Return when a revocation that was added outlives whatever the store is there to outlive.
+        """Wait until a revocation that was added is stored as durably as the store can.
 
         Raises:
-            Exception: it does not; `revoked` knows it all the same.
+            Exception: it could not be stored. `revoked` uses it anyway.
         """

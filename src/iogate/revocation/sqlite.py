@@ -1,4 +1,4 @@
-"""Revocations that outlive the process, in a file."""
+"""A store that keeps revocations in a file, so that they survive the end of the process."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from iogate.revocation.records import Revocation
 logger = logging.getLogger("iogate")
 
 RETRY_DELAYS = (1.0, 2.0, 5.0, 10.0, 30.0)
-"""Seconds between attempts to write revocations; the last one is repeated."""
+"""Seconds between attempts to write revocations. The last delay is repeated."""
 
 LOOK_INTERVAL = 60.0
-"""Seconds of the server's clock between checks that the file still exists. They are made when clients connect."""
+"""Seconds of the server's clock between checks that the file still exists, which run when tokens are verified."""
 
 
 class SQLiteRevocations:
-    """Remember revocations in an SQLite file, for one process that restarts or is killed.
+    """Store revocations in an SQLite file, so that they survive a restart or a crash of the process.
 
-    All revocations are also in memory, where they are looked up: a revocation takes effect in this process at once,
-    whatever happens to the file. `revoke()` returns when it is in the file too. If the file cannot be written,
-    `revoke()` raises; writing is retried in the background until it succeeds, and once more at `close`.
+    All revocations are also in memory, where they are looked up, so a revocation takes effect in this process
+    immediately, even if the file cannot be written. `revoke()` returns when the revocation is in the file too. If
+    writing fails, `revoke()` raises. Writing is retried in the background until it succeeds, and once more at `close`.
 
     Use the file in one process at a time: revocations of another process are read only at the next start. Keep the file
     on a local disk, not on a network file system. Make backups with `sqlite3 revoked.db ".backup copy.db"`.
@@ -40,7 +40,8 @@ class SQLiteRevocations:
             creation is logged, because if the file was deleted, its revocations are lost.
 
     Raises:
-        ConfigurationError: (from `open`) the file cannot be read or written, is damaged or empty, or is something else.
+        ConfigurationError: (from `open`) the file cannot be read or written, is damaged or empty, or is not a file of
+            revocations.
     """
 
     __slots__ = (
@@ -60,26 +61,32 @@ class SQLiteRevocations:
     )
 
     def __init__(self, path: str | Path) -> None:
-        # Absolute: where it is does not change when the process changes its directory, and no name is special.
+        # An absolute path stays valid if the process changes its working directory, and is never a special name such
+        # as ":memory:".
         self.path = Path(path).absolute()
         self._memory = MemoryRevocations()
         self._loaded = False
         self._now = 0.0
         self._looked = 0.0
-        self._unsaved: deque[Revocation] = deque()  # The loop fills it, the writer empties it; each step is atomic.
+        self._unsaved: deque[Revocation] = deque()  # The loop appends, the writer removes; both are atomic.
         self._file: RevocationFile | None = None
         self._file_lock = threading.Lock()
-        self._changed = threading.Condition()  # Guards the following attributes.
+        self._changed = threading.Condition()  # Protects the attributes below.
         self._waiting: list[Future[None]] = []
         self._writer: threading.Thread | None = None
         self._closing = False
-        self._troubled = False  # Whether it has been logged that the file cannot be written.
+        self._troubled = False  # True if the log says that the file cannot be written.
 
     def __len__(self) -> int:
         return len(self._memory)
 
     def open(self) -> None:
-        """Read and check the file. If that fails, the server does not start: it would accept revoked tokens."""
+        """Read and check the file.
+
+        Raises:
+            ConfigurationError: the file cannot be read. The server does not start, because it would accept revoked
+                tokens.
+        """
         if self._loaded:
             return
         with self._file_lock:
@@ -93,7 +100,7 @@ class SQLiteRevocations:
             self._loaded = True
 
     def close(self) -> None:
-        """Write the revocations that are not in the file yet, and close it. Those that cannot be written are logged."""
+        """Write the revocations that are not in the file yet, and close it. If that fails, log how many are lost."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -117,15 +124,15 @@ class SQLiteRevocations:
             self._drop()
 
     def revoked(self, principal: Principal, now: float) -> bool:
-        """Say whether the token of this identity is revoked at `now`, Unix time in seconds.
+        """Return True if the token of this identity is revoked at `now`, Unix time in seconds.
 
         Raises:
-            ConfigurationError: nobody has opened it, and the file cannot be read.
+            ConfigurationError: the store was not opened before, and the file cannot be read.
         """
         return self.find(principal, now) is not None
 
     def find(self, principal: Principal, now: float) -> Revocation | None:
-        """Return a revocation that means the token of this identity; see `revoked`."""
+        """Return a revocation of the token of this identity, or None; see `revoked`."""
         self.open()
         if abs(now - self._looked) >= LOOK_INTERVAL:
             self._looked = now
@@ -133,17 +140,17 @@ class SQLiteRevocations:
         return self._memory.find(principal, now)
 
     def add(self, revocation: Revocation, now: float) -> None:
-        """Remember a revocation in memory; `save` writes it down."""
+        """Add a revocation in memory; `save` writes it to the file. `now` is Unix time in seconds."""
         self._now = now
         self._unsaved.append(revocation)
         self._memory.add(revocation, now)
 
     async def save(self, revocation: Revocation) -> None:
-        """Return when the revocation is on the disk, and so is whatever an earlier call could not write.
+        """Wait until the revocation, and all that earlier calls could not write, are on disk.
 
         Raises:
-            OSError: it cannot be written, or another process has locked the file for 5 s. The revocation is in force in
-                this process anyway, and writing it is retried in the background.
+            OSError: the file cannot be written, or another process has locked it for 5 seconds. The revocation is in
+                effect in this process anyway, and writing it is retried in the background.
         """
         if self._unsaved or self._writer is not None:
             written: Future[None] = Future()
@@ -196,7 +203,7 @@ class SQLiteRevocations:
                 future.set_exception(failure)
 
     def _write(self) -> Exception | None:
-        """Write the revocations that are not in the file; return the error if that fails."""
+        """Write the revocations that are not in the file yet. Return the exception if that fails."""
         with self._file_lock:
             self._notice_loss()
             batch = [self._unsaved.popleft() for _ in range(len(self._unsaved))]

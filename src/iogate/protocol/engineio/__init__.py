@@ -1,1 +1,1 @@
-"""Engine.IO v4, without I/O: packets, payloads, what a request must say, and the life of a session."""
+"""Engine.IO v4 without I/O: packets, payloads, checks of requests, and the state of a session."""

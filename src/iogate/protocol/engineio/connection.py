@@ -1,10 +1,10 @@
-"""One side of an Engine.IO session, without I/O: which packet may come when, and what it means.
+"""The state of one side of an Engine.IO session, without I/O: which packets are allowed in which state.
 
-A session opens, carries messages and heartbeats, and closes. A client that began with polling may move to WebSocket:
-it opens one, sends a probe, waits for the answer, and then says `upgrade`; until that word the session stays where
-it was (protocol section "Upgrade mechanism"). In version 4 the server sends the pings, the client the pongs.
+A session opens, carries messages and heartbeats, and closes. A client that starts with polling may upgrade to
+WebSocket: it opens a WebSocket, sends a probe, waits for the response, and then sends UPGRADE. Until then the session
+stays on polling (protocol section "Upgrade mechanism"). In version 4 the server sends pings, and the client pongs.
 
-The tables below are the whole grammar: a packet that has no row is an error, which ends the session.
+The tables below are the complete grammar. A packet without a row is an error, which closes the session.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Role(enum.Enum):
 
 
 class State(enum.Enum):
-    """Where a session stands."""
+    """The state of a session."""
 
     OPENING = enum.auto()
     OPEN = enum.auto()
@@ -34,7 +34,7 @@ class State(enum.Enum):
 
 
 class Probe(enum.Enum):
-    """Where the transport that a session may move to stands."""
+    """The state of an upgrade to another transport."""
 
     WAITING = enum.auto()
     PROBED = enum.auto()
@@ -60,7 +60,7 @@ PROBE_TRANSITIONS: dict[tuple[Role, Probe, bytes], Probe] = {
 
 
 class Event(NamedTuple):
-    """A packet that was received: its type and its body."""
+    """A received packet: its type and its body."""
 
     type: PacketType
     data: bytes = b""
@@ -71,7 +71,7 @@ class Connection:
     """The state of one session.
 
     Args:
-        role: which side this is. A server's session is open from the start, a client's when OPEN has come.
+        role: the side of the session. A server's session is open from the start, a client's when it receives OPEN.
     """
 
     __slots__ = ("role", "state")
@@ -81,10 +81,10 @@ class Connection:
         self.state = State.OPEN if role is Role.SERVER else State.OPENING
 
     def receive(self, frame: bytes, *, binary: bool = False) -> Event:
-        """Take one frame from the transport and say what it is.
+        """Parse one frame from the transport, and return its packet.
 
         Raises:
-            ProtocolError: the frame is no packet, or not one that may come now. The session is closed then.
+            ProtocolError: the frame is not a packet, or the packet is not allowed in this state. The session is closed.
         """
         event = Event(PacketType.MESSAGE, frame, binary=True) if binary else self._parse(frame)
         state = TRANSITIONS.get((self.role, self.state, event.type))
@@ -94,7 +94,7 @@ class Connection:
         return event
 
     def close(self) -> None:
-        """End the session from this side."""
+        """Close the session from this side."""
         self.state = State.CLOSED
 
     def _parse(self, frame: bytes) -> Event:
@@ -112,7 +112,11 @@ class Connection:
 
 
 class Upgrade:
-    """The state of the move of a session to another transport, on that transport."""
+    """The state of an upgrade, as seen on the new transport.
+
+    Args:
+        role: the side of the session.
+    """
 
     __slots__ = ("role", "state")
 
@@ -121,10 +125,10 @@ class Upgrade:
         self.state = Probe.WAITING
 
     def receive(self, frame: bytes, *, binary: bool = False) -> Probe:
-        """Take one frame from the new transport and return where the move stands after it.
+        """Process one frame from the new transport, and return the new state of the upgrade.
 
         Raises:
-            ProtocolError: it is not what must come now. The session itself stays as it was.
+            ProtocolError: the frame is not allowed in this state. The session itself does not change.
         """
         state = None if binary else PROBE_TRANSITIONS.get((self.role, self.state, frame))
         if state is None:
@@ -134,10 +138,10 @@ class Upgrade:
 
 
 def parse_open(event: Event) -> OpenPacket:
-    """Return what the server said in OPEN.
+    """Return the handshake data of an OPEN packet.
 
     Raises:
-        ProtocolError: it is not an OPEN packet, or its body is not the handshake object.
+        ProtocolError: the packet is not OPEN, or its body is not a handshake object.
     """
     if event.type is not PacketType.OPEN:
         raise ProtocolError(f"OPEN was expected, {event.type.name} came")

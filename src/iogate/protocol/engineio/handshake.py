@@ -1,7 +1,7 @@
-"""What an HTTP request of Engine.IO must say, and the errors that answer it when it does not.
+"""The checks of Engine.IO HTTP requests, and the error responses.
 
-https://github.com/socketio/engine.io-protocol, section "Handshake"; the error codes are those of the reference
-server, which its clients know.
+See https://github.com/socketio/engine.io-protocol, section "Handshake". The error codes are those of the reference
+server, which official clients expect.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ TRANSPORTS = ("polling", "websocket")
 
 
 class RequestError(enum.Enum):
-    """Why a request is refused: the code and the message of the JSON answer, and its HTTP status."""
+    """A reason to reject a request: the code and the message of the JSON response, and its HTTP status."""
 
     UNKNOWN_TRANSPORT = (0, "Transport unknown", 400)
     UNKNOWN_SID = (1, "Session ID unknown", 400)
@@ -28,25 +28,25 @@ class RequestError(enum.Enum):
 
     @property
     def status(self) -> int:
-        """The HTTP status of the answer."""
+        """The HTTP status of the response."""
         return self.value[2]
 
     @property
     def body(self) -> bytes:
-        """The JSON body of the answer."""
+        """The JSON body of the response."""
         code, message, _ = self.value
         return msgspec.json.encode({"code": code, "message": message})
 
 
 def check_request(method: str, query: Mapping[str, str], *, websocket: bool) -> RequestError | None:
-    """Say what is wrong with a request, or None.
+    """Return the error of a request, or None if the request is valid.
 
-    Whether its session exists is for the caller to see.
+    This does not check whether the session of the request exists. The caller must check it.
 
     Args:
         method: the HTTP method, in upper case.
-        query: the parameters of the URL.
-        websocket: whether the request asks for a WebSocket.
+        query: the query parameters of the URL.
+        websocket: True if the request is a WebSocket handshake.
     """
     transport = query.get("transport")
     if transport not in TRANSPORTS:

@@ -1,6 +1,8 @@
-"""Engine.IO v4 packets: a type digit, then the body. Binary messages have no digit on WebSocket, `b` on polling.
+"""Engine.IO v4 packets: a digit for the type, then the body.
 
-https://github.com/socketio/engine.io-protocol, section "Protocol"
+Binary messages have no digit. With polling they have the prefix `b` instead.
+
+See https://github.com/socketio/engine.io-protocol, section "Protocol".
 """
 
 from __future__ import annotations
@@ -11,11 +13,11 @@ from collections.abc import Sequence
 import msgspec
 
 REVISION = "4"
-"""The value of the `EIO` query parameter that this implementation speaks."""
+"""The supported value of the query parameter `EIO`."""
 
 
 class PacketType(enum.IntEnum):
-    """The packet types, by the digit that stands on the wire."""
+    """The packet types. The value is the digit on the wire."""
 
     OPEN = 0
     CLOSE = 1
@@ -27,19 +29,18 @@ class PacketType(enum.IntEnum):
 
 
 class Encoded(msgspec.Struct, eq=False, gc=False):
-    """One packet as it goes on the wire: a text frame, then its binary attachments.
+    """One encoded packet: a text frame, then its binary attachments.
 
-    It is made once and shared by every recipient of a broadcast, so what a transport derives from it is kept here
-    too. It refers to nothing that could refer to it (the garbage collector does not look into it).
+    A packet is encoded once and shared by all recipients of a broadcast, so it also caches what transports derive from
+    it. It must not be part of a reference cycle, because the garbage collector does not track it.
 
     Args:
-        text: the text frame, Engine.IO digit included, UTF-8; empty if there is none, where a packet is all binary.
-        attachments: the binary frames that follow it.
-        namespace: the Socket.IO namespace that it belongs to; None for a packet of Engine.IO's own.
-        audience: a mark that the sender may leave on it, to find it again while it waits to be sent: the rooms that
-            it is for.
-        frames: the WebSocket frames, if picows has made them.
-        decoded: the text frame as `str`, if `string` has been asked for.
+        text: the text frame in UTF-8, including the Engine.IO digit; empty if the packet has only binary frames.
+        attachments: the binary frames after the text frame.
+        namespace: the Socket.IO namespace of the packet; None for a packet of Engine.IO itself.
+        audience: the rooms that the packet is for, or None. The sender may set it to find queued packets again.
+        frames: the WebSocket frames, if they have been built.
+        decoded: the text frame as `str`, if `string` has been read.
     """
 
     text: bytes
@@ -51,14 +52,14 @@ class Encoded(msgspec.Struct, eq=False, gc=False):
 
     @property
     def string(self) -> str:
-        """The text frame as `str`, decoded once."""
+        """The text frame as `str`. It is decoded once."""
         if self.decoded is None:
             self.decoded = self.text.decode()
         return self.decoded
 
     @property
     def size(self) -> int:
-        """Bytes of its frames."""
+        """The size of the packet in bytes: the text frame and all attachments."""
         return len(self.text) + sum(map(len, self.attachments))
 
     def __repr__(self) -> str:
@@ -77,14 +78,14 @@ MESSAGE_DIGIT = b"4"
 
 
 class OpenPacket(msgspec.Struct, frozen=True, rename="camel"):
-    """What the server tells a client when a session begins. These five members and no other.
+    """The handshake data that the server sends at the start of a session. It has exactly these five members.
 
     Args:
         sid: the id of the session.
-        upgrades: the transports that the client may move to.
+        upgrades: the transports that the client may upgrade to.
         ping_interval: milliseconds between two pings of the server.
-        ping_timeout: milliseconds in which a pong must come.
-        max_payload: bytes that a payload or frame may have.
+        ping_timeout: milliseconds within which the client must answer a ping.
+        max_payload: maximum size of a payload or frame in bytes.
     """
 
     sid: str

@@ -1,7 +1,7 @@
 """Engine.IO v4 payloads: several packets in the body of one polling request.
 
-The record separator stands between packets, and a binary message travels as `b` and its base64 (protocol section
-"HTTP long-polling", "Packet encoding").
+A record separator separates the packets. A binary message is encoded as `b` and its base64 (protocol section "HTTP
+long-polling", "Packet encoding").
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from iogate.protocol.engineio.packets import Encoded
 SEPARATOR = b"\x1e"
 
 MAX_PACKETS = 4096
-"""How many packets a payload may hold. A client that was offline sends its backlog at once, hence not less."""
+"""Maximum number of packets in a payload. It is large because a client that was offline sends its backlog at once."""
 
 
 class Frame(NamedTuple):
-    """What a transport carries at a time: on WebSocket a message, on polling one packet of a payload."""
+    """One unit of a transport: a message on WebSocket, or one packet of a payload with polling."""
 
     data: bytes
     binary: bool
 
 
 def encode_payload(packets: Iterable[Encoded]) -> bytes:
-    """Return the body that carries these packets."""
+    """Return the body with these packets."""
     frames: list[bytes] = []
     for packet in packets:
         if packet.text:
@@ -40,11 +40,11 @@ def decode_payload(body: bytes, *, max_packets: int = MAX_PACKETS) -> list[Frame
     """Split a body into its frames.
 
     Args:
-        body: the body of a POST; its size has been checked by who read it.
-        max_packets: how many packets it may hold; counted before it is split.
+        body: the body of a POST. The caller must have checked its size.
+        max_packets: maximum number of packets. They are counted before the body is split.
 
     Raises:
-        ProtocolError: an empty packet, too many packets, or broken base64.
+        ProtocolError: the body has an empty packet, too many packets, or invalid base64.
     """
     if body.count(SEPARATOR) >= max_packets:
         raise ProtocolError(f"more than {max_packets} packets in one payload")

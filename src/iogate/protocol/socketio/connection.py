@@ -1,11 +1,10 @@
-"""One side of a Socket.IO connection, without I/O: the namespaces it is in, and which packet may come for each.
+"""The state of one side of a Socket.IO connection, without I/O: its namespaces, and the packets allowed in each.
 
-A client asks for a namespace with CONNECT; the server accepts it or refuses it, and until then nothing else may come
-for that namespace. Whether to accept is for the owner of this object to say: `receive` hands out the CONNECT packet
-with whatever credential is in it, `accept` and `refuse` take the verdict (protocol section "Connection to a
-namespace").
+A client requests a namespace with CONNECT, and the server accepts or rejects it. Until then the client may only send
+CONNECT again or DISCONNECT for that namespace. The owner of this object decides: `receive` returns the CONNECT packet
+with its credential, and `accept` or `refuse` applies the verdict (protocol section "Connection to a namespace").
 
-The tables are the whole grammar: a packet that has no row is an error, which ends the connection.
+The table is the complete grammar. A packet without a row is an error, which closes the connection.
 """
 
 from __future__ import annotations
@@ -20,18 +19,18 @@ from iogate.protocol.socketio.json import JSON
 from iogate.protocol.socketio.packets import MAX_ATTACHMENTS, MAX_CONNECT_BYTES, Packet, PacketType, Parser
 
 MAX_NAMESPACES = 100
-"""Namespaces that one connection may be in, or have been sent out of."""
+"""Maximum number of namespaces of one connection that are pending, connected or left."""
 
 
 class State(enum.Enum):
-    """What a connection is to one namespace."""
+    """The state of a connection in one namespace."""
 
     NONE = enum.auto()
     PENDING = enum.auto()
-    """CONNECT has been said, the verdict has not."""
+    """CONNECT has been sent, and there is no verdict yet."""
     CONNECTED = enum.auto()
     LEFT = enum.auto()
-    """This side has left. What the peer sent before it knew is dropped."""
+    """This side has left the namespace. Packets that the peer sent before it received DISCONNECT are dropped."""
 
 
 _SERVER, _CLIENT = Role.SERVER, Role.CLIENT
@@ -44,7 +43,8 @@ TRANSITIONS: dict[tuple[Role, State, PacketType], State] = {
     (_SERVER, State.LEFT, PacketType.ACK): State.LEFT,
     (_SERVER, State.LEFT, PacketType.DISCONNECT): State.NONE,
     (_SERVER, State.PENDING, PacketType.DISCONNECT): State.NONE,
-    # The official JavaScript client asks again, without a word, when it is told to disconnect and connect at once.
+    # If the application calls `disconnect()` and then `connect()` immediately, the official JavaScript client sends
+    # CONNECT again without DISCONNECT.
     (_SERVER, State.PENDING, PacketType.CONNECT): State.PENDING,
     (_SERVER, State.CONNECTED, PacketType.CONNECT): State.PENDING,
     (_SERVER, State.CONNECTED, PacketType.EVENT): State.CONNECTED,
@@ -67,13 +67,13 @@ class Connection:
     """The namespaces of one connection.
 
     Args:
-        role: which side this is.
-        parser: how packets are written and read.
-        max_attachments: how many attachments the peer may announce for one packet.
-        max_connect: bytes that a CONNECT may have.
+        role: the side of the connection.
+        parser: encodes and decodes packets.
+        max_attachments: maximum number of attachments that the peer may announce for one packet.
+        max_connect: maximum size of a CONNECT in bytes.
 
-    The owner sets `admitted`: as long as it is False, all that the peer sends is bounded like a CONNECT. A client
-    trusts the server that it chose, so it starts with True.
+    The owner sets `admitted`. While it is False, all packets of the peer are limited to the number and depth of values
+    that a CONNECT may have. For a client, which trusts its server, it is True from the start.
     """
 
     __slots__ = ("_decoder", "_states", "admitted", "encode", "role")
@@ -94,23 +94,23 @@ class Connection:
 
     @property
     def waiting(self) -> bool:
-        """Whether attachments are announced that have not come."""
+        """True if announced attachments have not arrived yet."""
         return self._decoder.waiting
 
     def state(self, namespace: str) -> State:
-        """Return what the connection is to this namespace."""
+        """Return the state of the connection in this namespace."""
         return self._states.get(namespace, State.NONE)
 
     def receive(self, frame: bytes, *, binary: bool = False, start: int = 0) -> Packet | None:
-        """Take one Engine.IO message; return the packet that it completes, if any.
+        """Process one Engine.IO message, and return the packet that it completes, or None.
 
         Args:
             frame: the message.
-            binary: whether it came as a binary one: an attachment.
-            start: where the packet begins in a text message.
+            binary: True if it is a binary message: an attachment, or a packet of a binary parser.
+            start: the index at which the packet starts in a text message.
 
         Raises:
-            ProtocolError: it is no packet, breaks a limit, or may not come now.
+            ProtocolError: the message is not a packet, exceeds a limit, or is not allowed in this state.
         """
         if binary:
             packet = self._decoder.binary(frame, admitted=self.admitted)
@@ -118,9 +118,9 @@ class Connection:
                 return None
         else:
             packet = self._decoder.text(frame, start, admitted=self.admitted)
-        # Asked of the head already: who is in no namespace cannot make the server wait for attachments.
+        # Check the state before attachments arrive: a peer without a namespace cannot make the server wait for them.
         before = self._states.get(packet.namespace, _NONE)
-        if before is _CONNECTED and packet.type is _EVENT:  # Nearly all there is; the table says the same.
+        if before is _CONNECTED and packet.type is _EVENT:  # Fast path for most packets; same as the table.
             return None if self._decoder.waiting else packet
         after = TRANSITIONS.get((self.role, before, packet.type))
         if after is None:
@@ -134,22 +134,22 @@ class Connection:
         return packet
 
     def accept(self, namespace: str, sid: str) -> Encoded:
-        """Say yes to a CONNECT; return the packet that tells the client the id of its socket."""
+        """Accept a CONNECT, and return the packet that contains the id of the socket."""
         self._move(namespace, State.CONNECTED)
         return self.encode(Packet(PacketType.CONNECT, namespace, {"sid": sid}))
 
     def refuse(self, namespace: str, payload: dict[str, Any]) -> Encoded:
-        """Say no to a CONNECT; return the packet that tells the client why."""
+        """Reject a CONNECT, and return the packet that contains the reason."""
         self._move(namespace, State.NONE)
         return self.encode(Packet(PacketType.CONNECT_ERROR, namespace, payload))
 
     def connect(self, namespace: str, payload: dict[str, Any] | None = None) -> Encoded:
-        """Ask for a namespace, as a client; return the packet that says so."""
+        """Request a namespace as a client, and return the CONNECT packet."""
         self._move(namespace, State.PENDING)
         return self.encode(Packet(PacketType.CONNECT, namespace, payload))
 
     def disconnect(self, namespace: str) -> Encoded:
-        """Leave a namespace from this side; return the packet that says so."""
+        """Leave a namespace from this side, and return the DISCONNECT packet."""
         self._move(namespace, State.LEFT)
         return self.encode(Packet(PacketType.DISCONNECT, namespace))
 

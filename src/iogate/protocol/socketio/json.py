@@ -1,8 +1,8 @@
-"""The default parser: JSON, with binary data beside it as attachments.
+"""The default parser: JSON, with binary data as attachments.
 
-A packet is written `<type>[<attachments>-][<namespace>,][<id>]<json>`; every `bytes` in the data leaves a
-placeholder behind and follows as a frame of its own (protocol section "Packet encoding"). Every number that the
-peer may choose has a limit, which is looked at before the thing it counts.
+The format of a packet is `<type>[<attachments>-][<namespace>,][<id>]<json>`. Each `bytes` object in the data is
+replaced by a placeholder and sent as a separate frame (protocol section "Packet encoding"). Every number that the peer
+chooses has a limit, which is checked before the items that it counts are processed.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ _decode_json: Final = msgspec.json.Decoder().decode
 
 
 def encode(packet: Packet) -> Encoded:
-    """Write a packet, as an Engine.IO message.
+    """Encode a packet as an Engine.IO message.
 
     Raises:
-        TypeError: the data holds something that has no JSON.
-        ValueError: a string in it is no Unicode text (a lone surrogate), or an integer has thousands of digits.
-        RecursionError: it is nested too deep, or contains itself.
+        TypeError: the data contains a value that JSON cannot represent.
+        ValueError: a string in the data contains a lone surrogate, or an integer has thousands of digits.
+        RecursionError: the data is nested too deep, or contains itself.
     """
     type_, data = packet.type, packet.data
-    if (type_ is _EVENT or type_ is _ACK) and packet.namespace == ROOT and _is_flat(data):  # Nearly all there is.
+    if (type_ is _EVENT or type_ is _ACK) and packet.namespace == ROOT and _is_flat(data):  # Most packets.
         head = b"42" if type_ is _EVENT else b"43"
         if packet.id is not None:
             head += b"%d" % packet.id
@@ -83,13 +83,14 @@ def encode(packet: Packet) -> Encoded:
 
 
 def decode_event(frame: bytes) -> tuple[list[Any], int | None] | None:
-    """Read an event of the root namespace: nearly all there is.
+    """Decode an event of the root namespace: a fast path for most packets.
 
     Args:
-        frame: an Engine.IO message that begins with `42`.
+        frame: an Engine.IO message that starts with `42`.
 
     Returns:
-        What `Decoder.text` would return as the data and the id; None if it has to be asked, or might raise.
+        The data and the id that `Decoder.text` would return. None if the caller must use `Decoder.text` instead, which
+        may raise.
     """
     if len(frame) > 2 * MAX_DEPTH and frame.count(b"[") + frame.count(b"{") > MAX_DEPTH:
         return None
@@ -106,11 +107,11 @@ def decode_event(frame: bytes) -> tuple[list[Any], int | None] | None:
 
 
 class Decoder:
-    """Reads packets from frames, and holds the one whose attachments are still to come.
+    """A decoder for the packets of one peer. It stores a packet until its attachments have arrived.
 
     Args:
-        max_attachments: how many attachments a packet may announce.
-        max_connect: bytes that a CONNECT may have.
+        max_attachments: maximum number of attachments that a packet may announce.
+        max_connect: maximum size of the payload of a CONNECT in bytes.
     """
 
     __slots__ = ("_attachments", "_expected", "_max_attachments", "_max_connect", "_packet", "waiting")
@@ -121,24 +122,24 @@ class Decoder:
         self._packet: Packet | None = None
         self._expected = 0
         self._attachments: list[bytes] = []
-        self.waiting = False  # Whether a packet has announced attachments that have not all come.
+        self.waiting = False  # True until all announced attachments have arrived.
 
     def text(self, frame: bytes, start: int = 0, *, admitted: bool = True) -> Packet:
-        """Read a packet from a text frame. While `waiting` it is not complete: only its head may be looked at.
+        """Decode a packet from a text frame.
+
+        If `waiting` is True after that, the caller must not use the data until the attachments have arrived.
 
         Args:
             frame: the frame.
-            start: where the packet begins in it.
-            admitted: whether the peer is admitted; if not, the data is bounded like that of a CONNECT.
+            start: the index at which the packet starts.
+            admitted: True if the peer is admitted. If not, the number and depth of values are limited as in a CONNECT.
 
         Raises:
-            ProtocolError: it is none, breaks a limit, or comes where an attachment should.
+            ProtocolError: the frame is not a packet, exceeds a limit, or arrives instead of an attachment.
         """
         if self._packet is not None:
             raise ProtocolError("a packet where an attachment was announced")
-        if admitted and frame.startswith(
-            b"2[", start
-        ):  # An event in the root namespace without id: nearly all packets are like this.
+        if admitted and frame.startswith(b"2[", start):  # Fast path: an event in the root namespace without an id.
             return Packet(_EVENT, ROOT, checked_event(_decode(frame, start + 1)))
         digit = frame[start] - 0x30 if len(frame) > start else -1
         if not 0 <= digit <= PacketType.BINARY_ACK:
@@ -165,14 +166,14 @@ class Decoder:
         return packet
 
     def binary(self, frame: bytes, *, admitted: bool = True) -> Packet | None:
-        """Take an attachment; return the packet when it was the last one.
+        """Add an attachment. Return the packet if this was the last one, or None.
 
         Args:
             frame: the attachment.
-            admitted: not used here, because the packet that announced it has been checked.
+            admitted: not used, because the packet that announced the attachment was already checked.
 
         Raises:
-            ProtocolError: none was announced, or the placeholders do not fit what came.
+            ProtocolError: no attachment was announced, or the placeholders do not match the attachments.
         """
         packet = self._packet
         if packet is None:
@@ -223,7 +224,7 @@ def _namespace(frame: bytes, start: int) -> tuple[str, int]:
 
 def _id(frame: bytes, start: int) -> tuple[int | None, int]:
     digits = _LEADING_DIGITS(frame, start)
-    assert digits is not None  # There may be none of them, so it always matches.  # noqa: S101
+    assert digits is not None  # The pattern also matches zero digits.  # noqa: S101
     end = digits.end()
     if end - start > MAX_ID_DIGITS:
         raise ProtocolError(f"an acknowledgement id of more than {MAX_ID_DIGITS} digits")
@@ -234,10 +235,10 @@ def _decode(frame: bytes, start: int) -> Any:
     try:
         data = _decode_json(frame[start:])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        # Not the type of the error, which depends on the release of msgspec; not its text, which may quote the peer.
+        # Omit the type of the error, which depends on the version of msgspec, and its text, which may quote the peer.
         raise ProtocolError("JSON nested too deep" if isinstance(error, RecursionError) else "broken JSON") from None
-    # A bracket opens and closes; and brackets within strings count too, so this only says where a closer look is not
-    # needed.
+    # Each level takes two brackets, so short data or data with few opening brackets cannot be too deep. Brackets in
+    # strings are counted too, so a high count needs an exact check.
     if (
         len(frame) > 2 * MAX_DEPTH
         and frame.count(b"[") + frame.count(b"{") > MAX_DEPTH
@@ -248,7 +249,7 @@ def _decode(frame: bytes, start: int) -> Any:
 
 
 def _decode_unverified(frame: bytes, start: int) -> Any:
-    """Decode data of an unauthenticated peer: its values are counted first, so that any data costs little."""
+    """Decode the data of an unauthenticated peer. Values are counted before decoding, which limits its cost."""
     opened = frame.count(b"[", start) + frame.count(b"{", start)
     if opened + frame.count(b",", start) > MAX_UNVERIFIED_VALUES:
         raise TooManyValues(f"more than {MAX_UNVERIFIED_VALUES} values")
@@ -279,13 +280,13 @@ def _is_flat(data: list[Any]) -> bool:
 
 
 def _holds_bytes(data: Any) -> bool:
-    # Level by level and not by recursion: most data is flat, and a list of scalars costs one comprehension.
+    # Search level by level instead of recursively: most data is flat, and a list of scalars costs one comprehension.
     level, seen = [data], {id(data)}
     while level:
         rest = [child for value in level for child in _children(value) if child.__class__ not in _SCALARS]
         if any(isinstance(child, _BYTES) for child in rest):
             return True
-        # Each container once: data that contains itself ends here, and the encoder refuses it.
+        # Visit each container once, so that data that contains itself does not loop. The encoder rejects such data.
         level = list(
             {id(child): child for child in rest if isinstance(child, _CONTAINERS) and id(child) not in seen}.values()
         )
@@ -314,5 +315,5 @@ def _put_back(value: Any, attachments: dict[int, bytes]) -> Any:
     number = value.get("num")
     if type(number) is not int or number not in attachments:
         raise ProtocolError("a placeholder for an attachment that is not there, or has its place already")
-    # Once each: a thousand placeholders for one attachment would be a thousand attachments when they are sent on.
+    # Use each attachment once: many placeholders for one attachment would become many attachments in a broadcast.
     return attachments.pop(number)

@@ -1,11 +1,11 @@
-"""The MessagePack parser: a packet is one binary message, a map of `type`, `data`, `nsp` and, where there is one, `id`.
+"""The MessagePack parser: a packet is one binary message, a map of `type`, `data`, `nsp` and an optional `id`.
 
-It is the format of the npm package `socket.io-msgpack-parser`, which writes MessagePack by way of `notepack.io`.
-Bytes stand where they belong, so there are no attachments, and no types BINARY_EVENT and BINARY_ACK. Three things of
-JavaScript have no MessagePack of their own and travel as extension type 0. They are read as what the JSON parser would
-make of them, so that handlers need not know which parser their clients use:
+This is the format of the npm package `socket.io-msgpack-parser`, which encodes with `notepack.io`. Bytes are part of
+the data, so there are no attachments, and no types BINARY_EVENT and BINARY_ACK. Three kinds of JavaScript values are
+sent as extension type 0. They are decoded to the values that the JSON parser would return, so that handlers do not
+depend on the parser of a client:
 
-| JavaScript | on the wire | read as |
+| JavaScript | on the wire | decoded as |
 |---|---|---|
 | `undefined` | fixext 1 | None; a member of an object that is `undefined` is left out |
 | a `Date` | fixext 8, milliseconds | the text of its `toJSON()` |
@@ -38,40 +38,40 @@ from iogate.protocol.socketio.packets import (
 )
 
 MAX_PIECES = 50_000
-"""Values that may have to be looked at one by one, because there are bytes or extensions among them, in one packet."""
+"""Maximum number of values in one packet that are decoded one by one, because bytes or extensions are among them."""
 
 _BYTES: Final = (bytes, bytearray, memoryview)
 _PLAIN_DEPTH: Final = 6
 _FIXEXT: Final = range(0xD4, 0xD9)
 _FIXEXT_1: Final = 0xD4
 _FIXEXT_8: Final = 0xD7
-_EXT_LENGTH: Final = {0xC7: 1, 0xC8: 2, 0xC9: 4}  # Bytes that say how long an extension is, by its header.
-_LONG: Final = {0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}  # How many bytes hold the length of a list or map, by its header.
+_EXT_LENGTH: Final = {0xC7: 1, 0xC8: 2, 0xC9: 4}  # By header: the bytes of the length of an extension.
+_LONG: Final = {0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}  # By header: the bytes of the length of a list or map.
 _UNDEFINED: Final = b"\xd4\0"
 _LISTS: Final = frozenset({*range(0x90, 0xA0), 0xDC, 0xDD})
 _MAPS: Final = frozenset({*range(0x80, 0x90), 0xDE, 0xDF})
 _MAX_DATE: Final = 8_640_000_000_000_000
-"""Milliseconds from 1970 to the last date that JavaScript has."""
+"""Milliseconds from 1970 to the last date that JavaScript supports."""
 _400_YEARS: Final = timedelta(days=146_097)
 
 
 class _Message(msgspec.Struct):
-    """What is on the wire. The official client adds `options`, which are not for the peer: all else is passed over."""
+    """A packet on the wire. Other members are ignored, e.g. `options`, which the official client adds."""
 
     type: int
     nsp: str
-    # Only skipped at first. After that every count in it is known to be true, and no header can ask for more memory
-    # than the frame itself has taken.
+    # `Raw` only skips the data, which checks every length in its headers against the frame. When the data is decoded
+    # later, no header can allocate more memory than the size of the frame justifies.
     data: msgspec.Raw = msgspec.Raw(b"\xc0")
     id: int | None = None
 
 
 def _nested(depth: int) -> Any:
-    """Return the type of data without bytes and extensions, that deep at most.
+    """Return the type of data without bytes and extensions, with at most this depth.
 
-    Its keys are strings. Without a type msgspec takes any key, a list too; and of those one can make thousands with
-    the same hash, so that a few hundred kilobytes keep a dict busy for minutes. (A type cannot allow both strings and
-    bytes.)
+    Its keys must be strings. Without a type, msgspec accepts any key, including lists. An attacker can create thousands
+    of lists with the same hash, so that a few hundred kilobytes keep a dict busy for minutes. (A type in msgspec cannot
+    allow both strings and bytes.)
     """
     scalar = int | float | str | bool | None
     nested: Any = scalar
@@ -90,23 +90,23 @@ _split_map: Final = msgspec.msgpack.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def encode(packet: Packet) -> Encoded:
-    """Write a packet, as a binary Engine.IO message.
+    """Encode a packet as a binary Engine.IO message.
 
-    What JSON has no type for (a date, a UUID, a dataclass, a number as key) is written as the JSON parser writes it;
-    bytes, NaN and the infinities stay what they are.
+    Values without a JSON type (a date, a UUID, a dataclass, a number as key) are encoded as the JSON parser encodes
+    them. Bytes, NaN and infinities are preserved.
 
     Raises:
-        TypeError: the data holds something that has no MessagePack.
-        ValueError: a string in it is no Unicode text (a lone surrogate), or an integer has more than 64 bits.
-        RecursionError: it is nested too deep, or contains itself.
+        TypeError: the data contains a value that MessagePack cannot represent.
+        ValueError: a string in the data contains a lone surrogate, or an integer has more than 64 bits.
+        RecursionError: the data is nested too deep, or contains itself.
     """
     message: dict[str, Any] = {"type": packet.type.value}
-    # The official decoder refuses a null where it wants nothing.
+    # Omit the member instead of sending null, which the official decoder rejects in packets without data.
     if packet.data is not None:
         try:
             message["data"] = msgspec.to_builtins(packet.data, builtin_types=_BYTES, str_keys=True)
         except TypeError:
-            # Before 0.23 msgspec rejects bytes as a key if bytes are allowed as a value.
+            # msgspec before 0.23 rejects bytes as a key if bytes are allowed as a value.
             message["data"] = _with_str_keys(msgspec.to_builtins(packet.data, builtin_types=_BYTES))
     message["nsp"] = packet.namespace
     if packet.id is not None:
@@ -118,11 +118,11 @@ def encode(packet: Packet) -> Encoded:
 
 
 class Decoder:
-    """Reads packets from frames.
+    """A decoder for the packets of one peer.
 
     Args:
-        max_attachments: of no meaning here: bytes stand in the packet itself, whose size has a limit.
-        max_connect: bytes that a CONNECT may have.
+        max_attachments: not used, because bytes are part of the packet, whose size is limited.
+        max_connect: maximum size of a CONNECT in bytes.
     """
 
     __slots__ = ("_max_connect",)
@@ -132,11 +132,11 @@ class Decoder:
 
     @property
     def waiting(self) -> bool:
-        """Never: every packet is complete."""
+        """Always False: every packet is complete."""
         return False
 
     def text(self, frame: bytes, start: int = 0, *, admitted: bool = True) -> Packet:
-        """Refuse a text frame.
+        """Reject a text frame.
 
         Raises:
             ProtocolError: always.
@@ -144,14 +144,14 @@ class Decoder:
         raise ProtocolError("a text message, where packets are MessagePack: the client uses another parser")
 
     def binary(self, frame: bytes, *, admitted: bool = True) -> Packet:
-        """Read a packet.
+        """Decode a packet.
 
         Args:
             frame: the packet.
-            admitted: whether the peer is admitted; if not, the data is bounded like that of a CONNECT.
+            admitted: True if the peer is admitted. If not, the number and depth of values are limited as in a CONNECT.
 
         Raises:
-            ProtocolError: it is none, or breaks a limit.
+            ProtocolError: the frame is not a packet, or exceeds a limit.
         """
         try:
             message = _read_message(frame)
@@ -164,7 +164,7 @@ class Decoder:
         if not PacketType.CONNECT <= message.type <= PacketType.CONNECT_ERROR:
             raise ProtocolError("a packet type that is not one of 0 to 4")
         type_, namespace, id_ = PacketType(message.type), message.nsp, message.id
-        # JSON cannot write a name with a comma: whatever handles names may rely on there being none.
+        # The JSON parser cannot represent a name with a comma, so other code relies on names without commas.
         if not namespace.startswith("/") or "," in namespace:
             raise ProtocolError("the name of a namespace begins with a slash and has no comma")
         if len(namespace.encode()) > MAX_NAMESPACE:
@@ -192,7 +192,7 @@ MSGPACK: Final = Parser(encode, Decoder)
 
 
 def _with_str_keys(data: Any) -> Any:
-    """Write each key as the JSON parser does, and keep bytes that are values."""
+    """Convert each key as the JSON parser does, and keep bytes that are values."""
     if isinstance(data, dict):
         return {
             next(iter(msgspec.to_builtins({key: None}, str_keys=True))): _with_str_keys(child)
@@ -202,7 +202,7 @@ def _with_str_keys(data: Any) -> Any:
 
 
 def _broken(error: Exception) -> ProtocolError:
-    # Not the type of the error, which depends on the release of msgspec; not its text, which may quote the peer.
+    # Omit the type of the exception, which depends on the version of msgspec, and its text, which may quote the peer.
     return ProtocolError("MessagePack nested too deep" if isinstance(error, RecursionError) else "broken MessagePack")
 
 
@@ -219,21 +219,21 @@ def _data(piece: msgspec.Raw, *, admitted: bool) -> Any:
 
 def _read(piece: msgspec.Raw) -> Any:
     try:
-        return _read_plain(piece)  # Nearly all there is.
+        return _read_plain(piece)  # Fast path for most data.
     except msgspec.ValidationError:
         pass
     return _Pieces(MAX_PIECES).read(piece, MAX_DEPTH)
 
 
 class _Pieces:
-    """Reads the data of one packet piece by piece, where there are bytes, extensions or many levels in it.
+    """A decoder that reads the data of one packet value by value, if it has bytes, extensions or many levels.
 
-    Every level is gone through by each of the lists and maps around it, and every piece is an object: a microsecond,
-    where the other way takes some nanoseconds. Hence the limit.
+    Each value is scanned again by every list and map around it, and becomes an object, which takes about a microsecond.
+    `_read_plain` takes some nanoseconds. Therefore the number of values is limited.
 
     Args:
-        most: the limit.
-        each: whether every value counts, or only those that are looked at one by one.
+        most: maximum number of values.
+        each: if True, all values count; otherwise only those that are decoded one by one.
     """
 
     __slots__ = ("_each", "_left", "_most")
@@ -243,11 +243,11 @@ class _Pieces:
         self._each = each
 
     def read(self, piece: msgspec.Raw, room: int) -> Any:
-        """Read a piece.
+        """Decode one value.
 
         Args:
-            piece: the bytes of one value. All the counts in it are true.
-            room: how many lists and maps may be within each other.
+            piece: the bytes of the value. The lengths in its headers have been checked.
+            room: maximum depth of nested lists and maps.
         """
         view = memoryview(piece)
         head = view[0]
@@ -271,14 +271,14 @@ class _Pieces:
         }
 
     def _count(self, pieces: int, size: int) -> None:
-        # To pass over 512 bytes takes about as long as to read one piece.
+        # Scanning 512 bytes takes about as long as decoding one value.
         self._left -= pieces + size // 512
         if self._left < 0:
             raise TooManyValues(f"more than {self._most} values{'' if self._each else ' beside bytes or extensions'}")
 
 
 def _length(view: memoryview) -> int:
-    """Return how many items a list or members a map has, by its header."""
+    """Return the number of items of a list or of members of a map, from its header."""
     head = view[0]
     if head in _LONG:
         return int.from_bytes(view[1 : 1 + _LONG[head]])
@@ -299,10 +299,10 @@ def _extension(view: memoryview) -> Any:
 
 
 def _date(milliseconds: int) -> str:
-    """Return what `toJSON()` of a JavaScript date returns (ECMA-262, section "Date Time String Format")."""
+    """Return a date in the format of JavaScript's `toJSON()` (ECMA-262, section "Date Time String Format")."""
     if abs(milliseconds) > _MAX_DATE:
         raise ProtocolError("a date that JavaScript does not have")
-    # The calendar repeats every 400 years, and `datetime` does not have all the years that JavaScript has.
+    # `datetime` does not support all years of JavaScript. The calendar repeats every 400 years, so shift the year.
     cycles, rest = divmod(timedelta(milliseconds=milliseconds), _400_YEARS)
     date = datetime(1970, 1, 1, tzinfo=UTC) + rest
     year = date.year + 400 * cycles

@@ -1,6 +1,6 @@
-"""Socket.IO v5 packets, whatever parser they are written with.
+"""Socket.IO v5 packets, independent of the parser.
 
-https://github.com/socketio/socket.io-protocol, section "Packet types"
+See https://github.com/socketio/socket.io-protocol, section "Packet types".
 """
 
 from __future__ import annotations
@@ -15,28 +15,30 @@ from iogate.errors import ProtocolError
 from iogate.protocol.engineio.packets import Encoded
 
 ROOT = "/"
-"""The namespace that a packet without one belongs to."""
+"""The root namespace: the default of packets without a namespace."""
 
 MAX_ATTACHMENTS = 10
-"""Attachments of one packet, unless the server is told otherwise; what the reference implementation allows."""
+"""Default of the maximum number of attachments of one packet, the same as in the reference implementation."""
 MAX_ID_DIGITS = 16
-"""Digits of an acknowledgement id: 2^53 has as many, and a JavaScript client cannot count further."""
+"""Maximum number of digits of an acknowledgement id: 2^53 has 16, and JavaScript clients cannot count further."""
 MAX_NAMESPACE = 256
-"""Bytes of the name of a namespace."""
+"""Maximum size of the name of a namespace in bytes."""
 MAX_DEPTH = 100
-"""Lists and objects within each other. Far below what the interpreter's stack bears."""
+"""Maximum depth of nested lists and objects, which is far below the recursion limit of the interpreter."""
 MAX_CONNECT_BYTES = 32_768
-"""Bytes of a CONNECT packet, unless the owner of the connection sets another limit."""
+"""Default of the maximum size of a CONNECT in bytes: of its payload in JSON, or of the whole MessagePack packet."""
 MAX_UNVERIFIED_VALUES = 256
-"""Values in a CONNECT packet, and in any packet of a peer that is not admitted. The peer is not authenticated yet, so
-the packet must be cheap to decode and small to keep. Values are counted by their commas and opening brackets, including
-those in strings."""
+"""Maximum number of values in a CONNECT packet, and in any packet of a peer that is not admitted.
+
+The peer is not authenticated yet, so the packet must be cheap to decode and small to store. The JSON parser counts
+commas and opening brackets, including those in strings.
+"""
 MAX_UNVERIFIED_DEPTH = 10
-"""Levels of nested lists and objects in such a packet."""
+"""Maximum depth of nested lists and objects in such a packet."""
 
 
 class PacketType(enum.IntEnum):
-    """The packet types, by the digit that stands on the wire."""
+    """The packet types. The value is the digit on the wire."""
 
     CONNECT = 0
     DISCONNECT = 1
@@ -51,11 +53,12 @@ class Packet(msgspec.Struct):
     """One packet.
 
     Args:
-        type: EVENT or ACK also for what travels as BINARY_EVENT or BINARY_ACK: whether there are attachments is the
-            parser's affair.
+        type: the type. It is EVENT or ACK even if the packet is sent as BINARY_EVENT or BINARY_ACK: only the parser
+            handles attachments.
         namespace: the namespace, with its leading slash.
-        data: EVENT: a list, the name first. ACK: a list. CONNECT: the payload. CONNECT_ERROR: an object.
-        id: the acknowledgement that is asked for (EVENT) or given (ACK).
+        data: for EVENT, a list that starts with the name; for ACK, a list; for CONNECT, the payload; for CONNECT_ERROR,
+            an object or a string.
+        id: the id of the acknowledgement that an EVENT requests or an ACK sends; None if there is none.
     """
 
     type: PacketType
@@ -65,30 +68,34 @@ class Packet(msgspec.Struct):
 
 
 class Oversized(msgspec.Struct, frozen=True):
-    """Replaces the payload of a CONNECT that breaks a limit, so that the peer can be told which.
+    """The replacement for the payload of a CONNECT that exceeds a limit, so that the peer can receive the reason.
 
     Args:
-        reason: the limit, in words.
+        reason: a description of the limit.
     """
 
     reason: str
 
 
 class TooManyValues(ProtocolError):
-    """The data of a peer that is not admitted has too many values or levels."""
+    """The data of a packet has too many values or levels."""
 
 
 RESERVED_EVENTS = frozenset(
     {"connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"}
 )
-"""Names that stand for something in the life of a socket, on one side or the other: no packet may carry them."""
+"""Event names that clients or servers use for events of the socket itself, so no packet may contain them."""
 
 
 def checked_event(data: Any) -> list[Any]:
-    """Return the data of an EVENT packet as it is handled: a list, the name first. Raises `ProtocolError`."""
+    """Check the data of an EVENT packet, and return it as a list that starts with the name as a string.
+
+    Raises:
+        ProtocolError: the data is not such a list, or the name is reserved.
+    """
     if type(data) is list and data:
         name = data[0]
-        if type(name) is int:  # To a JavaScript emitter 1 and "1" are the same name.
+        if type(name) is int:  # For a JavaScript emitter, 1 and "1" are the same name.
             name = data[0] = str(name)
         if type(name) is str and name not in RESERVED_EVENTS:
             return data
@@ -128,10 +135,10 @@ _CHECKED: Final = {
 
 
 def checked(type_: PacketType, data: Any) -> Any:
-    """Return the data of a packet that has been read, whatever parser has read it.
+    """Check the data of a received packet, and return it. This does not depend on the parser.
 
     Raises:
-        ProtocolError: such a packet has no such data.
+        ProtocolError: a packet of this type must not have such data.
     """
     return _CHECKED[type_](data)
 
@@ -140,26 +147,26 @@ Encode = Callable[[Packet], Encoded]
 
 
 class Decoder(Protocol):
-    """Reads packets from the messages of one peer."""
+    """A decoder for the packets of one peer."""
 
     @property
     def waiting(self) -> bool:
-        """Whether a packet has begun that is not complete."""
+        """True if the decoder waits for attachments of a packet."""
 
     def text(self, frame: bytes, start: int = 0, *, admitted: bool = True) -> Packet:
-        """Read a packet from a text message. Raises `ProtocolError`."""
+        """Decode a packet from a text message, which starts at `start`. Raises `ProtocolError`."""
 
     def binary(self, frame: bytes, *, admitted: bool = True) -> Packet | None:
-        """Take a binary message; return the packet that it is, or completes. Raises `ProtocolError`."""
+        """Decode a binary message, and return the packet that it is or completes, if any. Raises `ProtocolError`."""
 
 
 class Parser(NamedTuple):
-    """How packets are written and read.
+    """A parser: functions that encode and decode packets.
 
     Args:
-        encode: writes one.
-        decoder: returns the decoder for one peer; its arguments are how many attachments a packet may announce, and
-            how many bytes a CONNECT may have.
+        encode: encodes a packet.
+        decoder: returns the decoder for one peer. It takes the maximum number of attachments of a packet, and the
+            maximum size of a CONNECT in bytes.
     """
 
     encode: Encode
