@@ -1,4 +1,4 @@
-"""The command line: `iogate`. Each subcommand is a file of this folder, loaded when it is asked for."""
+"""The command line, `iogate`. Each subcommand is a module of this package, imported only when it is used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _COMMANDS = ("run", "token", "doctor")
 
 
 class _Commands(click.Group):
-    """Load a subcommand only when it runs, so that `iogate token` starts without a web server."""
+    """A command group that imports a subcommand only when it runs, so `iogate token` does not load a web server."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)

@@ -1,4 +1,4 @@
-"""`iogate doctor module:app`: what is weak about a configuration, for its operator and for CI."""
+"""`iogate doctor module:app`: find weaknesses of a configuration, for its operator and for CI."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def doctor(target: str, app_dir: str, form: str, strict: bool) -> None:
       0  nothing is wrong
       1  something is wrong; with --strict also if something is weak
       2  MODULE:NAME cannot be loaded, or the command line is wrong
-    """  # noqa: D301  # \b is for click: what follows keeps its lines
+    """  # noqa: D301  # \b makes click keep the line breaks of the paragraph.
     try:
         findings = examine(load(target, app_dir))
     except Misconfigured as error:
@@ -68,7 +68,7 @@ def doctor(target: str, app_dir: str, form: str, strict: bool) -> None:
 
 
 def examine(target: Target) -> list[Finding]:
-    """Return all that is found about a configuration."""
+    """Return all findings about a configuration."""
     findings: list[Finding] = []
     if target.server is not None:
         findings += of_server(target.server)

@@ -1,7 +1,7 @@
-"""What is right and wrong with a token, rule by rule, in words for the operator.
+"""Explain a token to the operator, rule by rule.
 
-The rules are those of `iogate.auth`, each asked by itself, so that all that is wrong is told and not only the first of
-it. What is said here decides nothing: the verdict on a token is that of the gate (`iogate.cli.judge`).
+The rules are those of `iogate.auth`. Each is checked separately, so that all problems are reported, not only the first.
+These explanations decide nothing: the verdict on a token comes from the gate (`iogate.cli.judge`).
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ _INSTEAD = {
     "key": "a token of this issuer, signed with one of its published keys; or its new key in the set, if it has one",
     "nbf, iat": "dates that are past; if only the clocks differ, leeway=10 in the server",
 }
-"""What helps where a rule is broken."""
+"""The advice for a token that breaks a rule, by the subject of the rule."""
 
 
 class Line(NamedTuple):
-    """What one rule says of the token."""
+    """The result of one rule for the token."""
 
     verdict: Literal["good", "wrong", "not checked"]
     subject: str
@@ -53,11 +53,11 @@ class Line(NamedTuple):
 
 
 class Explanation:
-    """What is in a token, and what each rule says of it.
+    """The contents of a token, and the result of each rule for it.
 
     Args:
         policy: the rules.
-        now: Unix time in seconds.
+        now: Unix time in seconds at which the rules are checked.
     """
 
     def __init__(self, policy: Policy, now: float) -> None:
@@ -69,11 +69,11 @@ class Explanation:
         self._reasons: set[str] = set()
 
     async def of(self, token: str, auth: JWTAuth | None) -> None:
-        """Look at a token.
+        """Check a token against all rules.
 
         Args:
-            token: its text.
-            auth: what has the keys; None: nobody has.
+            token: the token.
+            auth: the authenticator with the keys; without one the signature is not checked.
         """
         policy = self._policy
         size = f"{len(token)} bytes, of {policy.max_token_bytes} at most"
@@ -100,14 +100,14 @@ class Explanation:
             self._check_claims(claims, policy.rules)
 
     def only_parts(self, token: str) -> None:
-        """Look at what is in a token, and at no rule; it need not be a JWT."""
+        """Parse the header and claims of a token without checking rules. A token that is not a JWT is ignored."""
         with suppress(AuthError):
             compact = jws.split(self._policy.check_size(token))
             self.header = compact.header
             self.claims = jws.members(compact.payload, "claims")
 
     def add(self, verdict: Literal["good", "wrong", "not checked"], subject: str, text: str) -> None:
-        """Add what is known from elsewhere."""
+        """Add the result of one rule."""
         self.lines.append(Line(verdict, subject, text))
 
     async def _check_signature(self, token: str, auth: JWTAuth | None) -> None:
@@ -128,7 +128,7 @@ class Explanation:
                 self._wrong("signature", error.reason, _why_no_key(source, header), _INSTEAD["key"])
             else:
                 self._wrong("signature", error.reason, _which_key(source, header), _INSTEAD["signature"])
-        except (Exception, SystemExit):  # of a key function of the application's own: the verdict tells of it
+        except (Exception, SystemExit):  # From a key function of the application. The verdict reports it.
             self.add("not checked", "signature", "the key cannot be had")
         else:
             self.add("good", "signature", _which_key(source, header))
@@ -168,20 +168,20 @@ class Explanation:
             instead="seconds since 1970, from now to max_lifetime= of the server"
             f" ({span(rules.max_lifetime)}), counted from now and from iat",
         )
-        # All of the rules once more, as the gate asks them: none is left out that has no line of its own above.
+        # Check all rules once more, as the gate does, so that a rule without its own line above is not left out.
         self._check("other", None, lambda: rules.principal(claims, now))
 
     def _check(
         self, subject: str, facts: str | None, check: Callable[[], _T], *, good: str = "", instead: str = ""
     ) -> _T | None:
-        """Ask a rule, and note what it says.
+        """Check a rule, add its result, and return what the rule returned, or None if the token breaks it.
 
         Args:
             subject: what the rule is about.
-            facts: what it compares; None: it is noted only if it says no.
+            facts: what the rule compares; with None, only a broken rule is added.
             check: the rule.
-            good: what it means that it says yes, beside the facts.
-            instead: what helps if it says no, where that is not the same for all of the subject.
+            good: what it means if the token follows the rule, shown before the facts.
+            instead: the advice if the token breaks the rule; by default the one for the subject.
         """
         try:
             result = check()
@@ -202,14 +202,14 @@ class Explanation:
 
 
 class _AnyType:
-    """Contains every `typ`: which are accepted is another rule than whether the signature is good."""
+    """A container with every `typ`, because the accepted types and the signature are two separate rules."""
 
     def __contains__(self, kind: object) -> bool:
         return True
 
 
 def keys_in_words(auth: JWTAuth) -> Iterator[str]:
-    """Tell of each source of keys what is there, a line each."""
+    """Describe the keys of each source, one line per source, plus one line per key that was left out."""
     sources = auth.keys.sources.values() if isinstance(auth.keys, Issuers) else [auth.keys]
     for source in sources:
         name, found = _name(source), key_set(source)
@@ -236,7 +236,7 @@ def _name(source: Keys) -> str:
 
 
 def _source(keys: Keys, claims: Mapping[str, Any] | None) -> Keys:
-    """Return where the key of a token is looked for, for a message."""
+    """Return the source that has the key of a token, for a message: with several issuers, the source of its `iss`."""
     if isinstance(keys, Issuers):
         issuer = (claims or {}).get("iss")
         return keys.sources.get(issuer, keys) if isinstance(issuer, str) else keys
@@ -254,7 +254,7 @@ def _which_key(source: Keys, header: Mapping[str, Any]) -> str:
 
 
 def _why_no_key(source: Keys, header: Mapping[str, Any]) -> str:
-    """Say what a token asks for, and what a key set has of that."""
+    """Return why a source has no key for a token: what the token asks for, and what the key set contains."""
     found, kid, algorithm = key_set(source), header.get("kid"), header.get("alg")
     if found is None:
         return f"the token asks for the kid {_said(header, 'kid')}"

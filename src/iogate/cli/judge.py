@@ -1,6 +1,6 @@
-"""Who judges the token of `iogate token show`: the gate's own code, with the keys and rules of a live configuration.
+"""The verdict of `iogate token show`: the gate's own code, with the keys and rules of a live configuration.
 
-Nothing here decides. A `Judge` is what a server that runs has, and its verdict is what the gate's own function says.
+This module contains no rules. A `Judge` holds the parts of a running server, and the gate's own function decides.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _READY_WITHIN = 30.0
 
 
 class CannotTell(click.ClickException):
-    """There is nobody to judge the token. The text tells why, and what to write instead."""
+    """The token cannot be verified. The message says why, and what to write instead."""
 
     exit_code = 2
 
@@ -40,30 +40,30 @@ class CannotTell(click.ClickException):
 
 
 class Verdict(NamedTuple):
-    """What became of a token: exactly one of the first three is there."""
+    """The result for a token: exactly one of `principal`, `refusal` and `unknown` is set."""
 
     principal: Principal | None = None
     refusal: Refused | None = None
     unknown: str = ""
-    """Why it could not be told."""
+    """Why there is no verdict."""
     revocation: Revocation | None = None
-    """Which revocation it was that refused the token, if the store can say that."""
+    """The revocation that matches the token, if the store can return it."""
     log: Sequence[str] = ()
-    """What a server would have written into its log meanwhile."""
+    """The lines that a server would have logged."""
 
 
 class Judge(NamedTuple):
-    """What the gate of a server has."""
+    """The parts of a server that its gate uses to verify a token."""
 
     auth: Auth
     revocations: Revocations
     server: Server | None = None
     name: str = ""
-    """The application that it is of, as `module:name`; empty, if it is of none."""
+    """The application that the parts come from, as `module:name`; empty if they come from the command line."""
 
     @asynccontextmanager
     async def started(self) -> AsyncIterator[None]:
-        """Start it as a server does, read its keys, and stop it in the end.
+        """Start the authenticator as a server does, read its keys, and stop it at the end.
 
         Raises:
             CannotTell: it cannot be started.
@@ -76,7 +76,7 @@ class Judge(NamedTuple):
             self.revocations.close()
 
     async def verdict(self, token: str) -> Verdict:
-        """Return what the gate says of a token."""
+        """Return the gate's verdict on a token."""
         with Heard() as log:
             try:
                 principal: Any = await proven(token, self.auth, self.revocations)
@@ -85,7 +85,7 @@ class Judge(NamedTuple):
             except Refused as refusal:
                 found = await self._revocation(token) if isinstance(refusal, RevokedToken) else None
                 return Verdict(refusal=refusal, revocation=found, log=log)
-            except (Exception, SystemExit) as error:  # of a gatekeeper or a key function of the application's own
+            except (Exception, SystemExit) as error:  # From an authenticator or a key function of the application.
                 return Verdict(unknown=f"{type(self.auth).__name__} failed: {what(error)}{place(error)}", log=log)
         if not isinstance(principal, Principal):
             return Verdict(unknown=f"{type(self.auth).__name__} returned no Principal", log=log)
@@ -97,8 +97,8 @@ class Judge(NamedTuple):
             self.auth.start(_nobody)
             with quiet():
                 if isinstance(self.auth, JWTAuth):
-                    if self.name:  # Those of an address have been read, to see what is there.
-                        await read(self.auth.keys)  # What cannot be read is told by the verdict, if the token needs it.
+                    if self.name:  # For --url, `source_at` has read the keys already.
+                        await read(self.auth.keys)  # If a read fails, the verdict says so, if the token needs that key.
                     return
                 async with asyncio.timeout(_READY_WITHIN):
                     await self.auth.ready()
@@ -110,7 +110,7 @@ class Judge(NamedTuple):
             raise CannotTell(f"it is not ready, and a server would not start: {error.reason}") from None
         except ConfigurationError as error:
             raise CannotTell(str(error)) from None
-        except Exception as error:  # of a gatekeeper of the application's own
+        except Exception as error:  # From an authenticator of the application.
             raise CannotTell(f"{type(self.auth).__name__} cannot be started: {what(error)}{place(error)}") from None
 
     async def _revocation(self, token: str) -> Revocation | None:
@@ -122,11 +122,15 @@ class Judge(NamedTuple):
 
 
 def of_app(name: str, app_dir: str) -> Judge:
-    """Return the gatekeeper of the application that `module:name` names.
+    """Return the `Judge` of an application.
+
+    Args:
+        name: `module:name` of the application.
+        app_dir: the folder in which Python finds the module.
 
     Raises:
-        CannotLoad: there is no such thing.
-        CannotTell: iogate refuses its configuration, or it looks at no token.
+        CannotLoad: the application does not exist, or its module cannot be imported.
+        CannotTell: iogate rejects its configuration, or the application has `auth=None`.
     """
     try:
         target: Target = load(name, app_dir)
@@ -136,7 +140,7 @@ def of_app(name: str, app_dir: str) -> Judge:
         raise CannotTell(f"{name} has auth=None: everybody may connect, and no token is looked at")
     store: Revocations = target.server.revocations if target.server is not None else MemoryRevocations()
     if isinstance(store, SQLiteRevocations) and not store.path.exists():
-        # Looking into it would make it, and perhaps as somebody whose files the server may not write.
+        # Opening the store would create the file, perhaps as a user whose files the server must not write.
         store = MemoryRevocations()
     return Judge(target.auth, store, target.server, name)
 
@@ -147,10 +151,16 @@ def of_keys(
     issuers: Sequence[str],
     audiences: Sequence[str],
 ) -> Judge:
-    """Return a gatekeeper with one source of keys, as `JWTAuth` takes it, and otherwise the default settings.
+    """Return a `Judge` with one source of keys, and the default settings of `JWTAuth` for the rest.
+
+    Args:
+        keys: the argument of `JWTAuth` for the source, by its name: `secret`, `public_key` or `keys`.
+        algorithms: the accepted algorithms; by default all that fit the keys.
+        issuers: the accepted issuers; by default any.
+        audiences: the accepted audiences; by default any.
 
     Raises:
-        CannotTell: it cannot be put together so.
+        CannotTell: `JWTAuth` rejects these arguments.
     """
     try:
         auth = JWTAuth(
@@ -165,10 +175,14 @@ def of_keys(
 
 
 async def source_at(url: str, network: Network) -> Remote:
-    """Return the keys of the issuer at an address, or of the key set there.
+    """Return the keys of the issuer or of the key set at a URL.
+
+    Args:
+        url: the issuer, or the URL of the key set.
+        network: the addresses to which the URL may lead.
 
     Raises:
-        CannotTell: it is neither.
+        CannotTell: the URL is not allowed, or there is neither an issuer nor a key set.
     """
     troubles = []
     try:
@@ -191,7 +205,7 @@ async def source_at(url: str, network: Network) -> Remote:
 
 
 def _fitting(keys: Mapping[str, Any]) -> list[str]:
-    """Return the algorithms that a key goes with. What a token says has no part in that."""
+    """Return the algorithms that fit a key. The token has no influence on this (RFC 8725, section 3.1)."""
     if "secret" in keys:
         size = len(keys["secret"].encode("utf-8", "replace"))
         secrets = [name for name, needed in ALGORITHMS.items() if 0 < needed.secret_bytes <= size]
@@ -202,13 +216,16 @@ def _fitting(keys: Mapping[str, Any]) -> list[str]:
 
 
 def _for_the_command_line(error: object) -> str:
-    """Return a message with the options of the command in place of the arguments of `JWTAuth`."""
+    """Return an error message with the command-line options instead of the arguments of `JWTAuth`."""
     text = re.sub(r'network="(\w+)"', r"--network \1", str(error))
     return re.sub(r"\b(?:keys|jwks_url)= needs issuer=", "a key set needs --issuer", text)
 
 
 class Heard(logging.Handler):
-    """Collect what iogate logs, in place of the log: the texts of strangers in it are not for a terminal."""
+    """A context manager that collects iogate's log lines instead of logging them.
+
+    The lines may contain text from clients, which must be escaped before it is printed on a terminal.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -224,11 +241,11 @@ class Heard(logging.Handler):
         self._logger.propagate, self._logger.handlers = self._before
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Note what is logged, and of an exception a line."""
+        """Collect a log record as one line, with the exception in it if there is one."""
         error = record.exc_info[1] if record.exc_info else None
         more = f": {what(error)}{place(error)}" if error is not None else ""
         self._lines.append(f"{record.getMessage()}{more}")
 
 
 def _nobody() -> None:
-    """Stand for a server that never was."""
+    """Do nothing. This is the callback for removed keys, and no server runs here."""

@@ -1,4 +1,4 @@
-"""Keys for `iogate token`: a secret from the environment, or a key pair's part from a file."""
+"""Keys for `iogate token`: a secret from the environment, or a private or public key from a file."""
 
 from __future__ import annotations
 
@@ -21,14 +21,18 @@ _USUAL_ALGORITHM = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512", "Ed255
 
 
 class KeyFile(NamedTuple):
-    """What a file holds: perhaps a private key, and in any case the public one, as `JWTAuth` takes it."""
+    """The keys of a file: the private key, or None, and the public key in a form that `JWTAuth` accepts."""
 
     private: Key | None
     public: str | bytes | Mapping[str, Any]
 
 
 def secret_from(variable: str) -> str:
-    """Return the secret in an environment variable, or say how to put one there."""
+    """Return the secret in an environment variable.
+
+    Raises:
+        click.ClickException: the variable is empty or not set. The message shows how to set it.
+    """
     secret = os.environ.get(variable)
     if not secret:
         raise click.ClickException(
@@ -39,7 +43,11 @@ def secret_from(variable: str) -> str:
 
 
 def read(path: Path) -> KeyFile:
-    """Read a PEM or a JWK from a file."""
+    """Read a key from a PEM or JWK file.
+
+    Raises:
+        click.ClickException: the key is encrypted, cannot be read, or is of a kind that iogate does not use.
+    """
     data = path.read_bytes()
     if data.lstrip().startswith(b"{"):
         return _read_jwk(data, path)
@@ -70,9 +78,9 @@ def _read_jwk(data: bytes, path: Path) -> KeyFile:
         return KeyFile(None, jwk)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about sizes, which iogate checks with the public part
+            warnings.simplefilter("ignore")  # They are about key sizes, which iogate checks on the public key.
             return _pair(JWKRegistry.import_key(jwk))
-    except Exception:  # what is wrong with a key comes in many types
+    except Exception:  # joserfc raises many types for an invalid key.
         raise click.ClickException(f"{path} is a JWK that cannot be read") from None
 
 

@@ -1,7 +1,7 @@
-"""What `iogate token show` prints: the parts of a token, what each rule says of it, and the verdict.
+"""The output of `iogate token show`: the parts of a token, the result of each rule, and the verdict.
 
-Texts in a token come from strangers. Whatever is not printable is escaped, so that none of them can drive a terminal.
-The signature is not among what is printed: without it, the rest is no token.
+The text in a token is not trusted. Unprintable characters are escaped, so that it cannot control the terminal. The
+signature is not printed: without it, nobody can use the output as a token.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _RETRY = {
 
 
 class Report:
-    """Print what is known of a token.
+    """A printer for the contents of a token, its checks and its verdict.
 
     Args:
         console: where to print.
-        now: Unix time in seconds.
+        now: Unix time in seconds, to which dates are compared.
     """
 
     def __init__(self, console: Console, now: float) -> None:
@@ -44,7 +44,7 @@ class Report:
         self._now = now
 
     def parts(self, explanation: Explanation) -> None:
-        """Print what is in the token."""
+        """Print the header, the claims and the times of the token, if they could be parsed."""
         if explanation.header is not None:
             self._print_json("Header", explanation.header)
         if explanation.claims is not None:
@@ -59,14 +59,14 @@ class Report:
             self._say(f"  {line}")
 
     def rules(self, explanation: Explanation) -> None:
-        """Print what each rule says."""
+        """Print the result of each rule."""
         self._title("Checks")
         for verdict, subject, text in explanation.lines:
             row = Text.assemble("  ", (f"{verdict:<12}", _STYLES[verdict]), f"{subject:<10} ", self._escape(text))
             self._print(row)
 
     def verdict(self, verdict: Verdict, judge: Judge) -> None:
-        """Print what the gate said."""
+        """Print the gate's verdict."""
         self._print(Text())
         if verdict.principal is not None:
             who = verdict.principal
@@ -86,7 +86,7 @@ class Report:
             self.untold(verdict.unknown)
 
     def untold(self, why: str) -> None:
-        """Print that there is no verdict."""
+        """Print that there is no verdict, and why."""
         self._conclude("It cannot be told", "yellow", f"{why}.")
 
     def _conclude(self, word: str, style: str, text: str) -> None:
@@ -127,13 +127,13 @@ class Report:
         self.listing("Times", times)
 
     def _escape(self, text: str) -> str:
-        """Return a text as it may be printed: nothing drives the terminal, and nothing is beyond its encoding."""
+        """Escape control characters in a text, and characters that the terminal's encoding does not have."""
         encoding = self._console.encoding
         return escape(text).encode(encoding, "backslashreplace").decode(encoding)
 
 
 def reason(refusal: Refused) -> str:
-    """Return why a token was refused, as the gate says it, and what went wrong if that was unexpected."""
+    """Return why the gate rejected a token, with the exception that caused it if there is one."""
     text = refusal.reason if isinstance(refusal, AuthError) else f"by the application: {refusal.message}"
     cause = refusal.__cause__
     return text if cause is None else f"{text}: {type(cause).__name__}: {cause}"

@@ -1,4 +1,4 @@
-"""The work of `iogate token show`: find who judges, ask, explain, print."""
+"""The implementation of `iogate token show`: find the keys, verify the token, explain it, and print the report."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _NO_KEY = (
 
 
 async def show_token(token: str, options: dict[str, Any]) -> int:
-    """Print all that is known of a token, and return the exit code: 0 accepted, 1 refused, 2 it cannot be told.
+    """Print a report about a token, and return the exit code: 0 accepted, 1 rejected, 2 no verdict.
 
     Args:
-        token: its text.
-        options: those of the command.
+        token: the token.
+        options: the options of the command, by name.
 
     Raises:
-        click.ClickException: there is nobody to judge it.
+        click.ClickException: the application or the keys cannot be loaded.
     """
     judge = await _judge(options)
     now = judge.auth.clock.wall() if judge is not None else SYSTEM.wall()
@@ -61,7 +61,7 @@ async def show_token(token: str, options: dict[str, Any]) -> int:
 
 
 async def _judge(options: dict[str, Any]) -> Judge | None:
-    """Return who judges, as the options say; None: nobody can, as there is no key."""
+    """Return the `Judge` that the options select, or None if they give no key."""
     if options["app"]:
         return of_app(options["app"], options["app_dir"])
     keys: dict[str, Any] = {}
@@ -89,7 +89,7 @@ async def _explained(token: str, judge: Judge, verdict: Verdict, now: float) -> 
         explanation.lines.append(Line("not checked", "rules", f"{kind}: how it judges cannot be seen from here"))
     else:
         explanation = Explanation(auth.policy, now)
-        with Heard():  # The verdict has the log of this already.
+        with Heard():  # Drop these log lines: the verdict has logged the same already.
             await explanation.of(token, auth)
     if (line := _revoked(judge, verdict)) is not None:
         explanation.lines.append(line)
@@ -97,7 +97,7 @@ async def _explained(token: str, judge: Judge, verdict: Verdict, now: float) -> 
 
 
 def _revoked(judge: Judge, verdict: Verdict) -> Line | None:
-    """Say what is known of revocations, which are only looked for when the token is good otherwise."""
+    """Return the line about revocations. The gate checks them only if the token is valid otherwise."""
     if isinstance(verdict.refusal, RevokedToken):
         return Line("wrong", "revoked", "it was revoked before its time. Instead: a new token, after a new sign-in")
     if verdict.principal is None or judge.name == "":

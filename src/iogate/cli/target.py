@@ -1,4 +1,4 @@
-"""What a command is to look into: the server, or the gatekeeper, that `module:name` names."""
+"""The target of a command: import the server or the authenticator that `module:name` names."""
 
 from __future__ import annotations
 
@@ -19,38 +19,38 @@ from iogate.server.server import Server
 from iogate.serving.target import NoTarget, named
 
 _DEPTH = 8
-"""Applications within applications that are looked through for a server."""
+"""Levels of nested applications that are searched for a server."""
 _INNER = ("app", "engineio_server", "engineio_app", "wsgi_app", "server")
-"""Where applications have the one that they are around: those of ASGI, python-socketio, Flask and Flask-SocketIO."""
+"""Attributes in which an application stores the one that it wraps: ASGI, python-socketio, Flask, Flask-SocketIO."""
 
 
 class CannotLoad(click.ClickException):
-    """The target is not there, or its module fails for another reason than what it says to iogate."""
+    """The target does not exist, or its module fails for a reason other than iogate's configuration."""
 
     exit_code = 2
 
 
 class Misconfigured(Exception):
-    """iogate refused what the module says. The text tells what, and where."""
+    """iogate rejects the configuration in the module. The message says what is wrong, and where."""
 
 
 class Target(NamedTuple):
-    """What was found."""
+    """The server and the authenticator of a target. A target that is a `JWTAuth` has no server."""
 
     server: Server | None
     auth: Auth | None
 
 
 def load(name: str, app_dir: str) -> Target:
-    """Import a module, and return what is configured there.
+    """Import a module, and return the server and the authenticator that it configures.
 
     Args:
         name: `module:name` of a `Server`, of an application with one in it, or of a `JWTAuth`.
-        app_dir: where the module is found.
+        app_dir: the folder in which Python finds the module.
 
     Raises:
-        CannotLoad: there is no such thing.
-        Misconfigured: iogate refused the configuration.
+        CannotLoad: the name has no server in it, or the module cannot be imported.
+        Misconfigured: iogate rejects the configuration.
     """
     sys.path.insert(0, app_dir)
     module, _, attribute = name.partition(":")
@@ -63,7 +63,7 @@ def load(name: str, app_dir: str) -> Target:
     except Exception as error:
         raise CannotLoad(f"{module} cannot be imported: {what(error)}{place(error)}") from None
     except SystemExit as error:
-        # Its exit code must not be taken for that of the command: 0 would say that all is well.
+        # The exit code of the module must not become that of the command, where 0 means that nothing is wrong.
         raise CannotLoad(
             f"{module} ends the process while it is imported{place(error)}: do that under"
             ' if __name__ == "__main__", and not in the module'
@@ -77,10 +77,10 @@ def load(name: str, app_dir: str) -> Target:
 
 
 def _servers_in(found: Any, depth: int = _DEPTH) -> Iterator[Server]:
-    """Look for servers in an application: mounted in it, as a route, or inside of middleware."""
+    """Find the servers in an application: mounted in it, as a route, or wrapped in middleware."""
     if isinstance(found, Server):
         yield found
-    elif isinstance(behind := getattr(found, "__iogate__", None), Server):  # What `protect` was called for.
+    elif isinstance(behind := getattr(found, "__iogate__", None), Server):  # `protect` sets this attribute.
         yield behind
     elif isinstance(found, SocketIOApp):
         yield found.server
@@ -100,7 +100,7 @@ def _routes(found: Any) -> list[Any]:
 
 
 def _candidates(module: str, attribute: str) -> str:
-    """Name the servers that stand beside what was named."""
+    """Return advice for the error message: the names of the servers in the module, if it has any."""
     names = [name for name, value in vars(sys.modules[module]).items() if isinstance(value, Server)]
     if names:
         return f": write {' or '.join(f'{module}:{name}' for name in sorted(names))}"
@@ -112,7 +112,7 @@ def _without_advice(text: str) -> str:
 
 
 def what(error: BaseException) -> str:
-    """Say in a line what an error of the application is."""
+    """Return a one-line description of an error in the application."""
     if isinstance(error, KeyError) and _frames(error)[-1:] and "os" in _frames(error)[-1].filename:
         return f"the environment variable {error} is not set"
     if isinstance(error, SyntaxError):
@@ -121,7 +121,7 @@ def what(error: BaseException) -> str:
 
 
 def place(error: BaseException) -> str:
-    """Say in which line of the application an error came up: the last that is not of a library."""
+    """Return the file and line of an error, from the last frame that is not in a library; empty if there is none."""
     if isinstance(error, SyntaxError):
         return ""
     own = str(Path(iogate.__file__).parent)

@@ -1,4 +1,4 @@
-"""Texts of strangers and times, on a terminal."""
+"""Times as text for the terminal."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
 def moment(seconds: float) -> str:
-    """Return a Unix time before the year 10000 as a date."""
+    """Return a Unix time in seconds, before the year 10000, as a date and time in UTC."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def distance(seconds: float) -> str:
-    """Return a span of time in its two largest units: `in 59 minutes 30 seconds`, `3 days ago`."""
+    """Return a number of seconds from now in its two largest units: `in 59 minutes 30 seconds`, `3 days ago`."""
     rest, words = round(abs(seconds)), []
     for size, unit in _UNITS:
         count, rest = divmod(rest, size)

@@ -1,4 +1,4 @@
-"""`iogate token`: make a token for trying things out, and say what is right and wrong with one."""
+"""`iogate token`: make a token for tests, and explain whether a token is accepted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _RULES_OPTIONS = ("algorithm", "issuer", "audience")
 _RULES = ClaimRules(require=("exp", "sub"))
 _MAX_INPUT = 1 << 20
 _MAX_LINE = 4095
-"""Bytes of a line that a terminal hands over (on Linux); what is beyond them is lost, and nobody is told."""
+"""Bytes: the longest line that a Linux terminal delivers. It silently drops the rest of the line (termios(3))."""
 
 _secret_env = click.option("--secret-env", metavar="NAME", help="The environment variable that holds the secret.")
 _key_file = click.option(
@@ -85,7 +85,7 @@ def make(
     except AuthError as error:
         click.echo(f"Note: a server with the default settings refuses this token: {error.reason}", err=True)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about EdDSA, the older name of Ed25519, which most issuers still write
+        warnings.simplefilter("ignore")  # joserfc warns about EdDSA, the older name of Ed25519. Most issuers use it.
         click.echo(serialize_compact(header, data, key, algorithms=[algorithm]))
 
 
@@ -119,8 +119,8 @@ def show(text: str, **options: Any) -> None:
       0  the token is accepted
       1  it is refused
       2  it cannot be told: no key was given, keys cannot be read, the command line is wrong
-    """  # noqa: D301  # \b is for click: what follows keeps its lines
-    # Here, as only who needs them is to wait for the server and the HTTP client.
+    """  # noqa: D301  # \b makes click keep the line breaks of the paragraph.
+    # Imported here, because the server and the HTTP client load slowly and `iogate token make` does not need them.
     from iogate.cli.show import show_token
 
     given = [name for name in _SOURCES if options[name]]
@@ -135,7 +135,7 @@ def show(text: str, **options: Any) -> None:
 
 
 def _read(text: str) -> str:
-    """Return the token that is meant; the scheme in front of it, as a header has it, is no part of it."""
+    """Return the token from the argument or, for `-`, from standard input, without a `Bearer` prefix."""
     if text == "-":
         stream = getattr(sys.stdin, "buffer", None)
         if stream is None:
@@ -146,7 +146,11 @@ def _read(text: str) -> str:
 
 
 def _ask() -> str:
-    """Ask for the token at a terminal, which does not show it."""
+    """Ask for the token at the terminal, without echo.
+
+    Raises:
+        click.UsageError: the token is so long that the terminal has cut it off.
+    """
     text: str = click.prompt("Token (it is not shown)", hide_input=True, err=True)
     if len(text) >= _MAX_LINE:
         raise click.UsageError(
@@ -160,7 +164,11 @@ def _option(name: str) -> str:
 
 
 def _signer(variable: str | None, path: Path | None, algorithm: str | None) -> tuple[Key, str]:
-    """Return a key to sign with and its algorithm, after the same checks that a server makes."""
+    """Return the signing key and its algorithm, after the checks that a server makes.
+
+    Raises:
+        click.ClickException: there is no private key, or a server would reject the key.
+    """
     try:
         if path is None:
             secret = keyfile.secret_from(str(variable))

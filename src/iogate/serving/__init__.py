@@ -1,6 +1,6 @@
-"""Serving an application: `iogate.run`, which `iogate run` calls too, in one process or in several.
+"""Serving an application in one process or several: `iogate.run`, which the command `iogate run` calls too.
 
-What it stands on is imported when it runs: an application that another server serves needs none of it.
+Dependencies such as uvicorn are imported only when it runs, so an application under another server does not need them.
 """
 
 from __future__ import annotations
@@ -34,41 +34,42 @@ def run(
     access_log: bool = False,
     log_level: LogLevel | str = "info",
 ) -> None:
-    """Serve an application with uvicorn, and return when SIGINT has ended it; SIGTERM ends the process.
+    """Serve an application with uvicorn until a signal arrives.
 
-    At the end clients are disconnected, and handlers have a few seconds to finish. A signal during the start cancels
-    the start: the lifespan of the application has a second to clean up. It is made for a process that does nothing
-    else: it sets up logging, takes the signals, and tunes the garbage collector for many connections.
+    SIGINT makes this function return; SIGTERM ends the process. Before that, clients are disconnected, and handlers
+    have a few seconds to finish. A signal during the start cancels the start; the lifespan of the application then has
+    one second to clean up. Use this function only in a process that does nothing else: it sets up logging, handles
+    signals, and tunes the garbage collector for many connections.
 
     Args:
-        app: what `io.asgi()` returned, a `Server`, any ASGI application around it, or the name of one of these,
+        app: the return value of `io.asgi()`, a `Server`, any ASGI application around it, or the name of one of these,
             `"module:app"`. Several workers need the name.
         host: the address to listen on.
         port: the port; 0 takes a free one.
         ws: the library that serves Socket.IO's WebSockets: `"picows"`, where it can be imported, or `"websockets"`, as
             uvicorn's setting of the same name.
-        workers: processes that share the port. With more than one they serve WebSockets only, unless there is a
-            `sticky_proxy`.
-        separate_workers: say that the application lives with what several workers do not share: broadcasts, rooms,
-            revocations and limits are those of each worker.
-        sticky_proxy: say that a proxy in front sends all requests of a client to the same worker. Each worker then
-            has a port of its own, `port`, `port + 1` and so on, and serves long-polling too.
+        workers: the number of processes that share the port. More than one serve WebSockets only, unless
+            `sticky_proxy` is True.
+        separate_workers: True confirms that the application works with workers that share no state: each worker has
+            its own broadcasts, rooms, revocations and limits.
+        sticky_proxy: True if a proxy in front sends all requests of a client to the same worker. Each worker then
+            listens on its own port, `port`, `port + 1` and so on, and serves long-polling too.
         worker_timeout: seconds, at least 1, after which a worker whose event loop does not answer is killed and
-            replaced; 0 turns this off, for example for a debugger. It needs several workers, since a single one has no
+            replaced; 0 turns this off, for example for a debugger. It has no effect with one worker, which has no
             supervisor. A worker that is still starting has no time limit.
-        root_path: the path that a proxy in front has taken away from the URLs, such as `"/chat"`.
-        ssl_certfile: file with the certificate, for TLS, and the intermediate certificates, in PEM format. A client has
+        root_path: the path that a proxy in front has removed from the URLs, such as `"/chat"`.
+        ssl_certfile: file with the certificate for TLS and the intermediate certificates, in PEM format. A client has
             `connect_timeout` seconds for the TLS handshake and the head of its first request together.
-        ssl_keyfile: file with its private key, if that is not in the same file. It must not be encrypted.
-        forwarded_allow_ips: proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed, with commas between
-            them; None unless you say so.
-        access_log: whether to log every HTTP request. Tokens are not in it.
-        log_level: the least level to log.
+        ssl_keyfile: file with the private key, if it is not in the same file. It must not be encrypted.
+        forwarded_allow_ips: addresses of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are trusted,
+            separated by commas. By default no proxy is trusted.
+        access_log: True to log every HTTP request. The log does not contain tokens.
+        log_level: the lowest level to log.
 
     Raises:
-        ConfigurationError: the arguments do not go together, `app` names no application, the certificate or its key
-            cannot be used, or, with several workers, the port is not available.
-        SystemExit: it could not start, or its workers end again and again; the log says why.
+        ConfigurationError: the arguments do not go together, `app` does not name an application, the certificate or its
+            key cannot be used, or, with several workers, the port is not available.
+        SystemExit: the server could not start, or its workers end again and again; the log says why.
     """
     options = Options(
         host=host,

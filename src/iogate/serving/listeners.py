@@ -1,4 +1,4 @@
-"""The sockets that workers listen on: one each, bound by the supervisor and kept by it."""
+"""The sockets that workers listen on. The supervisor binds one per worker and keeps them open."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ from iogate.errors import ConfigurationError
 
 
 def bind(host: str, port: int, workers: int, *, one_port: bool) -> list[socket.socket]:
-    """Bind a socket for each worker.
+    """Bind a socket for each worker, and return the sockets.
 
-    On one port they have a socket each too, with SO_REUSEPORT: Linux then deals out new connections evenly. With one
-    socket for all, whichever worker is idle first takes everything that waits, and connections that live for hours
-    would stay that unevenly spread. Other systems do not deal, and there the workers do share one socket.
+    On Linux, workers on one port have one socket each too, with SO_REUSEPORT: the kernel then distributes new
+    connections evenly. With a single socket, the first idle worker would accept all waiting connections, and
+    connections that live for hours would stay unevenly distributed. Other systems do not distribute connections, so
+    their workers share one socket.
 
-    The supervisor keeps them open: clients that come while a worker is replaced wait for the next one.
+    The supervisor keeps the sockets open, so clients that connect while a worker is replaced wait for the next worker.
 
     Args:
         host: the address.
-        port: the port, or the first; 0 takes free ones.
-        workers: how many.
-        one_port: whether all are on the same port, or each on the next.
+        port: the port, or the first of them; 0 takes free ones.
+        workers: the number of workers.
+        one_port: True if all workers use the same port, False if each uses the next port.
 
     Raises:
-        ConfigurationError: the port is taken, or the address is none of this machine.
+        ConfigurationError: the port is in use, or the host is not an address of this machine.
     """
     with ExitStack() as opened:
         if one_port and sys.platform == "linux":
             with _bind(host, port) as probe:
-                # Only after the bind: before, it would join another supervisor's workers instead of failing.
+                # Set the option after the bind. Before it, the bind would succeed beside another supervisor's workers.
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
                 port = probe.getsockname()[1]
-                # Bind the chosen port by its number: `take_out` would lose a port that the system has chosen.
+                # Bind the chosen port by its number: `take_out` would lose a port that the system chose for port 0.
                 listeners = [opened.enter_context(_bind(host, port, shared=True)) for _ in range(workers)]
         elif one_port:
             listeners = [opened.enter_context(_bind(host, port))] * workers
@@ -46,16 +47,16 @@ def bind(host: str, port: int, workers: int, *, one_port: bool) -> list[socket.s
 def take_out(listener: socket.socket) -> None:
     """Stop listening on a shared port until the next call of `listen`: new clients then connect to the other workers.
 
-    Clients that wait to be accepted are disconnected. This is for Linux, which has a socket per worker on one port; on
-    other systems the workers share one socket, so the other workers accept these clients.
+    Clients that wait to be accepted are disconnected. This has an effect only on Linux, where each worker has its own
+    socket on the port. On other systems the workers share one socket, so the other workers accept these clients.
     """
     if sys.platform == "linux" and listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
-        with suppress(OSError):  # It does not listen yet: the worker ended before that.
+        with suppress(OSError):  # It raises if the worker ended before it listened.
             listener.shutdown(socket.SHUT_RD)
 
 
 def url(listener: socket.socket, *, tls: bool) -> str:
-    """Return the URL of what listens there."""
+    """Return the URL of a listener."""
     host, port = listener.getsockname()[:2]
     return f"http{'s' if tls else ''}://{f'[{host}]' if ':' in host else host}:{port}"
 

@@ -1,4 +1,4 @@
-"""The log of a process that serves."""
+"""Logging of a server process."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from iogate.printable import SafeRecords
 
 
 class _NotRefusals(logging.Filter):
-    """Drops lines that are logged as errors but are not.
+    """A filter that drops records which are logged as errors but do not report errors.
 
-    uvicorn logs an error when a WebSocket request was correctly answered with 400 or 403. Starlette logs a start that
-    was cancelled, for example by a signal.
+    uvicorn logs an error when a WebSocket request was correctly answered with 400 or 403. Starlette logs a traceback
+    when a start was cancelled, for example by a signal.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -26,12 +26,12 @@ class _NotRefusals(logging.Filter):
 
 
 def configure_logging(level: str) -> None:
-    """Set up logging as uvicorn does, including iogate's own lines. No line contains a token.
+    """Set up logging as uvicorn does, for uvicorn and for iogate. The log does not contain tokens.
 
-    At `debug` uvicorn would log requests as they arrived, so uvicorn stays at `info`.
+    At `debug`, uvicorn would log requests as they arrived, with the tokens in them, so uvicorn stays at `info`.
 
     Args:
-        level: the least level to log.
+        level: the lowest level to log.
     """
     config = copy.deepcopy(uvicorn.config.LOGGING_CONFIG)
     config["filters"] = {"refusals": {"()": _NotRefusals}, "safe": {"()": SafeRecords}}

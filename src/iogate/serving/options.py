@@ -1,4 +1,4 @@
-"""How an application is to be served, and which of that goes together."""
+"""The options of `iogate.run`, and the checks of whether they go together."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Take one worker; or, if your application lives with that, say so: --separate-wor
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """The arguments of `iogate.run`, which explains each."""
+    """The arguments of `iogate.run`, whose docstring explains each of them."""
 
     host: str
     port: int
@@ -39,10 +39,13 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     log_level: str
 
     def check(self, app: object) -> None:
-        """See whether they can be meant for an application.
+        """Check the options for an application.
+
+        Args:
+            app: the argument `app` of `iogate.run`.
 
         Raises:
-            ConfigurationError: they cannot.
+            ConfigurationError: an option is not valid, or two do not go together.
         """
         if not self.host:
             raise ConfigurationError('host is empty: write "127.0.0.1", or "0.0.0.0" for every address of the machine')

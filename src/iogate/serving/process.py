@@ -1,4 +1,4 @@
-"""One process that serves: the application, uvicorn's settings, and an end at which clients notice nothing worse."""
+"""A server process: load the application, configure uvicorn, serve, and shut down the application first."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ from iogate.serving.options import Options
 from iogate.serving.target import named
 
 MAX_MESSAGE = 16 * 1024 * 1024
-"""Bytes of a message of a WebSocket that is not Socket.IO's: uvicorn's default."""
+"""Bytes: the largest message on a WebSocket that does not belong to Socket.IO. This is uvicorn's default."""
 STARTUP_FAILURE = 3
-"""The exit code of a server that could not start: uvicorn's."""
+"""The exit code of a server that could not start, the same as uvicorn's."""
 CANCEL_WITHIN = 1.0
-"""Seconds for a start to end after a signal."""
+"""Seconds that a start may take to end after a signal."""
 
 logger = logging.getLogger("iogate")
 
 
 class _Uvicorn(uvicorn.Server):
-    """uvicorn with another start and another end.
+    """uvicorn's server with a different start and a different shutdown.
 
     uvicorn waits for the application to start, even after a signal; here a signal cancels the start. uvicorn also
-    closes connections before it shuts the application down; here the application ends first.
+    closes connections before it shuts the application down; here the application shuts down first.
 
     Args:
         config: uvicorn's configuration.
         server: the server in the application, if it is known.
         ready: called when clients can connect.
-        supervised: whether the supervisor handles CTRL+C.
+        supervised: True if the supervisor handles CTRL+C.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class _Uvicorn(uvicorn.Server):
             self._ready()
 
     async def _cancel_startup(self) -> None:
-        """Let the application clean up after its start is cancelled."""
+        """Let the application clean up after its start was cancelled."""
         logger.info("The start is cancelled by %s.", signal.Signals(self._captured_signals[0]).name)
         self.lifespan.startup_failed = True  # Otherwise uvicorn assumes an application without a lifespan.
         others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -97,7 +97,7 @@ class _Uvicorn(uvicorn.Server):
         if self._starting is not None:
             self._starting.get_loop().call_soon_threadsafe(self._cancel)
             if sys.platform != "win32":
-                again = (threading.get_ident(), sig)  # The main thread's.
+                again = (threading.get_ident(), sig)  # Signal handlers run in the main thread, so this is its ID.
                 self._patience = threading.Timer(2 * CANCEL_WITHIN, signal.pthread_kill, again)
                 self._patience.daemon = True
                 self._patience.start()
@@ -129,13 +129,13 @@ class _Uvicorn(uvicorn.Server):
 
 
 def load(app: ASGIApp | Server | str) -> ASGIApp:
-    """Return the ASGI application that is meant.
+    """Return the ASGI application for the argument `app` of `iogate.run`.
 
     Args:
-        app: it itself, a `Server`, or its name, `"module:app"`.
+        app: the application, a `Server`, or the name of one of these, `"module:app"`.
 
     Raises:
-        ConfigurationError: there is no such thing, it is no application, or its module is not configured well.
+        ConfigurationError: the name does not exist, it is not an application, or iogate rejects its configuration.
     """
     found = _named(app) if isinstance(app, str) else app
     if isinstance(found, Server):
@@ -171,17 +171,17 @@ def serve(
     listener: socket.socket | None = None,
     ready: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serve until a signal comes.
+    """Serve an application until a signal arrives.
 
     Args:
         app: the application.
-        options: how to serve it.
-        listener: the bound socket to listen on, if it is there already.
-        ready: called in the event loop when clients are let in.
+        options: the options of `iogate.run`.
+        listener: the bound socket to listen on; None binds `options.host` and `options.port`.
+        ready: called in the event loop when clients can connect.
 
     Raises:
-        KeyboardInterrupt: SIGINT has ended it normally: uvicorn raises the signal again at the end.
-        SystemExit: it could not start; the log says why.
+        KeyboardInterrupt: SIGINT ended the server normally; uvicorn raises the signal again at the end.
+        SystemExit: the server could not start; the log says why.
     """
     server = app.server if isinstance(app, SocketIOApp) else None
     # The loaded modules stay, so the collector skips them. Connections leave no reference cycles behind, so collections
@@ -200,10 +200,10 @@ def _config(app: ASGIApp, options: Options) -> uvicorn.Config:
         app,
         host=options.host,
         port=options.port,
-        workers=1,  # This process: else uvicorn reads a number from the environment.
+        workers=1,  # By default, uvicorn reads a number from the environment.
         **_protocols(app, options),
-        ws_max_size=MAX_MESSAGE,  # For WebSockets of the application beside the server; Socket.IO has `max_payload`.
-        ws_ping_interval=None,  # Engine.IO has pings of its own.
+        ws_max_size=MAX_MESSAGE,  # For other WebSockets of the application; Socket.IO's limit is `max_payload`.
+        ws_ping_interval=None,  # Engine.IO has its own pings.
         ws_per_message_deflate=False,
         root_path=options.root_path,
         proxy_headers=options.forwarded_allow_ips is not None,

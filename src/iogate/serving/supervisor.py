@@ -1,9 +1,9 @@
-"""The process that starts the workers, puts another in the place of one that ends, and ends them all.
+"""The supervisor: a process that starts the workers, replaces those that end, and shuts them all down.
 
-uvicorn has one (`uvicorn.supervisors.Multiprocess`), which is not enough for connections that live for hours: its
-workers share one listening socket, a worker that cannot even be imported is started again for ever, one that does not
-end is waited for without a bound, workers stay behind when their supervisor is killed, and the server that it runs
-cannot ask the application to end its connections first.
+uvicorn's supervisor (`uvicorn.supervisors.Multiprocess`) does not suit connections that live for hours. Its workers
+share one listening socket. It restarts a worker for ever even if the application cannot be imported, and it waits
+without a limit for a worker that does not end. Workers keep running when their supervisor is killed. And its server
+cannot ask the application to close its connections first.
 """
 
 from __future__ import annotations
@@ -24,26 +24,29 @@ from iogate.serving.process import STARTUP_FAILURE
 from iogate.serving.worker import ENDS_WITHIN, QUESTION, READY, Order
 
 PAUSES = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
-"""Seconds before a worker that did not last is replaced: the first time, the second ...; the last is repeated."""
+"""Seconds before a worker is replaced: after the first failure in a row, the second, and so on. The last repeats."""
 MANY = 6
-"""After so many workers in a row that did not last, a place is failing. If all places are failing, the service ends."""
+"""The number of failures in a row from which a place is failing. If all places are failing, the supervisor gives up.
+
+The end of a worker that has lasted counts as the first failure of a new row.
+"""
 LASTED = 30.0
-"""Seconds after which a worker has lasted: what ended it is nothing that ends every worker at once."""
+"""Seconds after which a worker has lasted: the reason for its end is not one that ends every worker at its start."""
 QUESTIONS = 10
-"""Questions that a worker leaves unanswered before it is killed."""
+"""The number of unanswered questions in a row after which a worker is killed."""
 BACKLOG = 2048
-"""Clients that may wait for a worker that is not ready: what uvicorn has too."""
+"""The number of clients that may wait for a worker that is not ready, the same as uvicorn's default."""
 
 logger = logging.getLogger("iogate")
 
 
 class _Worker:
-    """A worker, from its start to its end.
+    """A worker process, from its start to its end.
 
     Args:
-        process: its process.
-        pair: our end of the pair of sockets; the other is the worker's.
-        timeout: seconds without an answer after which it is killed; 0 for never.
+        process: the process.
+        pair: the supervisor's end of the pair of sockets that connects it to the worker.
+        timeout: seconds without an answer after which the worker is killed; 0 for never.
     """
 
     def __init__(self, process: asyncio.subprocess.Process, pair: socket.socket, timeout: float) -> None:
@@ -61,7 +64,7 @@ class _Worker:
         return self.process.pid
 
     async def ready(self) -> bool:
-        """Wait until it lets clients in; False if it has ended before."""
+        """Wait until clients can connect to the worker, and return True, or False if it ended before that."""
         either = [asyncio.ensure_future(self._ready.wait()), asyncio.ensure_future(self.process.wait())]
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -71,7 +74,7 @@ class _Worker:
         return self._ready.is_set()
 
     async def ended(self) -> int:
-        """Wait until it has ended, and return its exit code, or the negative number of the signal."""
+        """Wait until the worker has ended, and return its exit code, or the negative number of the signal."""
         code = await self.process.wait()
         self._watching.cancel()
         asyncio.get_running_loop().remove_reader(self._pair)
@@ -79,12 +82,12 @@ class _Worker:
         return code
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal, if it is still there."""
+        """Send a signal to the worker, if it is still running."""
         with suppress(ProcessLookupError):
             self.process.send_signal(number)
 
     def end(self) -> None:
-        """Tell it to end. It need not answer any more, because its shutdown may take long."""
+        """Ask the worker to end (SIGTERM). It need not answer questions any more: its shutdown may take long."""
         self._watching.cancel()
         self.send_signal(signal.SIGTERM)
 
@@ -100,15 +103,16 @@ class _Worker:
             self._ready.set()
 
     async def _watch(self) -> None:
-        """Kill it when it does not answer.
+        """Kill the worker when it does not answer.
 
-        This counts questions, not time: a supervisor that was itself suspended, for example on a laptop that slept, has
-        asked none meanwhile. Questions before the first answer do not count, because Python itself must start.
+        This counts questions, not time, because a supervisor that was itself suspended, for example on a laptop that
+        slept, has asked no questions meanwhile. Questions before the first answer do not count, because the worker's
+        Python interpreter must start first.
         """
         unanswered = 0
         while self._timeout and unanswered < QUESTIONS:
             self._answered = False
-            with suppress(OSError):  # It has ended, or does not read.
+            with suppress(OSError):  # The worker has ended, or does not read.
                 self._pair.send(QUESTION)
             await asyncio.sleep(self._timeout / QUESTIONS)
             unanswered = unanswered + 1 if self._heard and not self._answered else 0
@@ -122,7 +126,7 @@ class _Worker:
 
 
 class Place:
-    """The place of a worker, whose workers replace each other.
+    """A place for one worker: a listener, and the workers that serve it one after another.
 
     Args:
         listener: the bound socket.
@@ -134,17 +138,17 @@ class Place:
         self._began: float | None = None
 
     def ready(self, now: float) -> None:
-        """Note that clients can connect to the worker."""
+        """Record that clients can connect to the worker since `now`, seconds on the event loop's clock."""
         self._began = now
 
     def ended(self, now: float) -> float:
-        """Note that the worker has ended, and return the seconds to wait before the next one starts."""
+        """Record that the worker has ended, and return the seconds to wait before the next one starts."""
         self._failures = 1 if self._lasts(now) else self._failures + 1
         self._began = None
         return PAUSES[min(self._failures, len(PAUSES)) - 1]
 
     def fails(self, now: float) -> bool:
-        """Return True if its workers end again and again."""
+        """Return True if the workers of this place end again and again."""
         return self._failures >= MANY and not self._lasts(now)
 
     def _lasts(self, now: float) -> bool:
@@ -152,12 +156,12 @@ class Place:
 
 
 class Supervisor:
-    """Keeps a worker running for every listener.
+    """A supervisor that keeps one worker running per listener.
 
     Args:
         app: the name of the application, `"module:app"`.
-        options: how to serve it.
-        listeners: the bound sockets, one for each worker. They are closed at the end.
+        options: the options of `iogate.run`.
+        listeners: the bound sockets, one per worker. They are closed at the end.
     """
 
     def __init__(self, app: str, options: Options, listeners: list[socket.socket]) -> None:
@@ -169,9 +173,9 @@ class Supervisor:
         self._code = 0
 
     async def run(self) -> int:
-        """Run the workers until `end` is called or none can be kept running, and return the exit code.
+        """Run the workers until `end` is called or all places are failing, and return the exit code.
 
-        The first worker must start before the others do, so that a mistake in the application is told once.
+        The first worker must start before the others do, so that an error in the application is logged only once.
         """
         first, *others = self._places
         async with asyncio.TaskGroup() as group:
@@ -187,7 +191,7 @@ class Supervisor:
         return self._code
 
     def end(self, code: int = 0) -> None:
-        """Let nobody in any more, and tell the workers to end.
+        """Stop listening, and ask the workers to end.
 
         Args:
             code: the exit code.
@@ -202,12 +206,12 @@ class Supervisor:
             worker.end()
 
     def kill(self) -> None:
-        """Cut the workers off."""
+        """Kill the workers."""
         for worker in self._workers:
             worker.send_signal(signal.SIGKILL)
 
     async def _begin(self, group: asyncio.TaskGroup, place: Place) -> bool:
-        """Start a worker, and keep one there if this one starts; if not, nothing can be served: end."""
+        """Start the first worker of a place, and return True, or shut down and return False if it does not start."""
         if self._ending.is_set():
             return False
         worker = await self._start(place.listener)
@@ -218,7 +222,7 @@ class Supervisor:
         return False
 
     async def _keep(self, worker: _Worker, place: Place) -> None:
-        """Replace a worker that ends, unless the workers of all places end again and again."""
+        """Replace the worker of a place whenever it ends, until all places are failing."""
         loop = asyncio.get_running_loop()
         place.ready(loop.time())
         while True:
@@ -253,7 +257,7 @@ class Supervisor:
             )
         worker = _Worker(process, ours, self._options.worker_timeout)
         self._workers.add(worker)
-        with suppress(OSError):  # It has ended already: `ready` will say so.
+        with suppress(OSError):  # The worker has ended already: `ready` will return False.
             await asyncio.get_running_loop().sock_sendall(ours, msgspec.json.encode(order) + b"\n")
         if self._ending.is_set():
             worker.end()
@@ -265,7 +269,7 @@ class Supervisor:
         return code
 
     async def _end_workers(self) -> None:
-        """Wait for the workers, but not for ever."""
+        """Wait until the workers have ended, and kill those that do not end in time."""
         endings = [asyncio.ensure_future(worker.process.wait()) for worker in self._workers]
         if not endings:
             return
@@ -276,7 +280,7 @@ class Supervisor:
             await asyncio.wait(late)
 
     def _tell(self) -> None:
-        """Say what is served, and where."""
+        """Log the URLs of the workers."""
         options = self._options
         urls = [url(place.listener, tls=options.ssl_certfile is not None) for place in self._places]
         count = len(urls)
@@ -292,21 +296,21 @@ class Supervisor:
 
 
 def supervise(app: str, options: Options) -> None:
-    """Serve an application by several processes until a signal comes.
+    """Serve an application with several worker processes until a signal arrives.
 
     Args:
-        app: its name, `"module:app"`.
-        options: how to serve it.
+        app: the name of the application, `"module:app"`.
+        options: the options of `iogate.run`.
 
     Raises:
-        ConfigurationError: the port cannot be had.
+        ConfigurationError: the port is not available.
         SystemExit: the workers do not start, or end again and again.
     """
     listeners = bind(options.host, options.port, options.workers, one_port=not options.sticky_proxy)
     logger.info("Started supervisor process [%d]", os.getpid())
     code, number = asyncio.run(_until_signal(app, options, listeners))
     if number == signal.SIGTERM:
-        # As uvicorn does: whoever sent it sees that it was this that ended the process.
+        # End the process by the signal, as uvicorn does, so that the parent process sees the reason.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.raise_signal(signal.SIGTERM)
     if code:
@@ -314,13 +318,13 @@ def supervise(app: str, options: Options) -> None:
 
 
 async def _until_signal(app: str, options: Options, listeners: list[socket.socket]) -> tuple[int, int | None]:
-    """Return the exit code, and the signal that asked for the end if there was one."""
+    """Run the supervisor, and return the exit code and the first signal that arrived, or None."""
     supervisor = Supervisor(app, options, listeners)
     signals: list[int] = []
 
     def received(number: int) -> None:
         if signals and number == signal.SIGINT:
-            supervisor.kill()  # CTRL+C again: do not wait any more.
+            supervisor.kill()  # A second CTRL+C: stop waiting for the workers.
         signals.append(number)
         supervisor.end()
 

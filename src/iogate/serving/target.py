@@ -1,4 +1,4 @@
-"""What `module:app` names: the module is imported, as Python imports any."""
+"""Importing the object that `module:app` names."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from iogate.errors import ConfigurationError
 
 
 class NoTarget(ConfigurationError):
-    """There is nothing under the name that was given."""
+    """The name has the wrong form, or there is no such module or attribute."""
 
 
 def named(name: str) -> Any:
-    """Return what a name of the form `module:app` names.
+    """Import the object that a name of the form `module:app` refers to, and return it.
 
     Raises:
-        NoTarget: it has another form, or there is no such module, or nothing of this name in it.
-        ConfigurationError: the module is there, and is not configured well.
+        NoTarget: the name has another form, there is no such module, or the module does not have this attribute.
+        ConfigurationError: the module exists, and iogate rejects its configuration.
     """
     module_name, colon, attribute = name.partition(":")
     if not (module_name and colon and attribute):
@@ -26,7 +26,7 @@ def named(name: str) -> Any:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name != module_name.split(".")[0] and error.name != module_name:
-            raise  # The module is there, and imports one that is not.
+            raise  # The module exists, but imports one that does not.
         raise NoTarget(f"there is no module {module_name!r} here (see --app-dir)") from None
     except ConfigurationError as error:
         raise ConfigurationError(f"{module_name}: {error}") from None

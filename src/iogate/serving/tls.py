@@ -1,4 +1,4 @@
-"""Checks of TLS files at the start, with explanations."""
+"""Checks of the TLS certificate and its key at the start, with error messages that explain what to change."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from iogate.errors import ConfigurationError
 
-_KEY = b" PRIVATE KEY-----"  # The kind may come before it: RSA, EC, ENCRYPTED or none.
+_KEY = b" PRIVATE KEY-----"  # RSA, EC or ENCRYPTED may come before it.
 _CERTIFICATE = b" CERTIFICATE-----"
 
 logger = logging.getLogger("iogate")
 
 
 def check_tls(certfile: str | None, keyfile: str | None) -> None:
-    """Make sure that a certificate and its key can be used.
+    """Check that a certificate and its key can be used.
 
     Args:
         certfile: file with the certificate; None without TLS.
@@ -65,7 +65,7 @@ def _load(certfile: str, keyfile: str | None, certificate: bytes, key: bytes) ->
     where = f"ssl_keyfile: {keyfile}" if keyfile is not None else f"ssl_certfile: {certfile}"
 
     def encrypted() -> str:
-        # Without this function OpenSSL would ask for the password on the terminal, and a service would wait for ever.
+        # Without this callback, OpenSSL would ask for the password on the terminal, and a service would wait for ever.
         raise ConfigurationError(
             f"{where}: the private key is encrypted, and a server cannot ask for the password. Write a copy without one"
             f" that only the server can read: (umask 077; openssl pkey -in {keyfile or certfile} -out key.pem)"

@@ -1,6 +1,6 @@
-"""A worker: `python -m iogate.serving.worker FD`, which the supervisor starts.
+"""A worker process, which the supervisor starts with `python -m iogate.serving.worker FD`.
 
-FD is one end of a pair of sockets. The supervisor writes one line, the order, and then a byte from time to time, which
+FD is one end of a pair of sockets. The supervisor writes one line, the order, and then one byte at intervals, which
 the worker answers. The worker writes another byte when clients can connect. When the supervisor ends, for any reason,
 the pair closes, and the worker ends as after a SIGTERM.
 """
@@ -26,21 +26,22 @@ from iogate.serving.process import load, serve
 from iogate.serving.tls import check_tls
 
 QUESTION = b"?"
-"""The supervisor's periodic question."""
+"""The byte that the supervisor sends at intervals, to check that the worker responds."""
 ANSWER = b"."
+"""The worker's answer to `QUESTION`."""
 READY = b"!"
-"""What a worker writes when clients can connect."""
+"""The byte that a worker sends when clients can connect."""
 ENDS_WITHIN = 10.0
-"""Seconds for workers to end: twice the shutdown of the application, because uvicorn waits again, plus a reserve."""
+"""Seconds in which workers must end: twice `SHUTDOWN_TIMEOUT`, because uvicorn waits as long again, plus a reserve."""
 
 
 class Order(msgspec.Struct, frozen=True):
-    """What a worker is to do.
+    """The instructions for a worker, sent as one line of JSON.
 
     Args:
         app: the name of the application, `"module:app"`.
-        options: how to serve it.
-        path: where Python finds modules.
+        options: the options of `iogate.run`.
+        path: the value for `sys.path`.
         listener: the file descriptor of the bound socket to listen on.
     """
 
@@ -51,7 +52,11 @@ class Order(msgspec.Struct, frozen=True):
 
 
 def main(descriptor: int) -> None:
-    """Take the order from the supervisor and carry it out."""
+    """Read the order from the supervisor, and serve the application.
+
+    Args:
+        descriptor: the file descriptor of the worker's end of the pair of sockets.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # CTRL+C reaches all processes; the supervisor ends this one.
     pair = socket.socket(fileno=descriptor)
     with pair.makefile("rb") as lines:
@@ -72,12 +77,12 @@ def main(descriptor: int) -> None:
 class _Supervisor:
     """The supervisor, as a worker sees it.
 
-    A thread reads its messages, so that a worker whose event loop is blocked, or does not run yet, still notices that
-    the supervisor has ended. When the worker serves, the answers come from the event loop, so a blocked one does not
-    answer. Before that the thread answers, because a start may take long.
+    A thread reads the supervisor's messages, so that a worker whose event loop is blocked, or does not run yet, still
+    notices that the supervisor has ended. While the worker serves, the answers come from the event loop, so a blocked
+    event loop does not answer. Before that the thread answers, because a start may take long.
 
     Args:
-        pair: our end of the pair of sockets.
+        pair: the worker's end of the pair of sockets.
     """
 
     def __init__(self, pair: socket.socket) -> None:
@@ -86,12 +91,12 @@ class _Supervisor:
         threading.Thread(target=self._read, name="supervisor", daemon=True).start()
 
     def ready(self) -> None:
-        """Tell it that clients can connect; called in the event loop."""
+        """Tell the supervisor that clients can connect. Call this in the event loop."""
         self._loop = asyncio.get_running_loop()
         self._say(READY)
 
     def _say(self, what: bytes) -> None:
-        with suppress(OSError):  # It has ended.
+        with suppress(OSError):  # The supervisor has ended.
             self._pair.send(what)
 
     def _read(self) -> None:

@@ -1,1 +1,1 @@
-"""What `iogate doctor` looks at, a file a part of the configuration."""
+"""The checks of `iogate doctor`: one module per part of the configuration."""

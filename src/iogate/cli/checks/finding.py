@@ -1,4 +1,4 @@
-"""What the doctor finds, and words that several of its checks need."""
+"""The findings of `iogate doctor`, and text helpers that several checks use."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections.abc import Iterable
 from typing import Literal, NamedTuple, get_args
 
 Level = Literal["wrong", "weak", "note", "good"]
-"""`wrong`: unsafe, or it cannot work; `weak`: it should be changed; `note`: to be known; `good`: as it should be."""
+"""`wrong`: unsafe, or it cannot work; `weak`: should be changed; `note`: worth knowing; `good`: as it should be."""
 
 LEVELS: tuple[Level, ...] = get_args(Level)
-"""The worst first."""
+"""All levels, the worst first."""
 
 _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
 class Finding(NamedTuple):
-    """One thing that was found.
+    """One finding of a check.
 
     Args:
-        level: how bad it is.
-        subject: what it is about: mostly the argument that it stands in.
-        text: what is the case, and what it means.
-        advice: what to write instead, if there is something.
+        level: how serious it is.
+        subject: what it is about, usually the name of the argument that sets it.
+        text: what was found, and what it means.
+        advice: what to write instead; empty if there is nothing to change.
     """
 
     level: Level
@@ -31,7 +31,7 @@ class Finding(NamedTuple):
 
 
 def span(seconds: float) -> str:
-    """Return a span of time in the largest unit that has no remainder: `366 days`, `90 seconds`."""
+    """Return a number of seconds as text, in the largest unit that leaves no remainder: `366 days`, `90 seconds`."""
     for size, unit in _UNITS:
         if seconds >= size and seconds % size == 0:
             return f"{seconds / size:g} {unit}{'' if seconds == size else 's'}"
@@ -39,5 +39,5 @@ def span(seconds: float) -> str:
 
 
 def listing(names: Iterable[str]) -> str:
-    """Return names with commas between them, in order."""
+    """Return names in alphabetical order, separated by commas."""
     return ", ".join(sorted(names))

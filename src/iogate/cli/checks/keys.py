@@ -1,4 +1,4 @@
-"""Keys: the secret that was given, or what a key server says now. It is really asked, as a server would ask it."""
+"""Checks of the keys: the configured secret or public key, and key sets, which are fetched as a server fetches them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _READY_WITHIN = 30.0
 
 
 async def of_keys(auth: Auth) -> list[Finding]:
-    """Look at the keys of a gatekeeper; those that come from elsewhere are read."""
+    """Check the keys of an authenticator. Key sets from files and URLs are read."""
     if not isinstance(auth, JWTAuth):
         return await _of_another(auth)
     sources = auth.keys.sources if isinstance(auth.keys, Issuers) else {"": auth.keys}
@@ -40,7 +40,10 @@ async def of_keys(auth: Auth) -> list[Finding]:
 
 
 async def read(keys: Keys) -> dict[Keys, float]:
-    """Read now what comes from elsewhere, and return how many seconds each source took."""
+    """Read all key sets from files and URLs, and return the seconds that each read took.
+
+    A read that fails does not raise: `trouble` of the source has the reason.
+    """
     sources = keys.sources.values() if isinstance(keys, Issuers) else [keys]
     remote = [source for source in sources if isinstance(source, Refreshed)]
     with quiet():
@@ -49,12 +52,12 @@ async def read(keys: Keys) -> dict[Keys, float]:
 
 
 def key_set(keys: Keys) -> KeySet | None:
-    """Return the set that keys are from, if they are from one and it was read."""
+    """Return the key set of a source, or None if the source has no key set or has not read it."""
     return keys.keys if isinstance(keys, (FixedKeySet, Refreshed)) else None
 
 
 def described(key: Key, algorithms: frozenset[str]) -> str:
-    """Say how a key is asked for, and what it is good for here: `'k1' (RS256)`."""
+    """Return a description of a key for a message, its kid and its accepted algorithms: `'k1' (RS256)`."""
     name = "one without a kid" if key.key_id is None else f"{key.key_id!r:.100}"
     fitting = listing(algorithms & frozenset(key.verifiers))
     return f"{name} ({fitting or 'for none of the accepted algorithms'})"
@@ -62,7 +65,7 @@ def described(key: Key, algorithms: frozenset[str]) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what goes wrong out of the log: it is told as a finding."""
+    """Turn iogate's log off, because errors are reported as findings."""
     logger = logging.getLogger("iogate")
     before, logger.disabled = logger.disabled, True
     try:
@@ -81,11 +84,11 @@ async def _read(source: Refreshed) -> float:
 
 
 def _nobody() -> None:
-    """Stand for a server that never was."""
+    """Do nothing. This is the callback for removed keys, and no server runs here."""
 
 
 async def _of_another(auth: Auth) -> list[Finding]:
-    """Ask a gatekeeper of the application's own whether it is ready, as a server does when it starts."""
+    """Check that an authenticator of the application becomes ready, as a server does when it starts."""
     auth.start(_nobody)
     try:
         with quiet():

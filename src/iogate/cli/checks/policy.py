@@ -1,4 +1,4 @@
-"""What a `JWTAuth` asks of tokens, and where it lets them come from."""
+"""Checks of what a `JWTAuth` requires of tokens, and of where it accepts them from."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from iogate.auth.policy import Policy
 from iogate.cli.checks.finding import Finding, listing, span
 
 DAY = 86400.0
-"""Seconds that an access token lives at most at the issuers that are in use; most give an hour or less."""
+"""Seconds: the longest lifetime of access tokens that is common. Most issuers set an hour or less."""
 _LONG_LEEWAY = 120.0
-"""Seconds: clocks that are set by the network differ by less than one (RFC 7519, section 4.1.4: "a few minutes")."""
+"""Seconds. Clocks synchronized with NTP differ by less than one; RFC 7519, section 4.1.4, allows "a few minutes"."""
 _LONG_GRACE = 300.0
 _LONG_WAIT = 60.0
 
 
 def of_auth(auth: Auth) -> Iterator[Finding]:
-    """Look at a gatekeeper, apart from its keys."""
+    """Check an authenticator, except its keys."""
     if isinstance(auth, JWTAuth):
         yield from _algorithms(auth.policy)
         yield from _issuer(auth.policy)
@@ -38,7 +38,7 @@ def of_auth(auth: Auth) -> Iterator[Finding]:
 
 
 def signs_itself(policy: Policy) -> bool:
-    """Say whether tokens are signed with a shared secret: mostly by the application itself."""
+    """Return True if tokens may be signed with a shared secret, which usually means that the application signs them."""
     return any(ALGORITHMS[name].family == "secret" for name in policy.algorithms)
 
 

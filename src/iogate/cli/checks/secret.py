@@ -1,7 +1,7 @@
 """An estimate of how hard a shared secret is to guess.
 
-Nobody can measure that: it depends on how the secret was made, and its text does not tell. What can be said is that a
-text is worth no more than a certain figure: it has so many different letters, it repeats itself, it is made of words.
+The strength of a secret cannot be measured: it depends on how the secret was generated, which its text does not show.
+The text gives an upper bound, from the number of different characters, from repetitions, and from words in it.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from collections import Counter
 from typing import NamedTuple
 
 ENOUGH = 100
-"""Bits from which a secret is good. RFC 6749, section 10.10, asks for 128, but an estimate is not that exact:
-`secrets.token_hex(16)`, which has them, comes out between 100 and 140."""
+"""Bits from which a secret is good. RFC 6749, section 10.10, requires 128, but the estimate is not that exact:
+`secrets.token_hex(16)` has 128 bits, and its estimates are between 100 and 140."""
 GUESSABLE = 64
-"""Bits below which a secret can be found by trying, with one token at hand and without anybody noticing."""
+"""Bits below which an attacker who has one token can find the secret by brute force, offline and unnoticed."""
 
 _WORD_LETTER_BITS = 2.2
-"""Bits of a letter in a word: a word of five or six letters, drawn by chance from a list of 4000, has 12."""
+"""Bits per letter of a word: a word of five or six letters, chosen at random from a list of 4000, has 12 bits."""
 _REPEAT_BITS = 8
-"""Bits of a piece that was there before: which one, and how long."""
+"""Bits of a repeated piece: they encode which earlier piece it repeats, and its length."""
 _SHORTEST_REPEAT = 4
 
 _PAIRS = re.compile(
@@ -28,10 +28,10 @@ _PAIRS = re.compile(
     "|ne|ea|ra|ce|li|ch|ll|be|ma|si|om|ur|ca|el|ta|la|ns|di|fo|ho|pe|ec|pr|no|ct|us|ac|ot|il|tr|ly|nc|et|ut|ss|so|rs|un"
     "|lo|wa|ge|ie|wh|ee|wi|em|ad|ol|rt|po|we|na|ul|ni"
 )
-"""Two letters that often follow each other: three in four of English, a good half of other languages, and one in seven
-of letters that were drawn by chance."""
+"""Common pairs of letters. They make up three in four pairs of English text, more than half in other languages, and one
+in seven in random letters."""
 _WORDY = 0.45
-"""The part of all pairs of letters that must be such before a text counts as made of words."""
+"""The fraction of common pairs from which a text counts as made of words."""
 _FEWEST_PAIRS = 16
 
 _HEXADECIMAL = re.compile(r"[0-9a-fA-F-]*")
@@ -41,15 +41,15 @@ _AS_LETTERS = str.maketrans("01345$@7", "oleassat")
 
 
 class Estimate(NamedTuple):
-    """What a secret is worth at most."""
+    """An upper bound of the strength of a secret."""
 
     bits: int
     why: str
-    """What that was taken from."""
+    """The property of the text that the bound comes from."""
 
 
 def estimate(secret: bytes) -> Estimate:
-    """Return at most how many bits an attacker has to guess, and why no more."""
+    """Return an upper bound of the bits that an attacker must guess, with the reason for it."""
     text = secret.decode("latin-1")
     fresh, repeats = _without_repeats(text)
     why = f"{len(set(text))} different characters in {len(text)}"
@@ -65,7 +65,7 @@ def estimate(secret: bytes) -> Estimate:
 
 
 def _without_repeats(text: str) -> tuple[str, int]:
-    """Return a text without the pieces that stand in it a second time, and how many these are."""
+    """Return a text without its repeated pieces, and the number of these pieces."""
     fresh, repeats, at = "", 0, 0
     while at < len(text):
         size = _SHORTEST_REPEAT
@@ -81,7 +81,7 @@ def _without_repeats(text: str) -> tuple[str, int]:
 
 
 def _bits_a_letter(text: str) -> float:
-    """Return Shannon's entropy of the letters, with the correction of Miller and Madow for short texts."""
+    """Return the Shannon entropy per character in bits, with the Miller-Madow correction for short texts."""
     if not text:
         return 0.0
     counts = Counter(text).values()
@@ -90,7 +90,7 @@ def _bits_a_letter(text: str) -> float:
 
 
 def _words(text: str) -> tuple[int, str]:
-    """Return how many letters of a text are those of words, and what is left; no letters, if it has no words."""
+    """Return the number of letters in words, and the rest of the text; 0 and the whole text if it has no words."""
     if _HEXADECIMAL.fullmatch(text):
         return 0, text
     plain = _INNER_DIGIT.sub(lambda digit: digit[0].translate(_AS_LETTERS), text.lower())

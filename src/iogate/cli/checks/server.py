@@ -1,4 +1,4 @@
-"""What a `Server` says beside its `auth`: pages, proxies, and where revocations are remembered."""
+"""Checks of the settings of a `Server` other than `auth`: origins, proxies, revocations and the connect timeout."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LONG_CONNECT = 60.0
 
 
 def of_server(server: Server) -> Iterator[Finding]:
-    """Look at a server, apart from its `auth`."""
+    """Check a server, except its `auth`."""
     if server.auth is None:
         yield Finding(
             "wrong",
