@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import time
 from typing import Any
 
 import aiohttp
@@ -33,6 +32,7 @@ from tests.e2e.official import (
     wait,
     wait_event,
 )
+from tests.gate.support import StoppedWallClock, make_auth
 from tests.refusals import EXPIRED, INVALID, REQUIRED
 from tests.servers import make_server, make_token, serve
 
@@ -264,8 +264,9 @@ async def test_who_leaves_or_is_sent_away_knows_it_and_may_come_back(transports:
 
 
 async def test_a_socket_ends_when_its_token_does(transports: list[str]) -> None:
-    io = make_server(parser="msgpack")
-    token = make_token(exp=int(time.time()) + 3)
+    clock = StoppedWallClock()
+    io = make_server(parser="msgpack", auth=make_auth(clock=clock))
+    token = make_token(exp=clock.now + 1)
     # Over polling the farewell and CLOSE come in one payload, and this client handles the CLOSE first.
     farewell = [] if transports == ["polling"] else [wait_event("unauthorized")]
     async with serve(io) as url:

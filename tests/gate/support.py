@@ -51,6 +51,22 @@ class CountingAuth(JWTAuth):
         return await super().verify_async(token)
 
 
+class StoppedWallClock(Clock):
+    """A wall clock that stands still.
+
+    A token that expires a second later is good for a whole second from the moment when it is taken, however long the
+    client needs to send it.
+    """
+
+    __slots__ = ("now",)
+
+    def __init__(self) -> None:
+        self.now = int(super().wall())
+
+    def wall(self) -> float:
+        return self.now
+
+
 def make_auth(**settings: Any) -> JWTAuth:
     """Return a verifier of the tests' tokens. The settings are those of `JWTAuth`."""
     return JWTAuth(secret=SECRET, algorithms=["HS256"], **settings)

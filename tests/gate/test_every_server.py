@@ -18,6 +18,7 @@ from tests.gate.houses import CLOSED, HOUSES, House
 from tests.gate.support import (
     CountingAuth,
     SteppedClock,
+    StoppedWallClock,
     authenticate,
     compact,
     connect,
@@ -170,24 +171,27 @@ async def test_g3_no_more_tokens_are_verified_than_there_are_attempts(build: Bui
 
 
 async def test_g4_an_idle_socket_ends_with_its_token(build: Build, transport: str) -> None:
-    house = build(make_auth(refresh_before=0))
-    end = int(time.time()) + 2
+    clock = StoppedWallClock()
+    house = build(make_auth(refresh_before=0, clock=clock))
     async with house.serve() as url, session(url, transport) as client:
-        await enter(client, exp=end)
+        before = time.monotonic()
+        await enter(client, exp=clock.now + 1)
+        entered = time.monotonic()
         assert await said(client) == farewell(refusals.EXPIRED)
-        assert 0 <= time.time() - end < 1.5
+        assert before + 1 <= time.monotonic() < entered + 2.5
         await left_nothing(house)
     assert ("disconnect",) in house.ran
 
 
 async def test_g4_the_client_is_called_to_refresh_and_lives_on(build: Build, transport: str) -> None:
-    house = build(make_auth(refresh_before=60))
+    clock = StoppedWallClock()
+    house = build(make_auth(refresh_before=60, clock=clock))
     async with house.serve() as url, session(url, transport) as client:
-        await enter(client, exp=int(time.time()) + 3, iat=int(time.time()) - 10)
+        await enter(client, exp=clock.now + 3, iat=clock.now - 10)
         name, notice = await hear(client)
         assert name == "token_expiring"
         assert notice["refresh_by"] == notice["expires_at"]
-        await client.send(authenticate(iat=int(time.time())))
+        await client.send(authenticate(iat=clock.now))
         assert (await hear(client))[0] == "authenticated"
         await client.send('42["echo","still here"]')
         assert await hear(client) == ("echo", "still here")

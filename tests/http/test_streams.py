@@ -31,7 +31,7 @@ from iogate.http.fastapi import require
 from iogate.http.starlette import JWTBackend
 from iogate.http.streams import STREAM, Stream, StreamEnded, StreamMiddleware
 from tests.conformance.wire import within
-from tests.gate.support import SteppedClock, make_auth
+from tests.gate.support import SteppedClock, StoppedWallClock, make_auth
 from tests.keys.support import Issuer
 from tests.keys.test_file import write
 from tests.servers import Kind, make_token, serve
@@ -158,8 +158,9 @@ async def test_a_revocation_closes_a_websocket_and_nothing_more_is_sent(
 
 async def test_at_the_end_of_its_token_a_websocket_is_closed(guarded: Guarded, kind: Kind) -> None:
     """Also if it is idle."""
-    auth, app = make_auth(), Application()
-    async with connected(guarded(app, auth), Server(auth=auth), kind, exp=time.time() + 1) as peer:
+    clock, app = StoppedWallClock(), Application()
+    auth = make_auth(clock=clock)
+    async with connected(guarded(app, auth), Server(auth=auth), kind, exp=clock.now + 1) as peer:
         await is_closed(peer, "jwt expired")
         assert await within(app.ended) == (1008, "jwt expired")
     assert not auth.watchers
@@ -473,8 +474,9 @@ async def test_an_event_stream_ends_at_a_revocation(framework: str, kind: Kind) 
 
 async def test_an_event_stream_ends_with_its_token(framework: str) -> None:
     """Also if nothing is sent."""
-    auth, source = make_auth(), Source("text/event-stream")
-    async with streamed(getattr(source, framework)(auth), Server(auth=auth), exp=time.time() + 1) as parts:
+    clock, source = StoppedWallClock(), Source("text/event-stream")
+    auth = make_auth(clock=clock)
+    async with streamed(getattr(source, framework)(auth), Server(auth=auth), exp=clock.now + 1) as parts:
         source.parts.put_nowait(b"data: 1\n\n")
         assert await within(anext(parts)) == b"data: 1\n\n"
         with pytest.raises(StopAsyncIteration):

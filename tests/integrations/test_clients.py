@@ -11,7 +11,7 @@ from tests import refusals
 from tests.e2e.official import call, connect, emit, events, of, run_client, wait, wait_event
 from tests.e2e.test_python_client import client, refusal_of
 from tests.gate.houses import HOUSES, House
-from tests.gate.support import make_auth, unauthorized
+from tests.gate.support import StoppedWallClock, make_auth, unauthorized
 from tests.server.left import until
 from tests.servers import make_token
 
@@ -51,11 +51,12 @@ async def test_the_javascript_client_is_let_in_or_told_why_not(
 async def test_the_javascript_client_is_told_that_its_token_has_expired(
     build: Callable[..., House], transports: list[str]
 ) -> None:
-    house = build(make_auth(refresh_before=0))
+    clock = StoppedWallClock()
+    house = build(make_auth(refresh_before=0, clock=clock))
     async with house.serve() as url:
         lines = await run_client(
             url,
-            connect(auth={"token": make_token(exp=int(time.time()) + 2)}, reconnection=False),
+            connect(auth={"token": make_token(exp=clock.now + 1)}, reconnection=False),
             wait("connect"),
             wait("disconnect"),
             transports=transports,

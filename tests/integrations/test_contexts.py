@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conformance.wire import POLLING, ends, enter, polling, session, within
-from tests.gate.support import authenticate, connect, make_auth
+from tests.gate.support import StoppedWallClock, authenticate, connect, make_auth
 from tests.integrations.both import Behind
 from tests.server.left import until
 
@@ -53,7 +53,8 @@ def _revoke(behind: Behind, subject: str) -> Any:
 
 async def test_a_timer_that_one_user_started_ends_another_in_a_context_of_his_own(kind: str, way: str) -> None:
     """Row 45: the deadlines of all are under one timer, which remembers the context in which it was started."""
-    behind, seen = Behind(kind, auth=make_auth(refresh_before=0), async_handlers=False), []
+    clock = StoppedWallClock()
+    behind, seen = Behind(kind, auth=make_auth(refresh_before=0, clock=clock), async_handlers=False), []
     behind.on("connect", lambda: None)
     behind.on("mark", lambda: whose.set("ann's"))
     behind.on("disconnect", lambda: seen.append(whose.get()))
@@ -61,8 +62,7 @@ async def test_a_timer_that_one_user_started_ends_another_in_a_context_of_his_ow
         loop = asyncio.get_running_loop()
         await enter(ann, sub="ann")
         await ann.send('42["mark"]')
-        wall = behind.io.auth.clock.wall()  # type: ignore[union-attr]
-        await enter(bob, sub="bob", exp=int(wall) + 2)
+        await enter(bob, sub="bob", exp=clock.now + 1)
         await ann.send('42["mark"]', authenticate(sub="ann"))
         await ends(bob)
         await until(lambda: seen)
