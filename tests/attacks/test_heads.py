@@ -36,6 +36,7 @@ from tests.conformance.wire import (
     ends,
     enter,
     polling,
+    probe,
     raw_websocket,
     session,
     websocket,
@@ -481,8 +482,7 @@ async def test_a_large_message_as_soon_as_the_client_is_let_in(upgraded: bool) -
         async with polling(url) as bob:
             await enter(bob)
             async with raw_websocket(url, {**WEBSOCKET, "sid": bob.handshake["sid"]}) as connection:
-                await connection.send("2probe")
-                assert await within(connection.recv()) == "3probe"
+                await probe(connection)
                 await connection.send("5")
                 await echoes(WebSocket(connection), "x" * 500_000)
 

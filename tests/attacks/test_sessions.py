@@ -24,6 +24,7 @@ from tests.conformance.wire import (
     client,
     echoes,
     polling,
+    probe,
     raw_websocket,
     refused,
     said,
@@ -153,8 +154,7 @@ async def test_a_session_of_ones_own(way: str) -> None:
                 assert heard.text == '42["echo","mine"]'
         parameters, headers = shown(way, newer)
         async with raw_websocket(url, {**WEBSOCKET, **parameters, "sid": sid}, **headers) as moved:
-            await moved.send("2probe")
-            assert await within(moved.recv()) == "3probe"
+            await probe(moved)
             await moved.send("5")
             await echoes(WebSocket(moved))
 

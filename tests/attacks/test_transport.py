@@ -28,6 +28,7 @@ from tests.conformance.wire import (
     ends,
     enter,
     polling,
+    probe,
     raw_websocket,
     refused,
     said,
@@ -340,8 +341,7 @@ async def test_an_upgrade_that_is_to_gain_time() -> None:
     async with victim(io, "websocket") as (url, alice), polling(url) as before:
         await advance(io, 9.0)
         async with raw_websocket(url, {**WEBSOCKET, "sid": before.handshake["sid"]}) as connection:
-            await connection.send("2probe")
-            assert await within(connection.recv()) == "3probe"
+            await probe(connection)
             await connection.send("5")
             await until(lambda: all(one.transport.name == "websocket" for one in io.connections.values()))
             await advance(io, 1.0)

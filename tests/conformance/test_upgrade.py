@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 import pytest
 from websockets.asyncio.client import ClientConnection
 
-from iogate import Server
+from iogate import Server, Socket
 from iogate.asgi_types import Message
 from tests.conformance.conftest import echo_server
 from tests.conformance.wire import (
@@ -20,6 +20,7 @@ from tests.conformance.wire import (
     ends,
     enter,
     polling,
+    probe,
     raw_websocket,
     refused,
     within,
@@ -38,8 +39,7 @@ def target(opened: Polling) -> dict[str, str]:
 
 async def move(connection: ClientConnection) -> WebSocket:
     """Do the three steps of an upgrade, and return the session as it goes on."""
-    await connection.send("2probe")
-    assert await within(connection.recv()) == "3probe"
+    await probe(connection)
     await connection.send("5")
     return WebSocket(connection)
 
@@ -62,8 +62,7 @@ async def test_a_poll_that_waits_is_released_with_a_noop(url: str) -> None:
         await enter(before)
         async with raw_websocket(url, target(before)) as connection:
             poll = asyncio.create_task(before.get())
-            await connection.send("2probe")
-            assert await within(connection.recv()) == "3probe"
+            await probe(connection)
             answer = await within(poll)
             assert (answer.status_code, answer.text) == (200, "6")
             await connection.send("5")
@@ -89,8 +88,7 @@ async def test_polling_works_until_the_last_step(url: str) -> None:
     async with polling(url) as before:
         await enter(before)
         async with raw_websocket(url, target(before)) as connection:
-            await connection.send("2probe")
-            assert await within(connection.recv()) == "3probe"
+            await probe(connection)
             await before.send('42["echo","during"]')
             while (packet := await within(before.receive())) == "6":
                 pass
@@ -143,8 +141,7 @@ async def test_a_second_socket_during_an_upgrade_is_refused_and_the_first_goes_o
     async with polling(url) as before:
         await enter(before)
         async with raw_websocket(url, target(before)) as connection:
-            await connection.send("2probe")
-            assert await within(connection.recv()) == "3probe"
+            await probe(connection)
             answer = await refused(url, target(before))
             assert (answer.status_code, json.loads(answer.body)) == (400, BAD_REQUEST)
             await connection.send("5")
@@ -204,11 +201,54 @@ async def test_an_upgrade_that_ends_wrongly_fails_and_polling_goes_on(url: str, 
     async with polling(url) as before:
         await enter(before)
         async with raw_websocket(url, target(before)) as connection:
-            await connection.send("2probe")
-            assert await within(connection.recv()) == "3probe"
+            await probe(connection)
             await connection.send(frame)
             await closes(connection)
         await skip_noops(before)
+
+
+async def test_nothing_is_heard_on_a_socket_whose_upgrade_has_failed(url: str) -> None:
+    """Also if a right probe was sent together with the wrong one, before the server closed the socket."""
+    async with polling(url) as before:
+        await enter(before)
+        async with raw_websocket(url, target(before)) as connection:
+            frames = (b"\x81%c\0\0\0\0%b" % (0x80 | len(data), data) for data in (b"wrong", b"2probe", b"5"))
+            connection.transport.write(b"".join(frames))
+            await closes(connection)
+        await skip_noops(before)
+
+
+@pytest.mark.parametrize("frame", ["wrong", "2probe"])
+async def test_what_waits_for_a_poll_stays_there_when_an_upgrade_fails(io: Server, url: str, frame: str) -> None:
+    async with polling(url) as before:
+        await enter(before)
+        io.emit("news")
+        async with raw_websocket(url, target(before)) as connection:
+            await connection.send(frame)
+            await connection.send("wrong")
+            await closes(connection)
+        assert await within(before.receive()) == '42["news"]'
+
+
+async def test_an_upgrade_does_not_wait_for_handlers(io: Server, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing more is read from a client with too many running handlers, but its session may move."""
+    monkeypatch.setattr("iogate.server.connection.MAX_RUNNING", 1)
+    asked, end = asyncio.Event(), asyncio.Event()
+
+    @io.on("wait")
+    async def wait(_: Socket) -> None:
+        asked.set()
+        await end.wait()
+
+    async with polling(url) as before:
+        await enter(before)
+        posted = asyncio.create_task(before.send('42["wait"]'))
+        await within(asked.wait())
+        async with raw_websocket(url, target(before)) as connection:
+            after = await move(connection)
+            end.set()
+            await posted
+            await echoes(after)
 
 
 @pytest.mark.parametrize("probed", [False, True])
@@ -217,8 +257,7 @@ async def test_a_socket_that_goes_away_during_an_upgrade_leaves_polling_working(
         await enter(before)
         async with raw_websocket(url, target(before)) as connection:
             if probed:
-                await connection.send("2probe")
-                assert await within(connection.recv()) == "3probe"
+                await probe(connection)
         await skip_noops(before)
         # And it may try again.
         async with raw_websocket(url, target(before)) as connection:
@@ -238,8 +277,7 @@ async def test_a_session_that_ends_while_its_client_moves_sends_the_rest_on_the_
     async with polling(url) as before:
         await enter(before)
         async with raw_websocket(url, target(before)) as connection:
-            await connection.send("2probe")
-            assert await within(connection.recv()) == "3probe"
+            await probe(connection)
             io.emit("bye")
             io.disconnect_sockets(close=True)
             await connection.send("5")
@@ -252,8 +290,7 @@ async def test_an_upgrade_that_stops_half_way_is_ended_in_time() -> None:
     async with serve(echo_server(ping_interval=0.2, ping_timeout=0.2)) as url, polling(url) as before:
         await enter(before)
         async with raw_websocket(url, target(before)) as connection:
-            await connection.send("2probe")
-            assert await within(connection.recv()) == "3probe"
+            await probe(connection)
             # Nobody polls and nobody answers the pings any more.
             await closes(connection)
 

@@ -200,6 +200,12 @@ async def enter(session: Session, namespace: str = "", **claims: Any) -> str:
     return sid
 
 
+async def probe(connection: ClientConnection) -> None:
+    """Begin the upgrade of a session: send the probe on its WebSocket, and wait for the answer."""
+    await connection.send("2probe")
+    assert await within(connection.recv()) == "3probe"
+
+
 async def ends(session: Session) -> Closed:
     """Wait until the server has ended the session, whatever it still says; say how it ended."""
     try:

@@ -24,6 +24,7 @@ from tests.conformance.wire import (
     ends,
     enter,
     polling,
+    probe,
     raw_websocket,
     said,
     session,
@@ -85,8 +86,7 @@ async def test_who_has_moved_to_a_websocket_may_send_large_messages_there(kind: 
     async with behind.serve() as url, polling(url) as client:
         await enter(client)
         async with raw_websocket(url, {**WEBSOCKET, "sid": client.handshake["sid"]}) as upgrade:
-            await upgrade.send("2probe")
-            assert await within(upgrade.recv()) == "3probe"
+            await probe(upgrade)
             await upgrade.send("5")
             await upgrade.send('42["keep","' + "x" * 200_000 + '"]')
             await until(lambda: sizes == [200_000])

@@ -26,6 +26,7 @@ from tests.conformance.wire import (
     ends,
     enter,
     polling,
+    probe,
     raw_websocket,
     refused,
     said,
@@ -404,8 +405,7 @@ async def test_a_session_that_there_is_may_go_on_when_all_is_full() -> None:
         await until(lambda: len(io.verdict_due) == 1)
         assert (await answered(url, "websocket"))[0] == 429
         async with raw_websocket(url, {**WEBSOCKET, "sid": ann.handshake["sid"]}) as moved:
-            await moved.send("2probe")
-            assert await within(moved.recv()) == "3probe"
+            await probe(moved)
             await moved.send("5")
             await moved.send('42["echo","moved"]')
             assert await within(moved.recv()) == '42["echo","moved"]'

@@ -24,6 +24,7 @@ from tests.conformance.wire import (
     ends,
     enter,
     polling,
+    probe,
     raw_websocket,
     refused,
     said,
@@ -488,16 +489,14 @@ async def _in_the_middle_of_an_upgrade(io: Server, url: str) -> None:
             await enter(wire)
             async with raw_websocket(url, _target(wire)) as connection:
                 if probed:
-                    await connection.send("2probe")
-                    assert await within(connection.recv()) == "3probe"
+                    await probe(connection)
 
 
 async def _after_an_upgrade(io: Server, url: str) -> None:
     async with polling(url) as wire:
         await enter(wire)
         async with raw_websocket(url, _target(wire)) as connection:
-            await connection.send("2probe")
-            assert await within(connection.recv()) == "3probe"
+            await probe(connection)
             await connection.send("5")
             moved = WebSocket(connection)
             await moved.send('427["echo","moved"]')

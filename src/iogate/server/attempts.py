@@ -79,7 +79,7 @@ class Attempt:
 
     def cancel(self) -> None:
         """Stop whatever is still done for its verdict."""
-        task, self.task = self.task, None  # Its exception will refer to this one: together they would stay.
+        task, self.task = self.task, None  # Its exception refers to this attempt: a reference cycle.
         if task is not None:
             task.cancel()
 

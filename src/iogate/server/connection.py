@@ -479,7 +479,7 @@ class Connection:
 
         Args:
             refusal: why, for the client.
-            reason: the same for the disconnect handlers.
+            reason: why, for the `disconnect` handlers.
         """
         self._drop_output(lambda _: True)
         for name in [*self.sockets, *self.waiting]:
@@ -517,9 +517,9 @@ class Connection:
             self._forget(socket, reason)
 
     def leave(self) -> None:
-        """Let the transport go, which has done its last for this session."""
+        """Drop the transport, which no longer serves this session."""
         self.server.pending.discard(self)
-        self.transport = NONE  # They refer to each other: together they would stay until the garbage collector comes.
+        self.transport = NONE  # They refer to each other: a reference cycle.
 
     def _forget(self, socket: Socket, reason: CloseReason) -> None:
         if self.sockets.pop(socket.namespace.name, None) is not socket:

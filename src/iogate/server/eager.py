@@ -54,9 +54,8 @@ class Rest:
             if self._cancelled:
                 raise asyncio.CancelledError
             yield self._waits_for
-            self._waits_for = None
         except BaseException as error:
-            self._waits_for = None  # The error may be its own, and will refer to this: together they would stay.
+            self._waits_for = None  # Its exception may be `error`, which refers to `self`: a reference cycle.
             try:
                 self._waits_for = self.coroutine.throw(error)
             except StopIteration as end:
@@ -113,7 +112,7 @@ class _Spare:
             self._rest.cancel()  # It was the coroutine's first step, or somebody since, that has cancelled its task.
         work = self._work
         assert work is not None  # noqa: S101
-        # The work and the task refer to this one: together they would stay until the garbage collector comes.
+        # The work and the task refer to `self`: do not keep reference cycles.
         self._rest = self._work = None
         del self.task
         await work

@@ -319,7 +319,7 @@ class Failures:
             verification.close()
             raise
         try:
-            # No variable holds the task: its exception will refer to the variables here.
+            # Keep the task in no variable here: its exception refers to them, which would be a reference cycle.
             return await asyncio.shield(_begun(verification, turns))
         except TokenExpired:
             raise

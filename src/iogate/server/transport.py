@@ -48,7 +48,7 @@ class Transport(Protocol):
 
 
 class NoTransport:
-    """The transport of a session whose own one has done its last: there is nothing to write to."""
+    """A transport that sends nothing, for a session whose own transport has ended."""
 
     name = ""
     upgradable = lingers = writable = congested = False

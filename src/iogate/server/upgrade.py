@@ -27,9 +27,6 @@ class UpgradingTransport(Transport, Protocol):
     def take_over(self) -> None:
         """Serve the session from now on, beginning with what it has to send."""
 
-    def reject(self, reason: CloseReason) -> None:
-        """Close the WebSocket."""
-
 
 class PolledTransport(Transport, Protocol):
     """A transport that a WebSocket may take the place of."""
@@ -57,7 +54,9 @@ class Upgrade:
         connection.server.upgrade_due.start(self)
 
     def receive(self, message: bytes, *, binary: bool) -> None:
-        """Handle a message of the client on the WebSocket."""
+        """Handle a message of the client on the WebSocket. Messages after `stop` are ignored."""
+        if self._polling.upgrade is not self:
+            return
         try:
             state = self._probe.receive(message, binary=binary)
         except ProtocolError:
@@ -79,12 +78,12 @@ class Upgrade:
     def fail(self) -> None:
         """Close the WebSocket because its client broke the protocol or was too slow."""
         self.stop()
-        self._websocket.reject(CloseReason.PARSE_ERROR)
+        self._websocket.close(CloseReason.PARSE_ERROR)
 
     def cancel(self) -> None:
         """Close the WebSocket because the session has ended."""
         self.stop()
-        self._websocket.reject(CloseReason.NOT_ADMITTED)
+        self._websocket.close(CloseReason.NOT_ADMITTED)
 
     def stop(self) -> None:
         """Leave the session to its polling."""

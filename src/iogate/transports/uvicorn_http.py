@@ -229,7 +229,7 @@ class HTTPProtocol(HttpToolsProtocol):
             self._linger()
         elif self.timeout_keep_alive_task is not None:
             self._waiting = True
-            self.scope = self.cycle.scope = {}  # type: ignore[typeddict-item]  # Until the next one, for its headers.
+            self.scope = self.cycle.scope = {}  # type: ignore[typeddict-item]  # Its headers are not needed any more.
             self._count()
 
     # Refusals.

@@ -139,7 +139,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         heads(self.config).close(self.transport)
         self._rest = b""
         super().connection_lost(exc)
-        # These refer to what refers to this one: together they would stay until the garbage collector comes.
+        # Each of these refers back to this protocol: do not keep reference cycles.
         self._limit = None
         self.conn.parser.close()
         self.conn.parser_exc = None

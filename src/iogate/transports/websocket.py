@@ -85,7 +85,7 @@ class WebSocketTransport:
         self._connection.server.linger_due.stop(self)
         if self._drained is not None:
             self._drained.set()
-        tasks, self._drains = (self._task, self._drains), None  # Its exception will refer to this one.
+        tasks, self._drains = (self._task, self._drains), None  # Its exception refers to this: a reference cycle.
         for task in tasks:
             if task is not None and task is not asyncio.current_task():
                 task.cancel()
@@ -110,10 +110,6 @@ class WebSocketTransport:
         self._upgrade = None
         self.flush()
 
-    def reject(self, reason: CloseReason) -> None:
-        """Close the WebSocket; its session has another transport."""
-        self.close(reason)
-
     async def run(self, receive: Receive) -> None:
         """Serve the WebSocket until it is closed."""
         connection = self._connection
@@ -122,7 +118,7 @@ class WebSocketTransport:
             while True:
                 await self._drain()
                 self._reading = False
-                if connection.busy:
+                if connection.busy and self._upgrade is None:  # An upgrade need not wait for handlers.
                     await connection.ready()
                 message = await receive()
                 self._reading = True
@@ -146,7 +142,7 @@ class WebSocketTransport:
         data = message["bytes"] if text is None else text.encode()
         if self._upgrade is None:
             self._connection.receive(data, binary=text is None)
-        elif self._close_code is None:
+        else:
             self._upgrade.receive(data, binary=text is None)
 
     async def _drain(self) -> None:

@@ -110,8 +110,8 @@ class PicowsTransport(WSListener):
         return True
 
     def flush(self) -> None:
-        """Hand over what waits, until the socket is full."""
-        connection = self._connection
+        """Hand over what waits, until the socket is full. During an upgrade, it is for the polling transport."""
+        connection = self._connection if self._upgrade is None else None
         while not self._full and connection is not None and (packet := connection.take_one()) is not None:
             self.write(packet)
             connection.sent(packet)
@@ -194,7 +194,7 @@ class PicowsTransport(WSListener):
         """Send what was kept."""
         self._full = self.congested = False
         self._write_pong()
-        if self._upgrade is None and not self._closing:
+        if not self._closing:
             self.flush()
             self._write_pending()
             if self._close_code and not self._full:
@@ -205,7 +205,7 @@ class PicowsTransport(WSListener):
         if self._upgrade is None and self._connection is not None:
             self._connection.close(reason)
         else:
-            self.reject(reason)
+            self.close(reason)
 
     # What an upgrade asks for.
 
@@ -217,10 +217,6 @@ class PicowsTransport(WSListener):
         """Serve the session from now on."""
         self._upgrade = None
         self.flush()
-
-    def reject(self, reason: CloseReason) -> None:
-        """Close the WebSocket; its session has another transport."""
-        self._end(reason.code)
 
     # Inside.
 
@@ -267,8 +263,7 @@ class PicowsTransport(WSListener):
             self._backlog.append((message, binary))
             return
         if self._upgrade is not None:
-            if not self._closing:
-                self._upgrade.receive(message, binary=binary)
+            self._upgrade.receive(message, binary=binary)
             return
         connection.receive(message, binary=binary)
         if connection.busy:
