@@ -1,5 +1,5 @@
-# Everything a fresh machine needs to run the demo, the tests and the benchmarks. What is missing is installed on the
-# first run; later runs find the stamps and start at once.
+# Everything that a fresh machine needs to run the demo, the tests and the benchmarks. The first run installs what is
+# missing; later runs find the stamp files and start at once.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -12,7 +12,7 @@ PORT ?= 3000
 ARGS ?=
 SECONDS ?= 30
 TARGETS ?=
-# Tests mostly wait: for two cores, three at a time.
+# Tests mostly wait, so run three at a time on two cores.
 JOBS ?= 3
 SEED ?= 0
 
@@ -20,20 +20,20 @@ VENV := .venv
 PY := $(VENV)/bin/python
 LOCK := requirements.txt
 LOCKED := build dev fuzz bench node lock
-# Install what the lock file has for iogate or a group of pyproject.toml.
+# Install the locked dependencies of iogate or of a group in pyproject.toml.
 INSTALL = $(PY) tools/locked.py $(1) | $(PY) -m pip install --quiet --require-hashes --requirement /dev/stdin
 BENCH = $(VENV)/.bench benchmarks/peers/node/node_modules/.installed
-# Node may be the system's or, where there is none, the wheel's inside the virtual environment.
+# Node is the system's or, on a machine without it, the one from the wheel in the virtual environment.
 WITH_NODE = PATH="$$("$(CURDIR)/tools/node.sh" --path)"
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
-# Behind a proxy with a certificate of its own, npm trusts what the machine trusts, as pip does.
+# npm trusts the machine's certificates, as pip does; this is necessary behind a proxy with its own certificate.
 export NODE_USE_SYSTEM_CA := 1
 
 .PHONY: help demo test test-asyncio test-versions check fuzz lock format bench bench-quick clean node chromium compiler redis
 
-help: ## Say what can be made
+help: ## List the targets
 	@echo "iogate: make TARGET"
 	@echo
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 17
@@ -48,37 +48,37 @@ demo: $(VENV)/.demo examples/chat/node_modules/.installed ## Serve the chat demo
 	@trap : INT TERM; PORT=$(PORT) $(VENV)/bin/iogate run examples.chat.app:app --host $(HOST) --port $(PORT) \
 	  || { code=$$?; test $$code -eq 130 || test $$code -eq 143 || exit $$code; }
 
-test: $(VENV)/.dev $(VENV)/.older examples/chat/node_modules/.installed tests/e2e/js/node_modules/.installed tests/e2e/idp/node_modules/.installed clients/js/node_modules/.installed | node chromium compiler redis ## Run all tests, those with real clients and a browser too
+test: $(VENV)/.dev $(VENV)/.older examples/chat/node_modules/.installed tests/e2e/js/node_modules/.installed tests/e2e/idp/node_modules/.installed clients/js/node_modules/.installed | node chromium compiler redis ## Run all tests, including those with real clients and a browser
 	@$(WITH_NODE) $(PY) -m pytest -n $(JOBS) $(ARGS)
 
-test-asyncio: $(VENV)/.dev ## Run the tests of the server on asyncio's event loop; `make test` uses uvloop, as `iogate run` does
+test-asyncio: $(VENV)/.dev ## Run the server tests on asyncio's event loop; `make test` uses uvloop, like `iogate run`
 	@$(PY) -m pytest --loop asyncio -n $(JOBS) tests/server tests/attacks $(ARGS)
 
-test-versions: $(VENV)/.lock ## Run the tests that concern them with the oldest and the newest run-time dependencies
+test-versions: $(VENV)/.lock ## Test with the oldest and the newest run-time dependencies
 	@tools/test-versions.sh -n $(JOBS) $(ARGS)
 
-check: $(VENV)/.dev ## Lint, check the format, the types and the layers
+check: $(VENV)/.dev ## Lint, and check the formatting, the types and the import layers
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy src tests examples benchmarks fuzz tools/*.py
 	@$(VENV)/bin/lint-imports
 
-fuzz: $(VENV)/.fuzz ## Let a machine make up what strangers send, SECONDS for each parser and for a live server
+fuzz: $(VENV)/.fuzz ## Fuzz each parser and a live server, for SECONDS each
 	@$(PY) -m fuzz --seconds $(SECONDS) --seed $(SEED) $(TARGETS)
 
-lock: $(VENV)/.lock ## Write requirements.txt anew, for what pyproject.toml asks; ARGS=--upgrade takes the newest
+lock: $(VENV)/.lock ## Rewrite requirements.txt from pyproject.toml; ARGS=--upgrade takes the newest versions
 	@$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-config \
 	  --custom-compile-command "make lock" --extra chat $(addprefix --group ,$(LOCKED)) $(ARGS) --output-file $(LOCK) pyproject.toml
 
-format: $(VENV)/.dev ## Put the code into shape
+format: $(VENV)/.dev ## Fix lint errors and format the code
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
 
-bench: $(BENCH) | node compiler ## Measure iogate beside its peers, for docs/benchmarks; it takes about 25 minutes
+bench: $(BENCH) | node compiler ## Compare iogate with its peers, for docs/benchmarks; it takes about 25 minutes
 	@$(WITH_NODE) $(PY) -m benchmarks.compare --json docs/benchmarks/results.json \
 	  --markdown docs/benchmarks/results.md --plots docs/benchmarks $(ARGS)
 
-bench-quick: $(BENCH) | node compiler ## Measure the most important of it, in three minutes
+bench-quick: $(BENCH) | node compiler ## Run the most important benchmarks, in three minutes
 	@$(WITH_NODE) $(PY) -m benchmarks.compare --quick --json benchmarks/results/quick.json \
 	  --markdown benchmarks/results/quick.md $(ARGS)
 
@@ -87,7 +87,7 @@ clean: ## Remove what the other targets made
 	@find . -name node_modules -prune -exec rm -rf {} +
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
-# The virtual environment, in two steps: what the demo runs on, and the tools of the developers.
+# The virtual environment, in two steps: the dependencies of the demo, and the developers' tools.
 
 $(VENV)/.made:
 	@tools/venv.sh $(PYTHON) $(VENV)
@@ -104,8 +104,8 @@ $(VENV)/.dev: $(VENV)/.demo
 	@$(call INSTALL,dev)
 	@touch $@
 
-# The versions of python-socketio, and of Flask-SocketIO, that the gate stands in front of besides the newest. The lock
-# file cannot have two versions of a package, so they are named here.
+# The earlier versions of python-socketio and Flask-SocketIO that the gate supports. The lock file cannot contain two
+# versions of a package, so they are named here.
 $(VENV)/.older: Makefile $(VENV)/.dev
 	@echo "==> installing earlier versions of python-socketio"
 	@rm -rf $(VENV)/older
@@ -114,7 +114,7 @@ $(VENV)/.older: Makefile $(VENV)/.dev
 	  "python-socketio==$$1" "python-engineio==4.13.5" "flask-socketio==$$2" "flask==$$3"; done
 	@touch $@
 
-# Where there is no atheris, `python -m fuzz` says so, and where there is one.
+# If atheris cannot be installed, `python -m fuzz` says so, and names the platforms that have it.
 $(VENV)/.fuzz: $(VENV)/.dev
 	@echo "==> installing atheris, which fuzzes"
 	@$(call INSTALL,fuzz) && touch $@ || { $(PY) -m fuzz --seconds 0; exit 1; }
@@ -134,7 +134,7 @@ $(VENV)/.lock: $(VENV)/.demo
 	@cd $* && $(WITH_NODE) npm ci --no-audit --no-fund --no-update-notifier --loglevel=error
 	@touch $@
 
-# What only the machine can give is looked for every time: that is quick, and it can go away.
+# Programs of the machine are looked for on every run: that is fast, and they may have been removed.
 
 node: | $(VENV)/.made
 	@tools/node.sh --install $(PY)

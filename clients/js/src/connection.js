@@ -1,6 +1,6 @@
-// What the sockets of one connection share, because the server knows one identity per connection: the token, the request
-// for it, and its refresh. Nothing in here reads the clock of the machine: when a token has ended is the server's to say,
-// and it does.
+// The state that all sockets of one connection share: the token, the request for it, and its refresh. The server has
+// one identity per connection. This module never reads the wall clock: the server decides when a token has expired, and
+// tells the client.
 
 import { announce } from "./events.js";
 import { reopen } from "./internals.js";
@@ -14,7 +14,7 @@ import { abandonRequest, requestToken } from "./requests.js";
 /** @typedef {import("./follower.js").Follower} Follower */
 /** @typedef {{ engine: unknown, reason: Reason, promise: Promise<string | null>, value?: string | null }} Supply */
 
-/** Milliseconds that a transport which the server is about to close may take to do so. */
+/** Milliseconds to wait for the server to close a transport. */
 const LINGER = 1000;
 
 export class Connection {
@@ -22,7 +22,7 @@ export class Connection {
   static #all = new WeakMap();
 
   /**
-   * Returns the one that a socket shares with the others on its manager. The latest `getToken` serves them all: an
+   * Return the connection that all sockets of a manager share. The latest `getToken` serves all of them, because an
    * earlier one may see an outdated state of the page.
    *
    * @param {Manager} manager
@@ -41,17 +41,25 @@ export class Connection {
   /** @type {Set<Follower>} */
   followers = new Set();
 
-  /** What a sign-out replaces: whatever was begun under another one belongs to a user who has signed out. */
+  /** The current user. A sign-out replaces this object; work that began with another one belongs to a former user. */
   #user = {};
-  /** @type {Reason} what the next token is needed for */
+  /** @type {Reason} the reason for which the next token is needed */
   #reason = "connect";
   /** @type {{ reason: Reason, promise: Promise<string | null>, cancel: (error: Error) => void } | null} */
   #request = null;
-  /** @type {Supply | null} the answer, for the transport in use; without an engine, for the next one that opens */
+  /** @type {Supply | null} the token for the transport in use; if `engine` is null, for the next one that opens */
   #supply = null;
-  /** @type {{ engine: unknown, user: object, token: string | null | undefined } | null} the latest token shown on a transport */
+  /**
+   * The latest token sent, with its transport and user.
+   *
+   * @type {{ engine: unknown, user: object, token: string | null | undefined } | null}
+   */
   #shown = null;
-  /** @type {{ promise: Promise<string | null | undefined>, since: number } | null} what the person answered, until it let somebody in */
+  /**
+   * The latest login, until it admits a socket.
+   *
+   * @type {{ promise: Promise<string | null | undefined>, since: number } | null}
+   */
   #answer = null;
   refresh = new Refresh(this);
 
@@ -63,9 +71,9 @@ export class Connection {
   // The token.
 
   /**
-   * Gives the token for the transport that is open now: all sockets on it get the same.
+   * Get the token for the open transport. All sockets on the transport get the same token.
    *
-   * @param {() => boolean} wanted whether it is still wanted, after a sign-out.
+   * @param {() => boolean} wanted returns true if the token is still needed, after a sign-out.
    * @returns {Promise<{ token: string | null, reason: Reason }>}
    */
   token(wanted) {
@@ -91,7 +99,7 @@ export class Connection {
   }
 
   /**
-   * Repeats what a sign-out has overtaken, so that nothing of the one user is given to the next.
+   * Run `get` again if the user signed out meanwhile, so that a result for one user is never used for the next.
    *
    * @template T
    * @param {() => boolean} wanted @param {() => Promise<T>} get
@@ -111,26 +119,26 @@ export class Connection {
   }
 
   /**
-   * Drops a token that the server has refused, unless there is a newer one already.
+   * Drop a token that the server rejected, unless there is a newer one already.
    *
    * @param {string | null | undefined} token
-   * @param {Reason} [reason] what the next one is needed for.
+   * @param {Reason} [reason] the reason for which the next token is needed.
    */
   refused(token, reason) {
     if (this.#supply?.value === token) this.#supply = null;
     if (this.#supply === null && reason !== undefined) this.#reason = reason;
   }
 
-  /** Drops a token that was fetched for a transport which did not open: it would be stale when one does. */
+  /** Drop a token for a transport that did not open, because it would be stale when a transport opens. */
   unreachable() {
     if (this.#supply?.engine === null) this.#supply = null;
   }
 
   /**
-   * Asks the person, once; whoever is refused until that answer has let somebody in gets the same one.
+   * Ask the user to sign in, once. All sockets that are rejected before this login admits a socket get its result.
    *
-   * @returns {Promise<string | null | undefined>} a token; null: the person has none to give; undefined: there was a
-   *   sign-out meanwhile, and the answer is not for who is there now.
+   * @returns {Promise<string | null | undefined>} a token; null if the user did not sign in; undefined if there was a
+   *   sign-out meanwhile, so that the result is not for the current user.
    */
   login() {
     const user = this.#user;
@@ -145,16 +153,16 @@ export class Connection {
   }
 
   /**
-   * Somebody stayed in: if it was by the person's answer, the next refusal is a new matter, and they are asked again.
+   * Forget the latest login if a socket was admitted after it, so that the next rejection asks the user again.
    *
-   * @param {number} since when they came in.
+   * @param {number} since the time of `performance.now()` at which the socket was admitted.
    */
   settled(since) {
     if (this.#answer !== null && this.#answer.since < since) this.#answer = null;
   }
 
   /**
-   * One request at a time: who asks while one is open gets its answer.
+   * Request a token. While a request is open, callers get its result; but a login joins only another login.
    *
    * @param {Reason} reason
    * @returns {Promise<string | null>}
@@ -175,7 +183,7 @@ export class Connection {
 
   /** @param {Reason} reason @returns {(fail: (error: Error) => void) => (() => void)} */
   #limit(reason) {
-    // A person may take any time; a program may hang, and then it is asked again.
+    // A login has no time limit, because the user may take any time. Any other call may hang, and is then repeated.
     const limit = reason === "login" ? false : this.manager.timeout();
     if (typeof limit !== "number") return () => () => {};
     return (fail) => {
@@ -184,7 +192,7 @@ export class Connection {
     };
   }
 
-  /** The server, for whose users there is one request at a time. */
+  /** The name of the server. `getToken` is called once at a time per server. */
   get #server() {
     const { hostname, port, path } = /** @type {any} */ (this.manager.engine)?.opts ?? {};
     return `${hostname}:${port}${path}`;
@@ -193,8 +201,8 @@ export class Connection {
   // The user.
 
   /**
-   * Takes note that the application has signed a user out, on one of the sockets at least: the token, the open request
-   * and the answer of the person are of no use any more. A transport on which others are still in stays as it is.
+   * Record that the application signed the user out on at least one socket: drop the token, the open request and the
+   * latest login. A transport that other sockets still use is not closed.
    */
   signOut() {
     this.#user = {};
@@ -202,20 +210,20 @@ export class Connection {
     this.#supply = this.#answer = null;
     const asked = this.#request;
     this.#request = null;
-    // A person who is being asked, for another socket, may go on; what they answer is not taken from here.
+    // A login for another socket may continue, but its result is not used here.
     const goesOn = asked?.reason === "login" && [...this.followers].some((follower) => follower.on);
     if (!goesOn) asked?.cancel(new Error("disconnected"));
     abandonRequest(this.getToken, this.#server);
   }
 
-  /** Whether the open transport was used by a user who has signed out. */
+  /** True if the open transport was used by a user who has signed out. */
   get outdated() {
     const { engine } = this.manager;
     return engine?.readyState === "open" && this.#shown?.engine === engine && this.#shown.user !== this.#user;
   }
 
   /**
-   * Sees to it that the transport can be used, before a socket connects on it.
+   * Make the transport usable for the current user, before a socket connects on it.
    *
    * @param {() => boolean} wanted
    */
@@ -225,11 +233,11 @@ export class Connection {
   }
 
   /**
-   * Takes the open transport for a token, or opens another one: the server knows one identity per transport, and one
-   * that was used by a user who has signed out serves only the very same token.
+   * Claim the open transport for a token, or open a new transport. The server has one identity per transport, so a
+   * transport of a user who has signed out can be used only with exactly the same token.
    *
    * @param {string | null} token
-   * @returns {boolean} whether it may be shown on the open transport.
+   * @returns {boolean} true if the token may be sent on the open transport.
    */
   claim(token) {
     if (this.outdated && (token === null || token !== this.#shown?.token)) {
@@ -241,13 +249,13 @@ export class Connection {
     return true;
   }
 
-  /** A socket has left while the server was deciding on it: what the server makes of it is unknown. */
+  /** Forget which token the transport has: a socket left before the server's verdict, which is therefore unknown. */
   doubt() {
     if (this.#shown !== null) this.#shown.token = undefined;
   }
 
   #reopen() {
-    // Those that wait for the server need not hear that the transport has gone.
+    // Sockets that wait for the server's answer must not receive an event about the closed transport.
     const silent = [...this.followers].filter(({ socket }) => socket.active && !socket.connected);
     for (const follower of silent) follower.suspend();
     reopen(this.manager);
@@ -257,10 +265,10 @@ export class Connection {
   // The refresh.
 
   /**
-   * Gets a newer token for the open transport.
+   * Get a newer token for the open transport.
    *
    * @param {unknown} engine
-   * @returns {Promise<{ token: string | null, user: object }>} the token, and what to show to `refreshed` with it.
+   * @returns {Promise<{ token: string | null, user: object }>} the token and its user, as an argument of `refreshed`.
    */
   newToken(engine) {
     return this.#ofUser(
@@ -275,8 +283,8 @@ export class Connection {
   }
 
   /**
-   * Takes note of a new token, which the server has accepted for a transport; or which could not be shown, as the
-   * transport was lost: then it is for the next one. If its user has signed out meanwhile, it is not for the next user.
+   * Store a new token that the server accepted for a transport, or that was not accepted before the transport was lost:
+   * then it is for the next transport. If its user has signed out meanwhile, the next user does not get it.
    *
    * @param {unknown} engine @param {{ token: string, user: object }} renewed @param {boolean} accepted
    */
@@ -296,7 +304,7 @@ export class Connection {
     return this.manager.engine === engine && this.connected.length > 0;
   }
 
-  /** The sockets that are connected; first those that are let in. */
+  /** The connected sockets, those that are admitted first. */
   get connected() {
     const followers = [...this.followers].filter(({ socket }) => socket.connected);
     return followers.sort((one, other) => Number(other.in) - Number(one.in)).map(({ socket }) => socket);
@@ -310,10 +318,10 @@ export class Connection {
   // Time.
 
   /**
-   * Returns how long to wait after so many failures before this one: longer and longer, and never the same for two.
+   * Return the exponential back-off, with jitter so that clients do not retry at the same time.
    *
-   * @param {number} failures
-   * @returns {number} milliseconds
+   * @param {number} failures the number of failures before this one.
+   * @returns {number} the delay in milliseconds.
    */
   delay(failures) {
     return Math.min(this.retryDelay * 2 ** failures, this.retryDelayMax) * (0.5 + Math.random() / 2);
@@ -327,15 +335,15 @@ export class Connection {
   }
 
   /**
-   * Calls back when a new attempt will not be made on a transport that the server is about to close.
+   * Call back when a new attempt cannot use a transport that the server is about to close.
    *
-   * @param {boolean} ended whether the server has ended this connection, or only refused a namespace of it.
+   * @param {boolean} ended true if the server ended this connection, false if it only rejected a namespace.
    * @param {() => void} callback
-   * @returns {() => void} forgets the call.
+   * @returns {() => void} a function that cancels the call.
    */
   whenFree(ended, callback) {
     const { manager } = this;
-    // Afterwards, not within the event: the manager would not notice that it has been opened again.
+    // Call after the event, not during it: otherwise the manager would not notice that it was opened again.
     const call = () => (stop(), queueMicrotask(callback));
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     let timer;
@@ -349,7 +357,7 @@ export class Connection {
     return stop;
   }
 
-  /** A socket has gone: nothing is left waiting for those that are not there. */
+  /** Handle the end of a socket: stop waiting for its answer, and sign out if no socket is in use any more. */
   left() {
     this.refresh.left();
     if (![...this.followers].some((follower) => follower.on)) this.signOut();

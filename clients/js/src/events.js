@@ -1,9 +1,9 @@
-// What the application is told.
+// Events and errors for the application.
 
 /** @typedef {import("socket.io-client").Socket} Socket */
 /** @typedef {import("./index.js").Refusal} Refusal */
 
-/** An error as `connect_error` has it: the refusal is its `data`. */
+/** An error like that of `connect_error`: its `data` is the server's rejection. */
 export class RefusedError extends Error {
   /** @param {Refusal} data @param {ErrorOptions} [options] */
   constructor(data, options) {
@@ -13,7 +13,7 @@ export class RefusedError extends Error {
 }
 
 /**
- * Calls the listeners of an event. It stays on this side: `emit` would send it to the server.
+ * Call the listeners of an event in this client. `emit` would send the event to the server.
  *
  * @param {Socket} socket @param {string} event @param {unknown} detail
  */
@@ -22,7 +22,7 @@ export function announce(socket, event, detail) {
 }
 
 /**
- * Calls a function of the application. What it throws is reported as the error of any listener, and stops nothing here.
+ * Call a function of the application. If it throws, the error is reported as uncaught, and this package continues.
  *
  * @param {() => void} call
  */

@@ -1,4 +1,4 @@
-// What sees to one socket: hands over its credentials, and does what the server says when it is refused or ended.
+// The token handling of one socket: send its credentials, and act on the server's rejections and disconnects.
 
 import { announce, RefusedError } from "./events.js";
 import { forgetUser, leave, onAccepted, sendAtOnce } from "./internals.js";
@@ -7,9 +7,9 @@ import { forgetUser, leave, onAccepted, sendAtOnce } from "./internals.js";
 /** @typedef {import("./connection.js").Socket} Socket */
 
 export class Follower {
-  /** Whether the application wants the socket to be connected, and it is not past hope. */
+  /** True while the application wants the socket to be connected and this package has not given up. */
   on;
-  /** @type {string | null | undefined} the token that was last shown for the socket; undefined: none was, yet */
+  /** @type {string | null | undefined} the token that was last used for the socket; undefined if there was none yet */
   sent = undefined;
 
   #connection;
@@ -17,24 +17,26 @@ export class Follower {
   #auth;
   #connect;
   #disconnect;
-  /** What was begun in an earlier round is out of date. */
+  /** The number of the current attempt. Asynchronous work of an earlier attempt is outdated and must not continue. */
   #round = 0;
+  /** Cancel the next attempt, if one is scheduled. */
   #stop = () => {};
-  /** @type {RefusedError | null} why the server is about to end it */
+  /** @type {RefusedError | null} the reason why the server is about to disconnect the socket */
   #refusal = null;
-  /** Whether a new token was fetched for an expired one, and has not let it in. */
+  /** True if a new token was requested after an expired one, and the socket has not stayed connected since. */
   #renewed = false;
   #failures = 0;
-  /** Whether CONNECT was sent, and the server has not answered. */
+  /** True if CONNECT was sent and the server has not answered yet. */
   #asked = false;
-  /** Whether the socket has been let in since the last sign-out. */
+  /** True if the socket was admitted since the last sign-out. */
   #used = false;
-  /** Whether it ended with `login_required`: whoever connects next may be somebody else. */
+  /** True if the socket ended with `login_required`, so that the next user may be a different one. */
   #signedOut = false;
-  /** Whether the official client has a key to the events that it misses, and whether that is of a user who has gone. */
+  /** True if the official client has a key with which it can request missed events. */
   #recoverable = false;
+  /** True if that key belongs to a user who has signed out. */
   #keyIsOld = false;
-  /** When it got in, on the monotonic clock; never, until then. */
+  /** The time of `performance.now()` at which the socket was admitted; Infinity before that. */
   #since = Infinity;
 
   /**
@@ -49,11 +51,11 @@ export class Follower {
     this.#auth = auth;
     this.#connect = socket.connect;
     this.#disconnect = socket.disconnect;
-    // The two calls by which the application says what it wants; `open` and `close` end here too.
+    // The application connects and disconnects with these two methods; `open` and `close` call them too.
     socket.connect = () => this.#start();
     socket.disconnect = () => this.#end();
     connection.followers.add(this);
-    // Before anything of the application: no event of it can keep the server from deciding.
+    // Send `authenticate` before any event of the application, so that these events cannot delay the server's verdict.
     onAccepted(socket, (recoverable) => {
       this.#recoverable = recoverable;
       this.#keyIsOld = false;
@@ -64,26 +66,26 @@ export class Follower {
     socket.on("connect_error", (error) => this.#refused(error));
     socket.on("unauthorized", (refusal, ack) => {
       this.#refusal = new RefusedError(refusal?.data ?? refusal);
-      if (typeof ack === "function") ack(); // The server waits for it to close the transport.
+      if (typeof ack === "function") ack(); // The server waits for this acknowledgement before it closes the transport.
     });
     socket.on("token_expiring", (notice) => void connection.refresh.begin(notice));
     socket.on("disconnect", (reason) => this.#disconnected(reason));
   }
 
-  // In.
+  // Connecting.
 
-  /** Whether the server has let the socket in. */
+  /** True if the server has admitted the socket. */
   get in() {
     return this.#since !== Infinity;
   }
 
   /**
-   * Gives the official client what goes into CONNECT.
+   * Give the official client the payload of CONNECT.
    *
    * @param {(payload: object) => void} give
    */
   async credentials(give) {
-    if (!this.socket.active) return; // The application has disconnected it within the same turn.
+    if (!this.socket.active) return; // The application has disconnected it meanwhile, in the same tick.
     const round = ++this.#round;
     const wanted = () => round === this.#round;
     this.sent = undefined;
@@ -99,7 +101,7 @@ export class Follower {
       } else if (this.#connection.claim(token)) {
         this.sent = token;
         this.#asked = true;
-        // In the place of what the official client would add: JSON has no `undefined`.
+        // Override the `pid` and `offset` that the official client would add: JSON omits `undefined`.
         const key = this.#keyIsOld ? { pid: undefined, offset: undefined } : {};
         give({ ...key, ...extra, ...(token === null || this.#inBand ? {} : { token }) });
       }
@@ -108,12 +110,12 @@ export class Follower {
     }
   }
 
-  /** @param {unknown} cause what `getToken` has thrown */
+  /** @param {unknown} cause the error that `getToken` threw */
   #failed(cause) {
     this.#fail(new RefusedError({ message: "getToken failed", code: "no_token", retry: "later" }, { cause }));
   }
 
-  /** @param {Error} error why there is no use in asking the server; told as if it had refused. */
+  /** @param {Error} error the reason not to ask the server, reported like a rejection by the server. */
   #fail(error) {
     this.#disconnect.call(this.socket);
     announce(this.socket, "connect_error", error);
@@ -130,16 +132,16 @@ export class Follower {
     if (this.#since === Infinity) this.#since = performance.now();
   }
 
-  // Out.
+  // Rejections and disconnects.
 
   /** @param {Error & { data?: any }} error */
   #refused(error) {
-    // Still active: it was the network, and the official client goes on trying.
+    // The socket is still active after a network error, and the official client retries.
     if (this.socket.active) return this.#connection.unreachable();
     this.#asked = false;
     this.#follow(error, false);
     if (error.data?.retry !== "refresh" && error.data?.retry !== "login") return;
-    // The token is at fault: the server closes the transport, maybe without an answer to the others who showed it.
+    // The token was rejected. The server closes the transport, perhaps without an answer to other sockets that sent it.
     for (const other of this.#connection.followers) {
       if (other.socket.active && !other.socket.connected && other.sent === this.sent) other.#fail(error);
     }
@@ -152,7 +154,7 @@ export class Follower {
     this.#refusal = null;
     this.#asked = false;
     this.#round++;
-    // Let in and put out at once, again and again, is no success.
+    // A socket that is admitted and disconnected at once, again and again, does not count as a success.
     if (performance.now() - this.#since >= this.#connection.retryDelay) {
       this.#renewed = false;
       this.#failures = 0;
@@ -161,7 +163,7 @@ export class Follower {
     this.#since = Infinity;
     if (reason === "io client disconnect") return;
     if (refusal !== null) {
-      this.#disconnect.call(this.socket); // The official client would come back without looking at the refusal.
+      this.#disconnect.call(this.socket); // The official client would reconnect, whatever the rejection says.
       this.#follow(refusal, true);
     } else if (!this.socket.active) {
       this.#giveUp();
@@ -169,21 +171,26 @@ export class Follower {
     this.#connection.left();
   }
 
-  /** The official client keeps events that came together with the end for the next connection. This one is for now. */
+  /**
+   * Handle an `unauthorized` that arrived together with the disconnect. The official client would keep such events for
+   * the next connection.
+   */
   #lastWords() {
     const kept = this.socket.receiveBuffer;
     const index = kept.findIndex(([event]) => event === "unauthorized");
     if (index >= 0) announce(this.socket, "unauthorized", kept.splice(index, 1)[0]?.[1]);
   }
 
-  /** What `unauthorized` said was about a refresh, not about the end. */
+  /** Forget the last `unauthorized`: it was about a refresh, and does not announce a disconnect. */
   forgive() {
     this.#refusal = null;
   }
 
   /**
+   * Act on a rejection, as its `retry` says.
+   *
    * @param {Error & { data?: any }} error
-   * @param {boolean} ended whether the server ended the connection, or refused this socket only.
+   * @param {boolean} ended true if the server ended the connection, false if it rejected only this socket.
    */
   #follow(error, ended) {
     const retry = this.#connection.manager.reconnection() ? error.data?.retry : "never";
@@ -215,7 +222,8 @@ export class Follower {
   async #login(error, ended) {
     const round = this.#round;
     this.#connection.refused(this.sent);
-    // Whoever signs in next may be somebody else. What was emitted before anybody was let in is nobody's.
+    // The next user may be a different one, so drop the user's data. Events that were emitted before any admission are
+    // kept: they do not belong to a user yet.
     if (this.#used) this.#forget(() => {});
     const token = await this.#connection.login();
     if (round !== this.#round) return;
@@ -230,7 +238,7 @@ export class Follower {
     this.#connection.left();
   }
 
-  /** Connects; not on a transport of somebody who has signed out. */
+  /** Connect, but not on a transport of a user who has signed out. */
   #open() {
     if (!this.#connection.outdated) return void this.#connect.call(this.socket);
     const round = this.#round;
@@ -241,7 +249,7 @@ export class Follower {
     );
   }
 
-  /** Takes the socket off its transport, until `resume`, without a word to the application. */
+  /** Disconnect the socket until `resume`. It is not connected yet, so the application receives no event. */
   suspend() {
     this.#round++;
     this.#asked = false;
@@ -252,7 +260,7 @@ export class Follower {
     this.#connect.call(this.socket);
   }
 
-  // The application's calls.
+  // Calls from the application.
 
   #start() {
     if (!this.socket.active) {

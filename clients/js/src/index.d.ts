@@ -1,66 +1,67 @@
 import type { ManagerOptions, Socket, SocketOptions } from "socket.io-client";
 
-/** Why a token is needed. */
+/** The reason why a token is needed. */
 export type Reason =
   /** The application connects for the first time, or again after `disconnect()`, which is a sign-out. */
   | "connect"
-  /** The connection was lost, or the server was busy. A token that is at hand will do, while it lasts. */
+  /** The connection was lost, or the server was busy. A cached token is sufficient while it is valid. */
   | "reconnect"
-  /** The token in use ends soon; the connection lives. A newer one is needed. */
+  /** The token in use expires soon, and the connection is open. A newer token is needed. */
   | "expiring"
-  /** The server took the token for expired. A newer one is needed. */
+  /** The server rejected the token as expired. A newer token is needed. */
   | "expired"
-  /** The server takes no token of this sign-in any more: the person has to sign in. */
+  /** The server accepts no token of this sign-in any more. The user must sign in again. */
   | "login";
 
 /**
- * Gives a token.
+ * A function that returns a token.
  *
- * `null` or `undefined` is "there is none": a guest, or, when a newer one was asked for, somebody to be asked to sign in.
- * An error is "not now": it is asked again later. For the reason `login` both mean that the person has given up.
+ * `null` or `undefined` means that there is no token: the client connects as a guest or, if a newer token was needed,
+ * the user must sign in. An error means that there is no token now: the function is called again later. For the reason
+ * `login`, both mean that the user did not sign in.
  *
- * There is one call at a time per function and server: connections that were given the same function share it.
+ * The function is called once at a time per server. Connections with the same function share the call.
  */
 export type GetToken = (request: { reason: Reason }) => Token | Promise<Token>;
 export type Token = string | null | undefined;
 
-/** What the server says when it refuses: the `data` of a `connect_error` or an `unauthorized`. */
+/** A rejection by the server: the `data` of a `connect_error` or an `unauthorized`. */
 export interface Refusal {
   message: string;
-  /** For programs: `invalid_token`, `revoked_token`, `too_many`...; `no_token`, where `getToken` gave none. */
+  /** The error code: `invalid_token`, `revoked_token`, `too_many`...; `no_token` if `getToken` gave no token. */
   code: string;
   type?: string;
-  /** What to do about it. Without one there is nothing to be done. */
+  /** What the client should do. A missing value means the same as `never`. */
   retry?: "refresh" | "login" | "later" | "never";
 }
 
-/** An error with the refusal in `data`. An error of `getToken` is its `cause`. */
+/** An error with the rejection in `data`. If `getToken` threw, that error is its `cause`. */
 export interface RefusedError extends Error {
   data: Refusal;
 }
 
 export interface Authenticated {
-  /** Whose token it is. */
+  /** The subject of the token. */
   sub?: string;
-  /** When it ends: Unix time in seconds. */
+  /** The expiry of the token: Unix time in seconds. */
   exp?: number;
 }
 
 /** The events of the gate. */
 export interface GateEvents {
-  /** From the server: `authenticate` was accepted. With `inBand`, the socket is in from here on. */
+  /** From the server: `authenticate` was accepted. With `inBand`, this admits the socket. */
   authenticated: (identity: Authenticated) => void;
-  /** From the server: the socket is about to be ended, or a refresh was refused. */
+  /** From the server: the socket is about to be disconnected, or a refresh was rejected. */
   unauthorized: (refusal: { message: string; inner: { message: string }; data: Refusal }) => void;
-  /** From the server: the token ends soon. It is being refreshed already. */
+  /** From the server: the token expires soon. This package refreshes it by itself. */
   token_expiring: (notice: { expires_at: number; refresh_by: number }) => void;
   /** From the server: the token does not allow an event. */
   forbidden: (refusal: { event: string; code: string; required: string[] }) => void;
   /** From this package: the connection has a new token. */
   token_refreshed: (identity: Authenticated) => void;
-  /** From this package: an attempt to refresh failed. Unless the server refused for good, there will be another. */
+  /** From this package: a refresh attempt failed. It is repeated unless `retry` of the error is `login` or `never`. */
   token_refresh_failed: (error: Error & { data?: Refusal }) => void;
-  /** From this package: it has stopped. Call `socket.connect()` when the person has signed in again. */
+  /** From this package: it does not retry any more. Call `socket.connect()` when the user has signed in again. */
   login_required: (error: RefusedError) => void;
 }
 
@@ -68,31 +69,32 @@ export interface EventsMap {
   [event: string]: any;
 }
 
-/** Any event, as in the official client, and those of the gate with their types. */
+/** Any event, as in the official client, and the events of the gate with their types. */
 export interface DefaultEvents extends GateEvents {
   [event: string]: (...args: any[]) => void;
 }
 
 export interface ConnectOptions extends Partial<Omit<ManagerOptions & SocketOptions, "auth">> {
   getToken: GetToken;
-  /** Connect first and send the token by `authenticate`, for servers with `authenticate_within`. Default: false. */
+  /** Connect first and send the token with `authenticate`, for servers with `authenticate_within`. Default: false. */
   inBand?: boolean;
-  /** Milliseconds of the first back-off. Default: 1000. */
+  /** The first back-off in milliseconds. Default: 1000. */
   retryDelay?: number;
-  /** Milliseconds of the longest back-off. Default: 60 000. */
+  /** The longest back-off in milliseconds. Default: 60 000. */
   retryDelayMax?: number;
-  /** What else goes into the CONNECT payload, as in the official client. */
+  /** Other data for the CONNECT payload, as in the official client. */
   auth?: { [key: string]: any } | ((give: (payload: object) => void) => void);
 }
 
 export type AnySocket = Socket<any, any>;
 
 /**
- * Open a socket as the official `io()` does, and keep its token fresh for as long as it lives.
+ * Open a socket as the official `io()` does, and keep its token fresh while it is in use.
  *
- * `socket.disconnect()` signs the user out: nothing of them is sent or used after it, and `connect()` calls `getToken` again.
+ * `socket.disconnect()` signs the user out: no data of the user is sent or used afterwards, and `connect()` calls
+ * `getToken` again.
  *
- * @throws {TypeError} there is no `getToken`, or this version of socket.io-client is not one that the package knows.
+ * @throws {TypeError} `getToken` is missing, or this package does not support the version of socket.io-client.
  */
 export function connect<ListenEvents extends EventsMap = DefaultEvents, EmitEvents extends EventsMap = EventsMap>(
   url: string,

@@ -1,4 +1,4 @@
-// `connect`: the official `io()`, with somebody behind the socket who sees to its token.
+// `connect`: the official `io()`, with a token that is kept fresh.
 
 import { io } from "socket.io-client";
 import { Connection } from "./connection.js";
@@ -6,17 +6,17 @@ import { Follower } from "./follower.js";
 import { checkInternals } from "./internals.js";
 
 /**
- * Opens a socket as the official `io()` does, and keeps its token fresh for as long as it lives.
+ * Open a socket as the official `io()` does, and keep its token fresh while it is in use.
  *
- * Sockets that share a connection (namespaces of one server) share its token: `getToken` is asked once for all.
+ * Sockets that share a connection (namespaces of one server) share its token: `getToken` is called once for all.
  *
- * @param {string} url the server, with the namespace if it is not `/`.
- * @param {import("./index.js").ConnectOptions} options those of the official client, and:
- *   `getToken`: gives a token, or null for none, or a promise of it;
- *   `inBand`: send it by `authenticate` after CONNECT, not with it;
- *   `retryDelay`, `retryDelayMax`: milliseconds of the shortest and the longest back-off.
+ * @param {string} url the URL of the server, with the namespace if it is not `/`.
+ * @param {import("./index.js").ConnectOptions} options the options of the official client, and:
+ *   `getToken`: returns a token, or null if there is none, or a promise of either;
+ *   `inBand`: send the token with `authenticate` after CONNECT, not in CONNECT;
+ *   `retryDelay`, `retryDelayMax`: the shortest and the longest back-off, in milliseconds.
  * @returns {import("./index.js").AnySocket} the official socket.
- * @throws {TypeError} there is no `getToken`, or the version of socket.io-client is not one that this package knows.
+ * @throws {TypeError} `getToken` is missing, or this package does not support the version of socket.io-client.
  */
 export function connect(url, { getToken, inBand = false, retryDelay = 1000, retryDelayMax = 60_000, auth, ...options }) {
   if (typeof getToken !== "function") throw new TypeError("connect(url, { getToken }) needs a function getToken");
@@ -24,7 +24,7 @@ export function connect(url, { getToken, inBand = false, retryDelay = 1000, retr
   let follower;
   const socket = io(url, {
     ...options,
-    // Asked whenever the transport has opened; that can be within this very call, where the connection is shared.
+    // Called whenever the transport opens. On a shared connection, this can happen during this call, so defer it.
     auth: (give) => queueMicrotask(() => follower.credentials(give)),
   });
   try {

@@ -1,6 +1,6 @@
-// Everything this package uses of socket.io-client that is not in its documentation. `checkInternals` is called for
-// every socket, so a version of the official client that differs raises an error instead of sending a token late. The
-// minified builds rename whatever begins with `_`, so none of that is used by its name.
+// All undocumented parts of socket.io-client that this package uses. `checkInternals` is called for every socket, so an
+// incompatible version of the official client throws an error instead of sending a token late. The minified builds
+// rename all properties that begin with `_`, so this package does not use these names.
 
 import { guarded } from "./events.js";
 
@@ -8,20 +8,20 @@ import { guarded } from "./events.js";
 /** @typedef {{ tryCount: number, args: unknown[] }} QueuedPacket an entry of the queue of the option `retries` */
 /**
  * @typedef {object} Internals
- * @property {(packet: object) => void} packet writes a packet to the transport at once.
- * @property {(id: string, pid?: string) => void} onconnect takes the server's answer to CONNECT.
+ * @property {(packet: object) => void} packet writes a packet to the transport immediately.
+ * @property {(id: string, pid?: string) => void} onconnect handles the server's answer to CONNECT.
  * @property {number} ids the id of the next acknowledgement.
- * @property {Record<string, any>} acks the functions that wait for an acknowledgement, by id.
+ * @property {Record<string, any>} acks the callbacks that wait for an acknowledgement, by id.
  * @property {{ id?: number }[]} sendBuffer
  * @property {unknown[]} receiveBuffer
  */
 
-/** @type {WeakMap<Internals, string>} the property in which a socket has the queue of `retries` */
+/** @type {WeakMap<Internals, string>} the name of the property with a socket's `retries` queue */
 const queueNames = new WeakMap();
-/** The arrays of a new socket that are not that queue. */
+/** The other arrays of a new socket. */
 const OTHER_ARRAYS = ["sendBuffer", "receiveBuffer", "subs"];
 
-/** The types of a packet in the Socket.IO protocol. */
+/** Packet types of the Socket.IO protocol. */
 const DISCONNECT = 1;
 const EVENT = 2;
 
@@ -31,10 +31,10 @@ function internals(socket) {
 }
 
 /**
- * Checks that the official client is built as this package expects.
+ * Check that the official client has the internals that this package uses.
  *
  * @param {Socket} socket
- * @throws {TypeError} it is not.
+ * @throws {TypeError} it does not have them.
  */
 export function checkInternals(socket) {
   const inner = internals(socket);
@@ -58,10 +58,11 @@ export function checkInternals(socket) {
 }
 
 /**
- * Calls back when the server has accepted CONNECT, before the official client sends what the application has emitted.
+ * Call back when the server accepts CONNECT, before the official client sends the events that the application emitted.
  *
  * @param {Socket} socket
- * @param {(recoverable: boolean) => void} callback gets whether the client will ask for the events that it misses.
+ * @param {(recoverable: boolean) => void} callback receives true if the server gave the client a key (`pid`) with which
+ *   it can request missed events after a reconnect.
  */
 export function onAccepted(socket, callback) {
   const inner = internals(socket);
@@ -70,12 +71,12 @@ export function onAccepted(socket, callback) {
 }
 
 /**
- * Sends an event past the queue of `retries`, the send buffer and the flags of the socket, all of which belong to the
- * application. On a transport that is lost the event is lost too: it is never sent on another one.
+ * Send an event directly, bypassing the `retries` queue, the send buffer and the flags of the socket, all of which
+ * belong to the application. If the transport is lost, the event is lost too: it is never sent on another transport.
  *
  * @param {Socket} socket @param {string} event @param {unknown} detail
- * @param {(answer: any) => void} [answered] gets the acknowledgement, if it comes.
- * @returns {() => void} forgets the acknowledgement.
+ * @param {(answer: any) => void} [answered] receives the acknowledgement, if it arrives.
+ * @returns {() => void} a function that stops waiting for the acknowledgement.
  */
 export function sendAtOnce(socket, event, detail, answered) {
   const inner = internals(socket);
@@ -91,7 +92,7 @@ export function sendAtOnce(socket, event, detail, answered) {
 }
 
 /**
- * Leaves a namespace whose CONNECT the server has not answered yet. The official client does not tell the server then.
+ * Leave a namespace whose CONNECT the server has not answered yet. The official client would not tell the server.
  *
  * @param {Socket} socket
  */
@@ -100,7 +101,7 @@ export function leave(socket) {
 }
 
 /**
- * Ends the transport of a manager, and opens another one. The connected sockets of the manager come back with it.
+ * Close the transport of a manager, and open a new one. The active sockets of the manager reconnect on it.
  *
  * @param {import("socket.io-client").Manager} manager
  */
@@ -110,16 +111,16 @@ export function reopen(manager) {
 }
 
 /**
- * Drops what a socket holds of its user: events that were not sent, not acknowledged or not handled. Where an
- * acknowledgement was waited for, it fails, as the official client has it.
+ * Drop the data of a user that a socket holds: events that were not sent, not acknowledged or not handled yet.
+ * Acknowledgements that the application waits for fail with the same error as in the official client.
  *
  * @param {Socket} socket
- * @param {() => void} disconnect disconnects the socket. What the application emits meanwhile is kept.
+ * @param {() => void} disconnect disconnects the socket. Events that the application emits meanwhile are kept.
  */
 export function forgetUser(socket, disconnect) {
   const inner = internals(socket);
   const dropped = [...queueOf(inner)];
-  for (const packet of dropped) packet.tryCount = Infinity; // Not to be tried again.
+  for (const packet of dropped) packet.tryCount = Infinity; // Prevent further retries.
   inner.sendBuffer = [];
   inner.receiveBuffer = [];
   try {
@@ -151,7 +152,7 @@ function failAcks(inner) {
 
 /** @param {Internals} inner @param {QueuedPacket} packet */
 function failQueued(inner, packet) {
-  // Its callback removes the first of the queue and sends the next: let it be alone there.
+  // The callback removes the first packet of the queue and sends the next one, so the queue must contain only this one.
   const others = queueOf(inner).filter((other) => other !== packet);
   setQueue(inner, [packet]);
   guarded(() => /** @type {(error: Error) => void} */ (packet.args.at(-1))(new Error("socket has been disconnected")));

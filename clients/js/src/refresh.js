@@ -1,4 +1,4 @@
-// Puts a new token in the place of one that ends soon, on the live connection.
+// The refresh: replace a token that expires soon with a new one, on the open connection.
 
 import { RefusedError } from "./events.js";
 import { sendAtOnce } from "./internals.js";
@@ -11,9 +11,9 @@ export class Refresh {
   #connection;
   /** @type {unknown} the transport whose token is being refreshed */
   #engine = null;
-  /** The last notice that was followed: every namespace gets its own copy. */
+  /** The last notice that was handled, to ignore its copies: the server sends one to every namespace. */
   #notice = "";
-  /** @type {{ socket: Socket | null, wake: () => void }} what is waited for: the answer to a socket, or time */
+  /** @type {{ socket: Socket | null, wake: () => void }} the current wait: for an answer to `socket`, or for a delay */
   #waiting = { socket: null, wake: () => {} };
 
   /** @param {Connection} connection */
@@ -22,10 +22,10 @@ export class Refresh {
   }
 
   /**
-   * Refreshes the token. Further calls while that goes on are part of it. What fails is tried again until the connection
-   * ends: the server ends it on time, and so the attempts.
+   * Refresh the token. Further calls during a refresh do nothing. Failed attempts are repeated until a rejection says
+   * that a retry is useless, or until the connection ends: the server ends it when the token expires.
    *
-   * @param {unknown} notice which token it is, as the server says.
+   * @param {unknown} notice the data of the server's `token_expiring`, which identifies the token.
    */
   async begin(notice) {
     const connection = this.#connection;
@@ -77,7 +77,7 @@ export class Refresh {
     });
     const answer = await answered.finally(end);
     if (answer?.error) {
-      // The server says it by `unauthorized` too; that is not the end of the socket.
+      // The server sends `unauthorized` too. In a refresh, it does not announce the end of the socket.
       for (const follower of this.#connection.followers) follower.forgive();
       throw new RefusedError(answer.error);
     }
@@ -92,7 +92,7 @@ export class Refresh {
     });
   }
 
-  /** A socket has gone: an answer to it will not come, and without any socket there is nothing to wait for. */
+  /** Handle the end of a socket: stop waiting for its answer, and stop any wait if no socket is connected. */
   left() {
     const { socket, wake } = this.#waiting;
     if (this.#connection.connected.length === 0 || (socket !== null && !socket.connected)) wake();

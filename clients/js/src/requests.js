@@ -1,5 +1,5 @@
-// One call of `getToken` at a time for one user and server. A user is the function itself: two functions may give the
-// tokens of two users.
+// Calls of `getToken`, one at a time per function and server. Different functions may return tokens of different users,
+// so they do not share a call.
 
 /** @typedef {import("./index.js").GetToken} GetToken */
 /** @typedef {import("./index.js").Reason} Reason */
@@ -9,16 +9,16 @@
  * @property {GetToken} getToken
  * @property {string} server
  * @property {Reason} reason
- * @property {(fail: (error: Error) => void) => (() => void)} limit starts the time limit; returns how to stop it.
+ * @property {(fail: (error: Error) => void) => (() => void)} limit starts the time limit, and returns how to stop it.
  */
 
-/** An answer to a reason serves all reasons of the same level and below. */
+/** The level of each reason. A token for one reason can be used for all reasons of the same level and below. */
 const LEVEL = { connect: 0, reconnect: 0, expiring: 1, expired: 1, login: 2 };
 
 /** @type {WeakMap<GetToken, Map<string, Call>>} */
 const open = new WeakMap();
 
-/** One call of `getToken`, and those that wait for it. */
+/** One call of `getToken`, and the requests that wait for its result. */
 class Call {
   /** @type {Set<Waiter>} */
   waiters = new Set();
@@ -32,7 +32,7 @@ class Call {
     this.#stopLimit = limit((error) => this.#settle((waiter) => waiter.reject(error)));
     const calls = open.get(getToken) ?? new Map();
     open.set(getToken, calls.set(server, this));
-    // Not within this call: the function may call `disconnect()`.
+    // Call the function later, not inside this constructor, because it may call `disconnect()`.
     queueMicrotask(() => void (this.waiters.size > 0 && this.#run()));
   }
 
@@ -63,7 +63,7 @@ class Call {
     this.#stopLimit();
   }
 
-  /** Nobody joins it from now on. */
+  /** Stop further requests from joining this call. */
   abandon() {
     const calls = open.get(this.getToken);
     if (calls?.get(this.server) === this) calls.delete(this.server);
@@ -71,7 +71,7 @@ class Call {
 }
 
 /**
- * Gets a token: from the open call of `getToken` if that will do, or by a new one, after the open one.
+ * Get a token from the open call of `getToken` if its reason is sufficient, or else from a new call after it.
  *
  * @param {Wanted} wanted
  * @returns {{ promise: Promise<string | null>, cancel: (error: Error) => void }}
@@ -98,7 +98,7 @@ export function requestToken(wanted) {
 }
 
 /**
- * Lets no one join the open call: it was made for a user who has signed out.
+ * Stop further requests from joining the open call, because its user has signed out.
  *
  * @param {GetToken} getToken @param {string} server
  */

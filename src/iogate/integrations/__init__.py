@@ -1,4 +1,4 @@
-"""The gate for the Socket.IO servers that people already run: python-socketio and Flask-SocketIO."""
+"""The gate for existing servers that use python-socketio or Flask-SocketIO."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`socketio.AsyncServer` behind the gate: both run on one event loop."""
+"""The gate in front of a `socketio.AsyncServer`. Both run on the same event loop."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LAST = [(b"content-length", b"0"), (b"connection", b"close")]
 
 
 class AsyncGlue(Glue):
-    """The gate in front of an `AsyncServer`. Its arguments are explained in `Glue`."""
+    """The gate in front of an `AsyncServer`. See `Glue` for the arguments."""
 
     def __init__(self, sio: Any, io: Server, scopes: Mapping[str, Scopes]) -> None:
         super().__init__(sio, io, scopes)
@@ -37,9 +37,10 @@ class AsyncGlue(Glue):
             sio.eio.handle_request = self._handle_request
 
     async def _handle_request(self, scope: Scope, receive: Receive, send: Send) -> Any:
-        """Serve a request if its body begins in time: python-engineio waits for the body before anything else.
+        """Serve a request, or answer 408 if its body does not begin in time.
 
-        A client that leaves before that is not an error, and does not cause a traceback.
+        python-engineio waits for the body before anything else. A client that disconnects before it sends a body is
+        not an error, and does not cause a traceback.
         """
         try:
             return await self._serve(scope, receive, send)
@@ -48,7 +49,13 @@ class AsyncGlue(Glue):
             await send({"type": "http.response.body"})
 
     async def _translate_request(self, scope: Scope, receive: Receive, send: Send) -> Any:
-        """Take the token out of the URL in the scope, for whoever logs it. The server has read it then."""
+        """Translate a request for python-engineio, then hide the token in the URL of the scope from logs.
+
+        The translated request still contains the token, for the gate.
+
+        Raises:
+            _NoBody: the body does not begin within `connect_timeout`, or the client has disconnected.
+        """
 
         async def received() -> Message:
             try:
@@ -73,7 +80,7 @@ class AsyncGlue(Glue):
         return function(*args)
 
     def finish(self, work: Coroutine[Any, Any, None]) -> Any:
-        """Return what the application gets of a coroutine of the gate."""
+        """Return the coroutine itself, which the application awaits."""
         return work
 
     async def _end(self, socket: Any) -> None:
@@ -89,7 +96,7 @@ class AsyncGlue(Glue):
                 return transport.taken(await poll())
 
         async def closed(wait: bool = True, **details: Any) -> None:
-            await close(wait=False, **details)  # Else for ever, if nobody fetches what is queued.
+            await close(wait=False, **details)  # Waiting would never end if the client does not fetch the queue.
 
         async def got(environ: dict[str, Any]) -> Any:
             with transport.turn(environ) as free:
@@ -116,14 +123,15 @@ class AsyncGlue(Glue):
             with self._reading(socket.sid), transport.websocket(websocket):
                 return await serve(websocket)
 
-        socket.last_ping = None  # The gate sends pings and waits for pongs; python-engineio has a task for each.
+        # The gate sends pings and waits for pongs. python-engineio would use one task per client for it.
+        socket.last_ping = None
         socket.schedule_ping = lambda: self.io.pong_received(session)
         socket.poll, socket.close = taken, closed
         socket.handle_get_request, socket.handle_post_request, socket._websocket_handler = got, posted, served
         return transport
 
     async def _posted(self, session: Session, transport: EngineTransport, environ: dict[str, Any]) -> list[Any] | None:
-        """Return the packets of a POST; None if it breaks the protocol or takes too long."""
+        """Return the packets of a POST request, or None if it violates the protocol or takes too long."""
         try:
             length = content_length(environ, session.max_body)
             reading = asyncio.ensure_future(environ["wsgi.input"].read(length))
@@ -141,18 +149,18 @@ class AsyncGlue(Glue):
         return None
 
     async def engine_connected(self, sid: str, environ: dict[str, Any]) -> Any:
-        """Take a new Engine.IO session."""
+        """Handle a new Engine.IO session. A return value other than None or True rejects it."""
         return self._open(sid, environ) or await self._original["_handle_eio_connect"](sid, environ)
 
     async def engine_message(self, sid: str, data: Any) -> None:
-        """Take a message."""
+        """Handle a message of a client."""
         packet = self._read(sid, data)
         if packet is not None:
             name = "_handle_event" if packet.type is PacketType.EVENT else "_handle_ack"
             await self._original[name](sid, packet.namespace, packet.id, packet.data)
 
     async def engine_disconnected(self, sid: str, reason: str) -> None:
-        """Take note of the end of an Engine.IO session."""
+        """Handle the end of an Engine.IO session."""
         session = self._sessions.get(sid)
         try:
             if session is not None:
@@ -162,33 +170,33 @@ class AsyncGlue(Glue):
             self._close(sid)
 
     async def send_packet(self, sid: str, packet: Any) -> None:
-        """Stand in for `_send_packet`."""
+        """Replace the server's `_send_packet`."""
         self._send(sid, packet)
 
     async def send_eio_packet(self, sid: str, packet: Any) -> None:
-        """Stand in for `_send_eio_packet`."""
+        """Replace the server's `_send_eio_packet`."""
         self._put(sid, packet)
 
     async def trigger_event(self, event: str, namespace: str, *args: Any) -> Any:
-        """Stand in for `_trigger_event`."""
+        """Replace the server's `_trigger_event`."""
         if self._is_over(event, args):
             return self.sio.not_handled
         with self._serving(event, args):
             return await self._original["_trigger_event"](event, namespace, *args)
 
     async def disconnect(self, sid: str, namespace: str | None = None, ignore_queue: bool = False) -> None:
-        """Stand in for the method of that name."""
+        """Replace the server's `disconnect`."""
         self._refuse_if_undecided(sid, namespace)
         await self._original["disconnect"](sid, namespace, ignore_queue)
 
     async def shutdown(self) -> None:
-        """Stand in for the method of that name."""
+        """Replace the server's `shutdown`."""
         await self.io.shutdown()
         await self._original["shutdown"]()
 
 
 class _NoBody(Exception):
-    """The body of the request does not arrive."""
+    """The body of a request does not arrive."""
 
 
 async def _cut(websocket: Any) -> None:

@@ -1,4 +1,4 @@
-"""The Engine.IO of python-engineio as the transport of a session."""
+"""The Engine.IO sockets of python-engineio as transports of the gate's sessions."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from iogate.server.reasons import CloseReason
 from iogate.server.server import Server
 
 End = Callable[[Any], Coroutine[Any, Any, None]]
-"""Ends an Engine.IO socket, or a WebSocket."""
+"""A function that ends an Engine.IO socket or a WebSocket."""
 Limit = Callable[[Any, int], None]
-"""Sets how many bytes a message of a WebSocket may have."""
+"""A function that sets the largest message of a WebSocket, in bytes."""
 
 
 class EngineTransport:
-    """The queue of an Engine.IO socket: what goes in, and what its writer takes out, comes through here.
+    """The queue of an Engine.IO socket: all packets go through here, into the queue and out of it to the writer.
 
-    The writer of a threaded server is another thread, and so is who emits there: hence the lock.
+    In a threaded server, the writer and the code that emits run on different threads, so a lock protects the queue.
 
     Args:
         server: iogate's server.
         socket: the Engine.IO socket.
-        end: ends it, without waiting for what is queued.
-        cut: cuts off a WebSocket.
-        limit: sets how many bytes a message of a WebSocket may have; None if that is not possible.
+        end: ends the Engine.IO socket, without waiting for queued packets.
+        cut: closes a WebSocket at once.
+        limit: sets the largest message of a WebSocket, in bytes; None if the server cannot set it.
     """
 
     __slots__ = (
@@ -66,15 +66,18 @@ class EngineTransport:
         self._loop = asyncio.get_running_loop()
         self._sent = asyncio.Event()
 
-    # The other server's side.
+    # Calls from the protected server.
 
     def put(self, packet: Any) -> None:
-        """Queue a packet of the other server."""
+        """Queue a packet of the protected server."""
         self._socket.queue.put_nowait(packet)
 
     @contextmanager
     def turn(self, environ: dict[str, Any]) -> Iterator[bool]:
-        """Say whether a GET is to be served: one poll and one WebSocket at a time, or each would hold a thread."""
+        """Yield True if a GET request may be served: at most one poll and one WebSocket at a time.
+
+        Otherwise one client could use many threads of a threaded server.
+        """
         try:
             is_websocket = wants_websocket(environ)
         except ValueError:
@@ -92,7 +95,7 @@ class EngineTransport:
 
     @contextmanager
     def post(self) -> Iterator[bool]:
-        """Yield whether to read a POST: one at a time, because each holds a body, and a thread."""
+        """Yield True if a POST request may be read: only one at a time, because each uses memory and a thread."""
         with self.lock:
             free = not self._posting and not self._leaving
             self._posting = True
@@ -104,7 +107,7 @@ class EngineTransport:
 
     @contextmanager
     def body(self, cut: Callable[[], None]) -> Iterator[None]:
-        """Stop the reading of a body if the session ends meanwhile.
+        """Stop reading a body if the session ends meanwhile.
 
         Args:
             cut: makes the reader stop waiting.
@@ -118,7 +121,11 @@ class EngineTransport:
                 self._body = None
 
     def limit(self, most: int) -> None:
-        """Set how many bytes a message of the client may have from now on."""
+        """Set the largest message that the client may send from now on.
+
+        Args:
+            most: the size in bytes.
+        """
         with self.lock:
             self._most = most
             self._limit_websocket()
@@ -129,22 +136,22 @@ class EngineTransport:
 
     @contextmanager
     def websocket(self, websocket: Any) -> Iterator[None]:
-        """Take note of a WebSocket, that there is something to cut off, and that an upgrade ends with it."""
+        """Register a WebSocket while it is served, so that it can be limited and cut; end its upgrade afterwards."""
         with self.lock:
             self._websocket = websocket
             self._limit_websocket()
             leaving = self._leaving
-        if leaving:  # The session has been ended while the handshake of this one was going on.
+        if leaving:  # The session ended during the handshake of this WebSocket.
             self._loop.call_soon_threadsafe(lambda: self._server.spawn(self._cut(websocket)))
         try:
             yield
         finally:
-            self._socket.upgrading = False  # python-engineio forgets it if the client has gone.
+            self._socket.upgrading = False  # python-engineio does not reset it if the client disconnects.
             self._websocket = None
 
     @contextmanager
     def writer(self) -> Iterator[None]:
-        """Take note that somebody waits for what there is to write: a WebSocket always does, polling not."""
+        """Record that a writer waits for packets: with a WebSocket always, with polling only during a request."""
         self._writing = True
         try:
             yield
@@ -153,7 +160,10 @@ class EngineTransport:
             raise
 
     def taken(self, packets: list[Any]) -> list[Any]:
-        """Return what the writer has taken from the queue, in a way that can still be dropped while it writes."""
+        """Return the packets that the writer took from the queue, as a list that can drop packets while it is written.
+
+        Without packets the writer has ended, and the list is returned as it is.
+        """
         if not packets:
             self._writing = False
             return packets
@@ -161,7 +171,10 @@ class EngineTransport:
         return self._taken
 
     def drop(self, namespace: str | None = None) -> None:
-        """Drop what has not been written yet: all of it, or what is of a namespace."""
+        """Drop the messages that have not been written yet: all of them, or those of one namespace.
+
+        Other Engine.IO packets, such as pings, stay in the queue.
+        """
         with self.lock:
             dropping = self._taken is not None and self._taken.drop(namespace)
             with _stopped(self._socket.queue) as waiting:
@@ -171,31 +184,32 @@ class EngineTransport:
 
     def _written(self) -> None:
         self._writing = False
-        with self.lock, _stopped(self._socket.queue) as waiting:  # Not between "leaving" and the close packet.
-            done = self._leaving and not any(waiting)  # The writer's stop marks, None, stay in the queue.
+        # With the lock, this cannot run after `close` has set `_leaving` but before it has queued the close packet.
+        with self.lock, _stopped(self._socket.queue) as waiting:
+            done = self._leaving and not any(waiting)  # None, which tells the writer to stop, stays in the queue.
         if done:
             self._loop.call_soon_threadsafe(self._finish)
 
     def _finish(self) -> None:
-        if self._websocket is None:  # Else until the client has closed it too.
+        if self._websocket is None:  # With a WebSocket, the timer also limits the time for the client to close it.
             self._server.linger_due.stop(self)
         self._sent.set()
         self._server.spawn(self._end(self._socket))
 
-    # What a connection asks for.
+    # The transport interface of a connection.
 
     def write(self, packet: Encoded) -> bool:
-        """Queue a packet of the gate."""
+        """Queue a packet of the gate with its attachments, and return True."""
         with self.lock:
             for data in (packet.string[1:], *packet.attachments):
                 self._socket.queue.put_nowait(EnginePacket(MESSAGE, data))
         return True
 
     def flush(self) -> None:
-        """Do nothing: there is a writer."""
+        """Do nothing: python-engineio's writer sends the queue."""
 
     def close(self, reason: CloseReason) -> None:
-        """Send the rest and a close packet; a client that does not take it within `LINGER` seconds is cut off."""
+        """Send the queued packets and a close packet, and cut the connection if that takes over `LINGER` seconds."""
         self._server.linger_due.start(self)
         with self.lock:
             self._leave()
@@ -203,7 +217,7 @@ class EngineTransport:
             self._socket.queue.put_nowait(None)
 
     def abort(self) -> None:
-        """Cut the connection."""
+        """Close the connection at once, and drop the queued messages."""
         self.drop()
         with self.lock:
             self._leave()
@@ -219,13 +233,19 @@ class EngineTransport:
             self._body()
 
     async def closed(self) -> None:
-        """Return when the close packet has been written, if somebody is there to write it."""
+        """Wait until the close packet is written. Return immediately if there is no writer."""
         if self._writing:
             await self._sent.wait()
 
 
 class Taken(list[Any]):
-    """Packets that a writer has taken, and writes one by one."""
+    """A list of packets that a writer took from the queue, from which packets can be dropped while it is iterated.
+
+    Args:
+        packets: the packets.
+        written: called when the iteration has ended.
+        lock: the lock of the transport.
+    """
 
     def __init__(self, packets: list[Any], written: Callable[[], None], lock: threading.RLock) -> None:
         super().__init__(packets)
@@ -234,7 +254,11 @@ class Taken(list[Any]):
         self._lock = lock
 
     def drop(self, namespace: str | None) -> bool:
-        """Drop those that have not been written yet; say whether attachments that follow belong to one of them."""
+        """Drop the messages that have not been written yet: all of them, or those of one namespace.
+
+        Returns:
+            True if the next packet in the queue may be an attachment of a dropped message.
+        """
         left, dropping = kept(self._left, namespace)
         self._left = deque(left)
         return dropping
@@ -253,24 +277,24 @@ class Taken(list[Any]):
 
 @contextmanager
 def _stopped(queue: Any) -> Iterator[deque[Any]]:
-    """Give what is in a queue, while nobody can take from it."""
+    """Yield the contents of a queue. Until the end of the context, no other thread can change the queue."""
     if isinstance(queue, asyncio.Queue):
-        yield queue._queue  # type: ignore[attr-defined]  # It has nothing public for it, and one thread uses it.
+        yield queue._queue  # type: ignore[attr-defined]  # asyncio has no public way, and only one thread uses it.
     else:
         with queue.mutex:
             yield queue.queue
 
 
 def kept(packets: Iterable[Any], namespace: str | None, *, dropping: bool = False) -> tuple[list[Any], bool]:
-    """Return what is not of a namespace; with None, what is of no namespace at all.
+    """Return packets without the messages of a namespace. Packets that are not messages are always kept.
 
     Args:
-        packets: all of them, in their order.
-        namespace: the name.
-        dropping: whether attachments at the beginning are of a packet that was dropped.
+        packets: the packets, in order.
+        namespace: the namespace whose messages are removed; None removes all messages.
+        dropping: True if attachments at the beginning belong to a message that was removed before.
 
     Returns:
-        What is left, and whether attachments that follow it are of a packet that was dropped.
+        The packets that are left, and True if attachments that follow belong to a message that was removed.
     """
     left = []
     for packet in packets:
@@ -285,9 +309,9 @@ def kept(packets: Iterable[Any], namespace: str | None, *, dropping: bool = Fals
 
 
 def namespace_of(text: str) -> str:
-    """Return the namespace of a packet of Socket.IO from its text frame, without decoding it."""
+    """Return the namespace of a Socket.IO packet from its text frame, without decoding the packet."""
     start = 1
-    while text[start : start + 1].isdigit() or text[start : start + 1] == "-":  # How many attachments it has.
+    while text[start : start + 1].isdigit() or text[start : start + 1] == "-":  # The number of attachments.
         start += 1
     if text[start : start + 1] != "/":
         return "/"
@@ -299,7 +323,7 @@ def handshake_of(environ: dict[str, Any]) -> Handshake:
     """Return the request that opened an Engine.IO session.
 
     Raises:
-        ValueError: it has too many parameters.
+        ValueError: the request has too many parameters.
     """
     scope = environ.get("asgi.scope")
     return Handshake.of_environ(environ) if scope is None else Handshake.of_scope(scope)

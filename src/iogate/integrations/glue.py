@@ -1,8 +1,8 @@
-"""What puts the gate in front of a server of python-socketio, whichever kind it is.
+"""The base class that puts the gate in front of a python-socketio server, asynchronous or threaded.
 
-The server keeps its handlers, rooms, sessions and its manager. Its Engine.IO hands every packet to a `Session` first;
-its own way of letting a client in (`_handle_connect`, with the application's connect handler) runs as middleware of
-the gate; and what it sends goes out only to who has been let in.
+The server keeps its handlers, rooms, sessions and manager. Its Engine.IO passes every packet to a `Session` first. Its
+own method that accepts a client (`_handle_connect`, which calls the application's connect handler) runs as middleware
+of the gate. Its packets are sent only to clients that the gate has admitted.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ logger = logging.getLogger("iogate")
 T = TypeVar("T")
 
 current: contextvars.ContextVar[tuple[str, str]] = contextvars.ContextVar("iogate_current", default=("", ""))
-"""The event that is being handled, and the `sid` of whose it is."""
+"""The event that is being handled, and the `sid` of the client that sent it; two empty strings outside of handlers."""
 _ids: contextvars.ContextVar[list[str]] = contextvars.ContextVar("iogate_ids")
-"""The id that the next socket of python-socketio is to have: the one that it has at the gate."""
+"""The id for python-socketio's next socket: the id that the same socket has at the gate."""
 
 
 def _always() -> None:
-    """Allow a call in any case."""
+    """Allow every call."""
 
 
 class Glue(ABC):
@@ -54,14 +54,14 @@ class Glue(ABC):
     Args:
         sio: the server.
         io: iogate's server, whose gate and deadlines are used.
-        scopes: those that a token must have to be let into a namespace, by its name.
+        scopes: the scopes that a token must have to enter a namespace, by the name of the namespace.
     """
 
     def __init__(self, sio: Any, io: Server, scopes: Mapping[str, Scopes]) -> None:
         self.sio = sio
         self.io = io
         self.sockets: dict[str, Socket] = {}
-        """By their ids, from before the application's connect handler to after its disconnect handler."""
+        """The sockets by id, from before the application's connect handler until after its disconnect handler."""
         self._sessions: dict[str, Session] = {}
         self._gone: dict[tuple[str, str], asyncio.Event] = {}
         self._original = {name: getattr(sio, name) for name in SIGNATURES}
@@ -75,7 +75,7 @@ class Glue(ABC):
         sio.eio.on("connect", self.engine_connected)
         sio.eio.on("message", self.engine_message)
         sio.eio.on("disconnect", self.engine_disconnected)
-        # Whatever namespace somebody asks for, the server decides on it too, and its handlers serve it.
+        # In every namespace of the server, the server decides on a client too, and its handlers serve it.
         named = [io.of(name, scopes=needed) for name, needed in {ROOT: (), **scopes}.items()]
         for place in (*named, io.of(self._exists)):
             place.use(self._enter)
@@ -83,66 +83,66 @@ class Glue(ABC):
             place.on("refresh", self._renewed)
             place.on("disconnect", self._left)
 
-    # How a server of this kind is called, and calls. These are the only differences between the kinds.
+    # Calls between the gate and the server. The abstract methods are the only differences between the kinds of servers.
 
     @abstractmethod
     async def _call(self, check: Callable[[], None], name: str, *args: Any) -> Any:
         """Call an original method of the server, from the event loop of the gate.
 
         Args:
-            check: raises if the call must not be made any more; there is no wait between it and the call.
+            check: raises if the call must not be made any more. Nothing is awaited between it and the call.
             name: the name of the method.
-            args: its arguments.
+            args: the arguments of the method.
         """
 
     @abstractmethod
     def at_the_gate(self, function: Callable[..., T], *args: Any) -> T:
-        """Call a function on the event loop of the gate, from wherever the server calls."""
+        """Call a function on the event loop of the gate, from any thread of the server, and return its result."""
 
     @abstractmethod
     def finish(self, work: Coroutine[Any, Any, None]) -> Any:
-        """Return what the application gets of a coroutine of the gate: what it awaits, or the result."""
+        """Return what the application gets for a coroutine of the gate: an awaitable, or the coroutine's result."""
 
     @abstractmethod
     async def _end(self, socket: Any) -> None:
-        """End an Engine.IO socket."""
+        """End an Engine.IO socket, without waiting for queued packets."""
 
     @abstractmethod
     def engine_connected(self, sid: str, environ: dict[str, Any]) -> Any:
-        """Take a new Engine.IO session; what is neither None nor True refuses it."""
+        """Handle a new Engine.IO session. A return value other than None or True rejects it."""
 
     @abstractmethod
     def engine_message(self, sid: str, data: Any) -> Any:
-        """Take a frame."""
+        """Handle a message of a client."""
 
     @abstractmethod
     def engine_disconnected(self, sid: str, reason: str) -> Any:
-        """Take note of the end of an Engine.IO session."""
+        """Handle the end of an Engine.IO session."""
 
     @abstractmethod
     def send_packet(self, sid: str, packet: Any) -> Any:
-        """Stand in for `_send_packet`."""
+        """Replace the server's `_send_packet`."""
 
     @abstractmethod
     def send_eio_packet(self, sid: str, packet: Any) -> Any:
-        """Stand in for `_send_eio_packet`."""
+        """Replace the server's `_send_eio_packet`."""
 
     @abstractmethod
     def trigger_event(self, event: str, namespace: str, *args: Any) -> Any:
-        """Stand in for `_trigger_event`."""
+        """Replace the server's `_trigger_event`."""
 
     @abstractmethod
     def disconnect(self, sid: str, namespace: str | None = None, ignore_queue: bool = False) -> Any:
-        """Stand in for the method of that name."""
+        """Replace the server's `disconnect`."""
 
     @abstractmethod
     def shutdown(self) -> Any:
-        """Stand in for the method of that name."""
+        """Replace the server's `shutdown`."""
 
-    # What the server's Engine.IO tells. All of it on the event loop of the gate.
+    # Events of the server's Engine.IO. All of these methods except `_check` run on the event loop of the gate.
 
     def _open(self, sid: str, environ: dict[str, Any]) -> str | None:
-        """Begin a session; or return why there is none."""
+        """Open a session. Return None, or the reason why the request is rejected, for the client."""
         try:
             handshake = handshake_of(environ)
             if "j" in handshake.query:  # JSONP: any page could read the session that it opens with a visitor's cookie.
@@ -171,10 +171,10 @@ class Glue(ABC):
         return None if session is None else session.read(data)
 
     def _check(self, session: Session, socket: Any, message: str | bytes) -> None:
-        """Check a message of a WebSocket before python-engineio parses it; end the session if it is not a packet.
+        """Check a WebSocket message before python-engineio parses it, and end the session if it is not valid.
 
         Raises:
-            ProtocolError: it is not a packet.
+            ProtocolError: the message is too large, or not a packet that the client may send.
         """
         try:
             check_message(message, session.max_body, upgrading=socket.upgrading)
@@ -183,7 +183,7 @@ class Glue(ABC):
             raise
 
     def _fail(self, session: Session, error: ProtocolError) -> None:
-        """End a session whose client has broken the protocol; its reader stops."""
+        """End a session whose client has violated the protocol."""
         if session.open:
             logger.info("closed: %s", error)
             session.close(CloseReason.PARSE_ERROR, abort=True)
@@ -201,30 +201,34 @@ class Glue(ABC):
         """
         return asyncio.create_task(self._call(check, name, *args), context=session.context.copy())
 
-    # What the gate asks for, as an application of iogate's.
+    # The middleware and handlers with which the gate calls the server, like an application of iogate.
 
     def _exists(self, name: str) -> bool:
-        """Say whether the server has a namespace, as its `_handle_connect` does."""
+        """Return True if the server has a namespace, by the rules of its `_handle_connect`."""
         sio = self.sio
-        if "?" in name:  # python-socketio cuts off what follows: it would be another namespace there.
+        if "?" in name:  # python-socketio ignores the rest after "?", so it would use another namespace than the gate.
             return False
         return name in sio.handlers or name in sio.namespace_handlers or sio.namespaces == "*" or name in sio.namespaces
 
     async def _enter(self, socket: Socket) -> None:
-        """Let the server and the application's connect handler decide on a socket too."""
+        """Let the server and the application's connect handler decide on a socket too.
+
+        Raises:
+            Refused: the server or the connect handler has rejected the socket.
+        """
         session, name = _session(socket), socket.namespace.name
         attempt = session.attempts.get(name)
-        payload = attempt.payload if isinstance(attempt, Entry) else None  # With the token: handlers may look at it.
+        payload = attempt.payload if isinstance(attempt, Entry) else None  # The handler may read the token in it.
 
         def check() -> None:
-            """Check after the waits that the identity still holds; give python-socketio the gate's id."""
+            """Check, after everything was awaited, that the token is still valid. Set the id for python-socketio."""
             if socket.authenticated and self.io.auth is not None:
                 hold(socket.principal, self.io.auth, self.io.revocations)
             _ids.set([socket.id])
 
         if (gone := self._gone.get((session.sid, name))) is not None:
-            await gone.wait()  # The one before: python-socketio has one socket of a client in a namespace.
-        await session.connecting.acquire()  # `_settle` releases it when the server has no half-entered socket.
+            await gone.wait()  # The previous socket must be gone: python-socketio has one per client and namespace.
+        await session.connecting.acquire()  # `_settle` or `_clear` releases it, when the server is consistent again.
         decision = session.deciding[name] = Decision(socket.id)
         self.sockets[socket.id] = socket
         try:
@@ -236,11 +240,11 @@ class Glue(ABC):
                 raise decision.refusal
             self._renewed(socket)  # Messages to the user's room are kept from now on, until the client is admitted.
         finally:
-            # The verdict follows at once: nothing is awaited after the middleware.
+            # The gate awaits nothing after this middleware, so `_settle` runs when the verdict is known.
             asyncio.get_running_loop().call_soon(self._settle, session, name, decision)
 
     def _settle(self, session: Session, name: str, decision: Decision) -> None:
-        """See to it that the server has only sockets that the gate has let in."""
+        """Remove a socket from the server if the gate did not admit it. Then the next connect handler may run."""
         if session.deciding.get(name) is decision:
             del session.deciding[name]
         socket = session.sockets.get(name)
@@ -250,7 +254,7 @@ class Glue(ABC):
             session.connecting.release()
 
     async def _clear(self, session: Session, name: str, decision: Decision) -> None:
-        if decision.work is not None:  # Until it has ended the server may still enter the socket.
+        if decision.work is not None:  # The server may still register the socket until this has ended.
             await asyncio.gather(decision.work, return_exceptions=True)
         try:  # If the connect handler has run, the disconnect handler must run too.
             await self._disconnect(session, name, decision.socket_id, self.sio.reason.SERVER_DISCONNECT)
@@ -265,20 +269,20 @@ class Glue(ABC):
         except Exception:
             logger.exception("the disconnect handler of %.100r failed", name)
         finally:
-            self.sio.manager.basic_disconnect(socket_id, name)  # The failing handler has prevented this.
+            self.sio.manager.basic_disconnect(socket_id, name)  # python-socketio skips this if the handler raises.
             self.sockets.pop(socket_id, None)
 
     def _entered(self, socket: Socket) -> None:
-        """Send what was kept: its client has been told now that it is let in."""
+        """Send the packets that were held until the gate accepted the client's CONNECT."""
         session, name = _session(socket), socket.namespace.name
         self._renewed(socket)
-        with session.transport.lock:  # Nothing may overtake it.
+        with session.transport.lock:  # No other packet may overtake the held ones.
             decision = session.deciding.pop(name, None)
             for packet in decision.held if decision is not None else ():
                 session.put(packet)
 
     def _renewed(self, socket: Socket, *_: Any) -> None:
-        """Have somebody in the room of his own, also a guest who has authenticated now."""
+        """Add a socket to the room of its user. A guest that has just authenticated joins it now."""
         if socket.authenticated and socket.principal.subject:
             name = socket.namespace.name
             self.sio.manager.basic_enter_room(socket.id, name, self.io._room_of(socket.principal))
@@ -292,18 +296,18 @@ class Glue(ABC):
             self._gone.pop((session.sid, name), None)
             gone.set()
 
-    # Rooms that the application names. A name may come from a client, so it must not lead to another user.
+    # Rooms that the application names. A name may come from a client, so it must not be another user's room.
 
     def enter_room(self, sid: str, room: Any, namespace: str | None = None) -> Any:
-        """Replace the method of that name. Raises `ConfigurationError` for a reserved room."""
+        """Replace the server's `enter_room`. Raise `ConfigurationError` for a reserved room."""
         return self._of_rooms("enter_room", room, sid, room, namespace)
 
     def leave_room(self, sid: str, room: Any, namespace: str | None = None) -> Any:
-        """Replace the method of that name. Raises `ConfigurationError` for a reserved room."""
+        """Replace the server's `leave_room`. Raise `ConfigurationError` for a reserved room."""
         return self._of_rooms("leave_room", room, sid, room, namespace)
 
     def close_room(self, room: Any, namespace: str | None = None) -> Any:
-        """Replace the method of that name. Raises `ConfigurationError` for a reserved room."""
+        """Replace the server's `close_room`. Raise `ConfigurationError` for a reserved room."""
         return self._of_rooms("close_room", room, room, namespace)
 
     def _of_rooms(self, name: str, room: Any, *args: Any) -> Any:
@@ -320,10 +324,14 @@ class Glue(ABC):
         }
         return str(known.get(reason, reasons.SERVER_DISCONNECT))
 
-    # What the server sends.
+    # Packets that the server sends.
 
     def _lets_out(self, session: Session, packet: Any) -> bool:
-        """Say whether a packet is the server's to send. What is about connecting is the gate's."""
+        """Return True if the server may send a packet. The gate itself sends CONNECT, CONNECT_ERROR and DISCONNECT.
+
+        While the connect handler runs, a CONNECT_ERROR or DISCONNECT is recorded as a rejection. Later, a DISCONNECT
+        makes the gate disconnect the socket.
+        """
         name = packet.namespace or "/"
         if packet.packet_type == CONNECT:
             return False
@@ -341,12 +349,12 @@ class Glue(ABC):
             session.dismiss(socket, CloseReason.SERVER_DISCONNECT)
 
     def _send(self, sid: str, packet: Any) -> None:
-        """Send a packet of the server's, past the gate as all of them."""
+        """Send a Socket.IO packet of the server, if the gate allows it."""
         session = self._sessions.get(sid)
         if session is None or not self._lets_out(session, packet):
             return
         encoded = packet.encode()
-        with session.transport.lock:  # Attachments follow at once.
+        with session.transport.lock:  # No packet may come between a packet and its attachments.
             for data in encoded if isinstance(encoded, list) else [encoded]:
                 session.put(EnginePacket(MESSAGE, data))
 
@@ -356,7 +364,7 @@ class Glue(ABC):
             session.put(packet)
 
     def _refuse_if_undecided(self, sid: str, namespace: str | None) -> None:
-        """Take note that the application disconnects somebody in the connect handler."""
+        """Record a rejection if the application disconnects a client whose connect handler still runs."""
         socket = self.sockets.get(sid)
         if socket is not None:
             decision = _session(socket).deciding.get(namespace or "/")
@@ -364,7 +372,7 @@ class Glue(ABC):
                 decision.refuse()
 
     def _is_over(self, event: str, args: tuple[Any, ...]) -> bool:
-        """Return True if the client of an event has left while the event waited for its task or thread."""
+        """Return True if the client has disconnected while its event waited for a task or thread."""
         if event in self.sio.reserved_events:
             return False
         socket = self.sockets.get(args[0])
@@ -373,7 +381,10 @@ class Glue(ABC):
     @staticmethod
     @contextlib.contextmanager
     def _serving(event: str, args: tuple[Any, ...]) -> Iterator[None]:
-        """Take note of whose event is handled. What its handler gets are the client's words, in part."""
+        """Record the event and its sender in `current` while the handler runs.
+
+        The arguments of the handler do not identify the sender, because the client chooses some of them.
+        """
         token = current.set((event, str(args[0])))
         try:
             yield
@@ -382,7 +393,7 @@ class Glue(ABC):
 
     @contextlib.contextmanager
     def _reading(self, sid: str) -> Iterator[None]:
-        """End a session whose reader fails: python-engineio would leave it as it is."""
+        """End a session whose reader fails, because python-engineio would keep it."""
         try:
             yield
         except Exception as error:

@@ -1,4 +1,4 @@
-"""Checks of data from clients, before python-engineio of the other server sees it.
+"""Checks of data from clients before the protected server's python-engineio parses it.
 
 python-engineio parses anything that looks like JSON, decodes base64 leniently, logs a traceback for a packet of an
 unknown type, and continues to read from that client. Here, as on iogate's own server, data that is not a packet ends
@@ -34,8 +34,8 @@ def wants_websocket(environ: dict[str, Any]) -> bool:
     """Return True if a request opens a WebSocket, False if it is a polling request.
 
     Raises:
-        ValueError: it is a mixture of both, or an invalid WebSocket handshake (RFC 6455, section 4.2.1), for which
-            python-engineio would poll, or raise.
+        ValueError: the request is a mixture of both, or an invalid WebSocket handshake (RFC 6455, section 4.2.1).
+            python-engineio would treat it as a polling request, or raise.
     """
     connection = [token.strip() for token in environ.get("HTTP_CONNECTION", "").lower().split(",")]
     wanted = "upgrade" in connection and environ.get("HTTP_UPGRADE", "").lower() == "websocket"
@@ -55,11 +55,11 @@ def check_message(message: str | bytes, most: int, *, upgrading: bool) -> None:
 
     Args:
         message: the message.
-        most: how many bytes it may have.
-        upgrading: whether a session is being upgraded to this WebSocket.
+        most: the largest size that is allowed, in bytes.
+        upgrading: True if a session is being upgraded to this WebSocket.
 
     Raises:
-        ProtocolError: it is too large, or not a packet that a client may send.
+        ProtocolError: the message is too large, or not a packet that a client may send.
     """
     _check_size(len(message), most)
     if isinstance(message, bytes) or (message[:1] == "4" and message[1:2] in _TYPES):
@@ -69,7 +69,11 @@ def check_message(message: str | bytes, most: int, *, upgrading: bool) -> None:
 
 
 def content_length(environ: dict[str, Any], most: int) -> int:
-    """Return how many bytes the body of a request has.
+    """Return the size of the body of a request in bytes, from its Content-Length.
+
+    Args:
+        environ: the WSGI environment of the request.
+        most: the largest size that is allowed, in bytes.
 
     Raises:
         ProtocolError: the length is not written in plain digits, or is too large.
@@ -85,7 +89,7 @@ def read_payload(body: bytes) -> list[EnginePacket]:
     """Return the packets in the body of a polling request.
 
     Raises:
-        ProtocolError: it contains too many packets, or data that is not a packet that a client may send.
+        ProtocolError: the body contains too many packets, or data that is not a packet that a client may send.
     """
     return [_packet(frame) for frame in decode_payload(body, max_packets=Payload.max_decode_packets)] if body else []
 
@@ -107,13 +111,13 @@ def _check_size(size: int, most: int) -> None:
 
 
 def has_large_integer(text: str, data: Any) -> bool:
-    """Return True if there is an integer that python-socketio would not accept.
+    """Return True if a packet contains an integer that python-socketio would reject.
 
     Args:
-        text: the packet.
+        text: the text of the packet.
         data: the data that was decoded from it.
     """
-    # Looking at every sixteenth character is enough to exclude a large integer, at a tenth of the cost.
+    # Checking every sixteenth character is enough to rule out a large integer, at a tenth of the cost.
     if len(text) < 100 or not _PERHAPS(text[::_STRIDE]) or not _LONG_NUMBER(text):
         return False
     level = [data]

@@ -1,4 +1,4 @@
-"""Which servers the gate can be put in front of. One whose inside is not known is refused: it could fail open."""
+"""Checks of whether the gate can protect a server. A server with unknown internals is rejected: it could fail open."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engineio.socket import Socket as EngineSocket
 from iogate.errors import ConfigurationError
 
 VERSIONS = ("5.16", "5.17", "5.18")
-"""Of python-socketio: those that the tests run with."""
+"""The versions of python-socketio that the tests run with."""
 
 SIGNATURES = {
     "_handle_connect": ("eio_sid", "namespace", "data"),
@@ -32,7 +32,7 @@ SIGNATURES = {
     "leave_room": ("sid", "room", "namespace"),
     "close_room": ("room", "namespace"),
 }
-"""The methods of a server that are called or stood in for, and what they take."""
+"""The methods of a server that the gate calls or replaces, with their parameters."""
 OF_AN_ENGINE_SOCKET = {
     "poll": (),
     "receive": ("pkt",),
@@ -42,17 +42,22 @@ OF_AN_ENGINE_SOCKET = {
     "handle_post_request": ("environ",),
     "_websocket_handler": ("ws",),
 }
-"""The methods of python-engineio's sockets that are stood in for, and what they take, at least."""
+"""The methods of python-engineio's sockets that the gate calls or replaces, with their first parameters."""
 OF_ROOMS = ("enter_room", "leave_room", "close_room")
-"""The methods of a server to which an application gives names of rooms."""
+"""The methods of a server that take a room name from the application."""
 OF_THE_MANAGER = ("basic_enter_room", "basic_disconnect", "is_connected")
+"""The methods of python-socketio's manager that the gate calls."""
 
 
 def check(sio: Any, *, flask_extension: bool) -> bool:
-    """Return whether a server runs its handlers on threads.
+    """Check that the gate can protect a server, and return True if the server runs its handlers on threads.
+
+    Args:
+        sio: the server of python-socketio.
+        flask_extension: True if `sio` is the server of a `flask_socketio.SocketIO`, where it may be None.
 
     Raises:
-        ConfigurationError: the gate cannot be put in front of it.
+        ConfigurationError: the gate cannot protect this server.
     """
     if flask_extension and sio is None:
         raise ConfigurationError("this SocketIO has no server yet: call protect after init_app(app)")

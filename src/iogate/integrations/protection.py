@@ -1,4 +1,4 @@
-"""`protect`: one line that puts the gate in front of a server of python-socketio or Flask-SocketIO."""
+"""`protect`: one call that puts the gate in front of a server of python-socketio or Flask-SocketIO."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from iogate.server.socket import Socket
 logger = logging.getLogger("iogate")
 
 MAX_PING = 3600
-"""The longest `ping_interval` and `ping_timeout`, in seconds, even if the server has longer ones."""
+"""Seconds: the longest `ping_interval` and `ping_timeout` that the gate uses, even if the server has longer ones."""
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
 class Protection:
-    """The gate in front of a server, for the application.
+    """The application's interface to the gate in front of its server.
 
     Args:
-        glue: what holds the two together.
-        served: tells the `sid` of who is being served, where handlers do not get it.
+        glue: the connection between the gate and the server.
+        served: returns the `sid` of the client whose event is being handled; None where handlers receive the `sid`.
     """
 
     def __init__(self, glue: Glue, served: Callable[[], str] | None = None) -> None:
@@ -49,50 +49,53 @@ class Protection:
         """Return the verified identity of a client, also in its connect and disconnect handlers.
 
         Args:
-            sid: the id that handlers get. In Flask-SocketIO, where they get none, that of who is being served.
+            sid: the id that handlers receive. In Flask-SocketIO, where handlers receive none, it may be left out: the
+                default is the client whose event is being handled.
 
         Raises:
-            NotAuthenticated: it has none: it is a guest, or it has gone.
+            NotAuthenticated: the client is a guest, or has disconnected.
+            ConfigurationError: `sid` is left out, and the server is not a Flask-SocketIO server.
         """
         return self._socket(sid).principal
 
     def user(self, sid: str | None = None) -> Any:
-        """Return what `load_user` made of the claims of a client; None if there is no such function, and for a guest.
+        """Return the user object of a client, from `load_user`, or None without such a function and for a guest.
 
         Args:
-            sid: as for `principal`.
+            sid: the id of the client, as in `principal`.
 
         Raises:
-            NotAuthenticated: it has gone.
+            NotAuthenticated: the client has disconnected.
+            ConfigurationError: `sid` is left out, and the server is not a Flask-SocketIO server.
         """
         return self._socket(sid).user
 
     def user_room(self, subject: str, issuer: str | None = None) -> str:
         """Return the name of the room that contains all sockets of a user: see `iogate.Server.user_room`.
 
-        `sio.emit("message", text, room=gate.user_room("bob"))` sends to them.
+        `sio.emit("message", text, room=gate.user_room("bob"))` sends a message to all of them.
         """
         return self._glue.io.user_room(subject, issuer)
 
     def revoke(self, **what: Any) -> Any:
-        """Revoke tokens, and end the sockets that came with them: see `iogate.Server.revoke` for what can be said.
+        """Revoke tokens, and disconnect the sockets that use them: see `iogate.Server.revoke` for the arguments.
 
-        In front of an `AsyncServer` it is awaited: `await gate.revoke(subject="ann")`. In front of the others it
-        returns when the revocation holds.
+        With an `AsyncServer`, await it: `await gate.revoke(subject="ann")`. With the other servers, it returns when
+        the revocation is in effect.
         """
         return self._glue.finish(self._glue.io.revoke(**what))
 
     def requires(self, scopes: Scopes) -> Callable[[Handler], Handler]:
-        """Run an event handler only for clients whose token has these scopes. Others are told `forbidden`.
+        """Run an event handler only for clients whose token has these scopes. Others receive the event `forbidden`.
 
-        Below the decorator that registers it:
+        Put it below the decorator that registers the handler:
 
             @sio.on("message")
             @gate.requires("chat:write")
             async def message(sid, text): ...
 
         Args:
-            scopes: all that are needed: a name, several with spaces between them, or a list.
+            scopes: the scopes that are all required: one name, several names separated by spaces, or a list.
         """
         needed = parse_scopes(scopes)
 
@@ -124,7 +127,10 @@ class Protection:
             raise NotAuthenticated("there is no client with this sid (any more)") from None
 
     def _caller(self) -> Socket | None:
-        """Return who sent the event that is handled. Its arguments do not tell: a client may write another's id."""
+        """Return the socket that sent the current event.
+
+        The arguments of the handler do not identify it, because a client may send another client's id.
+        """
         _, sid = current.get()
         return self._glue.sockets.get(sid)
 
@@ -143,13 +149,14 @@ class Protection:
 def _of_flask() -> str:
     import flask
 
-    return str(flask.request.sid)  # type: ignore[attr-defined]  # Flask-SocketIO puts it there.
+    return str(flask.request.sid)  # type: ignore[attr-defined]  # Flask-SocketIO sets this attribute.
 
 
 def _origins(allowed: Any) -> Collection[str]:
-    """Return the origins that python-engineio lets connect, and compares; here they count where cookies do.
+    """Return the origins that python-engineio allows, as `cors_allowed_origins` of iogate's server.
 
-    Its empty list compares none at all, and of a function it is not known what it lets through.
+    python-engineio checks origins itself; the gate uses them only where tokens may come from cookies. An empty list
+    turns python-engineio's check off, and the results of a function are not known in advance, so both allow any origin.
     """
     if allowed is None:
         return ()
@@ -169,24 +176,27 @@ def protect(
     trusted_proxies: Collection[str] = (),
     clock: Clock = SYSTEM,
 ) -> Protection:
-    """Let nobody reach a server of python-socketio whose token does not verify. Its handlers stay as they are.
+    """Put the gate in front of a python-socketio server, so that only clients it admits reach the server's handlers.
+
+    The handlers do not change.
 
     Args:
         server: a `socketio.AsyncServer`, a `socketio.Server` with `async_mode="threading"`, or a
-            `flask_socketio.SocketIO` of such, after `init_app`. Nobody may be connected to it yet.
-        auth: what verifies the token of every connection, such as `JWTAuth(...)`.
-        scopes: the scopes that a token must have to be let into a namespace, by its name.
+            `flask_socketio.SocketIO` with such a server, after `init_app`. No client may be connected to it yet.
+        auth: the authenticator that verifies the token of every connection, such as `JWTAuth(...)`.
+        scopes: the scopes that a token must have to enter a namespace, by the name of the namespace.
         connect_timeout: seconds from the opening of a transport to the verdict.
-        limits: how much is borne of clients that have no identity yet, and of one subject.
-        revocations: where revoked tokens are remembered; in memory unless said otherwise.
-        trusted_proxies: networks of proxies whose `X-Forwarded-For` is believed, such as `["10.0.0.0/8"]`.
-        clock: what time is taken from.
+        limits: the limits for clients that have no identity yet, and per subject.
+        revocations: the store of revoked tokens; by default in memory.
+        trusted_proxies: networks of proxies whose `X-Forwarded-For` is trusted, such as `["10.0.0.0/8"]`.
+        clock: the clock of the gate.
 
     Returns:
-        What tells who a client is, and revokes.
+        An object that returns the identity of a client, requires scopes and revokes tokens.
 
     Raises:
-        ConfigurationError: this cannot be done safely: the server is of another kind or version, or not in order.
+        ConfigurationError: the gate cannot protect this server: it is of another kind or version, its methods were
+            changed, a client is connected already, or an argument is not valid.
     """
     flask_extension = any(base.__module__.partition(".")[0] == "flask_socketio" for base in type(server).__mro__)
     sio = server.server if flask_extension else server
@@ -207,7 +217,7 @@ def protect(
         trusted_proxies=trusted_proxies,
         clock=clock,
     )
-    io.revocations.open()  # Who cannot read who has been thrown out does not start.
+    io.revocations.open()  # Raise now if the revocations cannot be read.
     glue: Glue = (ThreadedGlue if threaded else AsyncGlue)(sio, io, scopes or {})
     if flask_extension:
         server.init_app = functools.partial(_init_app, server)
@@ -215,7 +225,7 @@ def protect(
 
 
 def _init_app(extension: Any, *args: Any, **kwargs: Any) -> None:
-    """Stand in for the method of that name: it makes another server, that `protect` has to be called for too."""
+    """Replace the extension's `init_app`. The new server that it makes rejects every client until `protect` runs."""
     type(extension).init_app(extension, *args, **kwargs)
     extension.server.eio.on("connect", _unprotected)
 

@@ -1,9 +1,9 @@
-"""One client of another Socket.IO server, at iogate's gate.
+"""The gate's connection to a client of a protected python-socketio server.
 
-The gate, its deadlines and its answers are those of iogate's own server: a `Session` is a `Connection` whose bytes the
-other server's Engine.IO moves, and whose events the other server's handlers take. Here is what that makes different:
-which packets go on to the other server, and which of its packets may go out. The other server gets packets as the gate
-has decoded them, never frames: so two decoders cannot disagree about a frame.
+The gate, its deadlines and its answers are those of iogate's own server. A `Session` is a `Connection` whose bytes the
+protected server's Engine.IO transports, and whose events the protected server's handlers process. This module has the
+differences: which packets are passed to the protected server, and which of its packets may be sent. That server gets
+packets that the gate has decoded, never frames, so two decoders cannot disagree about a frame.
 """
 
 from __future__ import annotations
@@ -27,26 +27,27 @@ from iogate.server.server import Server
 from iogate.server.socket import Socket
 
 MAX_HELD = 1000
-"""Packets that are kept for a client while the other server's connect handler decides on it."""
+"""The number of packets that are held for a client while the protected server's connect handler decides on it."""
 REJECTED = "Connection rejected by server"
-"""The message of a refusal that has none, as python-socketio words it."""
+"""The message of a rejection without one, the same as python-socketio's."""
 
 
 CATCH_ALL = "*"
-"""The event for which python-socketio has handlers of all events. It leaves its name out of what these are given."""
+"""The name with which python-socketio registers handlers for all events. A client must not send an event of this name:
+python-socketio would call these handlers without the event's name as an argument."""
 
 _last = threading.local()
-"""The namespace of the text frame that a thread sent last: the attachments that follow name none."""
+"""The namespace of the last text frame that a thread sent. The attachments that follow it do not name a namespace."""
 
 
 class Decision(msgspec.Struct, eq=False):
-    """One socket that the other server's connect handler decides on.
+    """A socket that the protected server's connect handler has not decided on yet.
 
     Args:
-        socket_id: its id, there and here.
-        held: the packets that were meant for it meanwhile.
-        refusal: what it was refused with, if it was.
-        work: the call of the handler, and of what the server does around it.
+        socket_id: the id of the socket, the same at the gate and in the protected server.
+        held: the packets for the socket, which are sent when it is admitted.
+        refusal: the rejection, if the socket was rejected.
+        work: the call of the server's `_handle_connect`, which calls the connect handler.
     """
 
     socket_id: str
@@ -55,10 +56,10 @@ class Decision(msgspec.Struct, eq=False):
     work: asyncio.Future[Any] | None = None
 
     def refuse(self, reason: object = None) -> None:
-        """Take note of a refusal.
+        """Record a rejection.
 
         Args:
-            reason: what python-socketio would send: a message, or an object with `message` and perhaps `data`.
+            reason: the data that python-socketio would send: a message, or an object with `message` and perhaps `data`.
         """
         details = reason if isinstance(reason, dict) else {"message": reason}
         message = details.get("message")
@@ -66,12 +67,12 @@ class Decision(msgspec.Struct, eq=False):
 
 
 class Session(Connection):
-    """One client.
+    """A connection to one client.
 
     Args:
-        server: iogate's server, whose gate this is.
+        server: iogate's server, which has the gate.
         sid: the id of the Engine.IO session.
-        handshake: the request that opened it.
+        handshake: the request that opened the session.
     """
 
     __slots__ = ("_forwarded", "_text", "connecting", "deciding")
@@ -85,10 +86,14 @@ class Session(Connection):
         self._forwarded: Packet | None = None
         self._text = ""
 
-    # In.
+    # Packets from the client.
 
     def read(self, data: str | bytes) -> Packet | None:
-        """Take a message that the other server's Engine.IO has read; return the packet that it must handle, if any."""
+        """Process a message that the protected server's Engine.IO has read.
+
+        Returns:
+            The packet that the protected server must handle, or None.
+        """
         if not self.open:
             return None
         self._text = data if isinstance(data, str) else self._text
@@ -99,7 +104,7 @@ class Session(Connection):
         return packet
 
     def _choose_direct(self) -> None:
-        """Leave events to the other server."""
+        """Do nothing: the fast path is only for iogate's own handlers."""
 
     def _handle(self, packet: Packet) -> None:
         event = packet.data[0] if packet.type is EVENT else None
@@ -112,18 +117,18 @@ class Session(Connection):
         else:
             self._forwarded = packet
 
-    # Out.
+    # Packets to the client.
 
     def put(self, packet: Any) -> None:
-        """Queue a packet of the other server, if it may go out: nothing can change that in between."""
+        """Queue a packet of the protected server, if it may be sent. The lock keeps that decision valid meanwhile."""
         with self.transport.lock:
             if self._lets_out(packet):
                 self.transport.put(packet)
 
     def _lets_out(self, packet: Any) -> bool:
-        """Say whether a packet of the other server, as its Engine.IO has it, may go out now.
+        """Return True if an Engine.IO packet of the protected server may be sent now.
 
-        Only who has been let in hears anything. What is meant for somebody who is being decided on is kept.
+        Packets are sent only to admitted sockets. While the connect handler decides on a socket, they are held.
         """
         if isinstance(packet.data, str):
             _last.namespace = namespace_of(packet.data)
@@ -139,7 +144,7 @@ class Session(Connection):
         return False
 
     def ping(self) -> None:
-        """Send a ping as a packet of Engine.IO, not as a message."""
+        """Send a ping as an Engine.IO packet, not as a message."""
         with self.transport.lock:
             self.transport.put(EnginePacket(PING))
 
@@ -149,18 +154,18 @@ class Session(Connection):
         self.transport.limit(self.max_body)
 
     def dismiss(self, socket: Socket, reason: CloseReason) -> None:
-        """Send a socket out of its namespace; what was queued for it there is not sent."""
+        """Disconnect a socket from its namespace, and drop the messages that were queued for it."""
         name = socket.namespace.name
-        with self.transport.lock:  # What another thread emits comes before all of it, or is not sent.
+        with self.transport.lock:  # No other thread may queue a packet for the socket between the two calls.
             self.transport.drop(name)
             super().dismiss(socket, reason)
 
     def expel(self, refusal: Refused, reason: CloseReason) -> None:
-        """End the session of somebody who was let in, and tell why. Nothing that was queued before is sent."""
+        """End the session of an admitted client, send it the reason, and drop the messages that were queued before."""
         with self.transport.lock:
             self.transport.drop()
             super().expel(refusal, reason)
 
     def leave(self) -> None:
-        """Keep the transport: the other server may still have packets for it, which it drops."""
+        """Keep the transport, unlike `Connection.leave`: the protected server may still send packets to be dropped."""
         self.server.pending.discard(self)

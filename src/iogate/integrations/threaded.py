@@ -1,4 +1,4 @@
-"""`socketio.Server` behind the gate: handlers run on threads, the gate on an event loop of its own."""
+"""The gate in front of a `socketio.Server`. Handlers run on threads, the gate on its own event loop."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from iogate.server.server import Server
 T = TypeVar("T")
 
 MAX_THREADS = 64
-"""Threads on which connect and disconnect handlers run."""
+"""The number of threads per pool: one pool is for connect and disconnect handlers, one for ending Engine.IO sockets."""
 
 
 class ThreadedGlue(Glue):
-    """The gate in front of a `Server`. Its arguments are explained in `Glue`."""
+    """The gate in front of a `Server`. See `Glue` for the arguments."""
 
     def __init__(self, sio: Any, io: Server, scopes: Mapping[str, Scopes]) -> None:
         super().__init__(sio, io, scopes)
@@ -43,7 +43,7 @@ class ThreadedGlue(Glue):
         sio.eio._async = {**sio.eio._async, "websocket": websocket}
 
     async def _call(self, check: Callable[[], None], name: str, *args: Any) -> Any:
-        async with self._free:  # A client that leaves while it waits here does not use a thread.
+        async with self._free:  # A client that disconnects while it waits here does not use a thread.
             check()
             context = contextvars.copy_context()
             running = asyncio.wrap_future(self._threads.submit(context.run, self._original[name], *args))
@@ -58,7 +58,7 @@ class ThreadedGlue(Glue):
         return background.call(function, *args)
 
     def finish(self, work: Coroutine[Any, Any, None]) -> Any:
-        """Return what the application gets of a coroutine of the gate."""
+        """Run a coroutine on the event loop of the gate, and return its result."""
         return background.run(work)
 
     async def _end(self, socket: Any) -> None:
@@ -74,10 +74,10 @@ class ThreadedGlue(Glue):
                 return transport.taken(poll())
 
         def closed(wait: bool = True, **details: Any) -> None:
-            close(wait=False, **details)  # Else for ever, if nobody fetches what is queued.
+            close(wait=False, **details)  # Waiting would never end if the client does not fetch the queue.
 
         def got(environ: dict[str, Any], start_response: Any) -> Any:
-            environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)  # No compression: few bytes could inflate to very many.
+            environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)  # No compression: a small message could become huge.
             with transport.turn(environ) as free:
                 return get(environ, start_response) if free else self.sio.eio._bad_request()
 
@@ -102,14 +102,15 @@ class ThreadedGlue(Glue):
             with self._reading(socket.sid), transport.websocket(websocket):
                 return serve(websocket)
 
-        socket.last_ping = None  # The gate sends pings and waits for pongs; python-engineio has a thread for each.
+        # The gate sends pings and waits for pongs. python-engineio would use one thread per client for it.
+        socket.last_ping = None
         socket.schedule_ping = lambda: self.at_the_gate(self.io.pong_received, session)
         socket.poll, socket.close = taken, closed
         socket.handle_get_request, socket.handle_post_request, socket._websocket_handler = got, posted, served
         return transport
 
     def _posted(self, session: Session, transport: EngineTransport, environ: dict[str, Any]) -> list[Any] | None:
-        """Return the packets of a POST; None if it breaks the protocol or takes too long."""
+        """Return the packets of a POST request, or None if it violates the protocol or takes too long."""
         try:
             length = content_length(environ, session.max_body)
             sock = environ.get("werkzeug.socket") or environ.get("gunicorn.socket")
@@ -125,18 +126,18 @@ class ThreadedGlue(Glue):
         return None
 
     def engine_connected(self, sid: str, environ: dict[str, Any]) -> Any:
-        """Take a new Engine.IO session."""
+        """Handle a new Engine.IO session. A return value other than None or True rejects it."""
         return self.at_the_gate(self._open, sid, environ) or self._original["_handle_eio_connect"](sid, environ)
 
     def engine_message(self, sid: str, data: Any) -> None:
-        """Take a message."""
+        """Handle a message of a client."""
         packet = self.at_the_gate(self._read, sid, data)
         if packet is not None:
             name = "_handle_event" if packet.type is PacketType.EVENT else "_handle_ack"
             self._original[name](sid, packet.namespace, packet.id, packet.data)
 
     def engine_disconnected(self, sid: str, reason: str) -> None:
-        """Take note of the end of an Engine.IO session."""
+        """Handle the end of an Engine.IO session."""
         session = self._sessions.get(sid)
         try:
             if session is not None:
@@ -146,18 +147,18 @@ class ThreadedGlue(Glue):
             self.at_the_gate(self._close, sid)
 
     def send_packet(self, sid: str, packet: Any) -> None:
-        """Stand in for `_send_packet`."""
+        """Replace the server's `_send_packet`."""
         self._send(sid, packet)
 
     def send_eio_packet(self, sid: str, packet: Any) -> None:
-        """Stand in for `_send_eio_packet`."""
+        """Replace the server's `_send_eio_packet`."""
         self._put(sid, packet)
 
     def trigger_event(self, event: str, namespace: str, *args: Any) -> Any:
-        """Stand in for `_trigger_event`."""
+        """Replace the server's `_trigger_event`."""
         if self._is_over(event, args):
             return self.sio.not_handled
-        # In a copy of the context, because the thread of the WSGI server serves other clients afterwards.
+        # Run in a copy of the context, because the WSGI server's thread serves other clients afterwards.
         return contextvars.copy_context().run(self._trigger, event, namespace, *args)
 
     def _trigger(self, event: str, namespace: str, *args: Any) -> Any:
@@ -165,14 +166,14 @@ class ThreadedGlue(Glue):
             return self._original["_trigger_event"](event, namespace, *args)
 
     def disconnect(self, sid: str, namespace: str | None = None, ignore_queue: bool = False) -> None:
-        """Stand in for the method of that name."""
+        """Replace the server's `disconnect`."""
         self._refuse_if_undecided(sid, namespace)
         self._original["disconnect"](sid, namespace, ignore_queue)
 
     def shutdown(self) -> None:
-        """Stand in for the method of that name."""
+        """Replace the server's `shutdown`."""
         background.run(self.io.shutdown())
-        # New ones: python-engineio may still end a connection or two.
+        # Replace the pools before shutting them down: python-engineio may still end connections.
         running, self._threads, self._ends = (self._threads, self._ends), _threads(), _threads()
         for threads in running:
             threads.shutdown()
@@ -180,7 +181,7 @@ class ThreadedGlue(Glue):
 
 
 class _Reader(threading.Thread):
-    """The reading thread of simple-websocket. When it ends, it wakes a thread that waits for a message."""
+    """The reading thread of simple-websocket. When it ends, it wakes the thread that waits for a message."""
 
     def __init__(self, target: Callable[[], None]) -> None:
         super().__init__(target=target, name="simple-websocket (_thread)")
@@ -196,17 +197,17 @@ class _Reader(threading.Thread):
 
 
 async def _cut(websocket: Any) -> None:
-    _shut(websocket.ws.sock)  # A close frame would not wake the threads before the client answers it.
+    _shut(websocket.ws.sock)  # A close frame would wake the threads only when the client answers it.
 
 
 def _shut(sock: Any) -> None:
     with contextlib.suppress(OSError):
-        if sock is not None:  # `SSLSocket.shutdown` would first remove TLS under a thread that writes.
+        if sock is not None:  # `SSLSocket.shutdown` would first remove TLS while another thread may write.
             sockets.socket.shutdown(sock, sockets.SHUT_RDWR)
 
 
 def _limit(websocket: Any, most: int) -> None:
-    # Without a limit simple-websocket keeps the fragments of a message for as long as they come.
+    # Without a limit, simple-websocket buffers the fragments of a message without end.
     websocket.ws.max_message_size = most
 
 
