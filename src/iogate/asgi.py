@@ -127,10 +127,14 @@ class SocketIOApp:
 
     async def _websocket(self, handshake: Handshake, scope: Scope, receive: Receive, send: Send) -> None:
         self._compression.check(scope, receive)
-        limit = scope.get("extensions", {}).get(MESSAGE_LIMIT)
         connection: Connection | None = None
-        if limit is not None:
-            limit(lambda: self.server.max_unverified if connection is None else connection.max_frame)
+
+        def limit() -> tuple[int, bool]:
+            if connection is None:
+                return self.server.max_unverified, False
+            return connection.max_frame, connection.socketio.admitted
+
+        scope.get("extensions", {}).get(MESSAGE_LIMIT, lambda _: None)(limit)
         await receive()  # websocket.connect
         polled = upgrade_target(self.server, handshake)
         if isinstance(polled, Answer):

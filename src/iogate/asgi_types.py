@@ -16,8 +16,9 @@ DENIAL = "websocket.http.response"
 MESSAGE_LIMIT = "iogate.message_limit"
 """The extension by which an application limits the messages of one WebSocket.
 
-Its value in the scope is a function. The application passes it a function that returns the limit in bytes, which the
-server calls whenever data arrives.
+Its value in the scope is a function. The application passes it a function that the server calls whenever data arrives.
+That function returns the largest message in bytes, and whether the client is admitted: until then, its data waits for
+a turn among that of other clients.
 
 uvicorn has one limit for all applications that it serves; `transports/uvicorn_websocket.py` has one per WebSocket.
 """

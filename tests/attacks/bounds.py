@@ -13,6 +13,7 @@ import pytest
 from joserfc.jws import JWSRegistry
 
 from iogate import JWTAuth
+from iogate.server.heads import WORK_PER_TURN, Quota
 from tests.attacks.tokens import Bad
 
 SMALL = 1_000_000
@@ -106,3 +107,16 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
     for listener in _listening:
         if event.startswith("socket."):
             listener.watch(event, args)
+
+
+class FullQuota(Quota):
+    """A quota of which nothing is left."""
+
+    def take(self, work: int = WORK_PER_TURN) -> bool:
+        return False
+
+    def begin_waiting(self) -> None:
+        """Begin what waits."""
+        while self._waiting:
+            piece, _ = self._waiting.popleft()
+            piece()

@@ -40,8 +40,12 @@ A connection that is closed with unread input is reset, and the answer is lost w
 """
 READ_RATE = 1024
 """Bytes per second at which a client must read an answer that is larger than what may wait for it."""
-REQUESTS_PER_TURN = 2
-"""Requests that are begun in one turn of the event loop; each takes some tenths of a millisecond."""
+WORK_PER_TURN = 2
+"""The work for clients that are not admitted yet, in one turn of the event loop.
+
+A request that picows serves is 1. A request that uvicorn parses, or the data of a WebSocket that it parses, is 2:
+each takes some tenths of a millisecond.
+"""
 LOG_LINES = 20
 """Log lines that clients can cause in `LOG_PERIOD` seconds; further ones are counted."""
 LOG_PERIOD = 60.0
@@ -82,10 +86,10 @@ class BoundedLog:
 
 
 class Quota:
-    """Work of which only some pieces are done in one turn of the event loop, so that others wait little.
+    """Work of which only a part is done in one turn of the event loop, so that admitted clients wait little.
 
     Args:
-        size: how many.
+        size: the work that is done in one turn.
     """
 
     __slots__ = ("_left", "_loop", "_size", "_waiting")
@@ -93,33 +97,34 @@ class Quota:
     def __init__(self, size: int) -> None:
         self._size = self._left = size
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: deque[tuple[Callable[[], None], int]] = deque()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def take(self) -> bool:
-        """Return True if a piece of work may be done at once. Otherwise call `later`."""
+    def take(self, work: int = WORK_PER_TURN) -> bool:
+        """Return True if a piece of work of this size may be done at once. Otherwise call `later`."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:  # The first one, or the one before has ended.
             self._loop, self._left = loop, self._size
             self._waiting.clear()
-        if not self._left:
+        if self._left <= 0:
             return False
         if self._left == self._size:
             loop.call_soon(self._renew)
-        self._left -= 1
+        self._left -= work
         return True
 
-    def later(self, work: Callable[[], None]) -> None:
-        """Let a piece of work be done in one of the next turns, after those that wait already."""
-        self._waiting.append(work)
+    def later(self, piece: Callable[[], None], work: int = WORK_PER_TURN) -> None:
+        """Do a piece of work of this size in one of the next turns, after those that wait already."""
+        self._waiting.append((piece, work))
 
     def _renew(self) -> None:
         self._left = self._size
-        while self._waiting and self.take():
+        while self._waiting and self.take(self._waiting[0][1]):
+            piece, _ = self._waiting.popleft()
             try:
-                self._waiting.popleft()()
+                piece()
             except Exception:
                 logger.exception("a request could not be begun")
 
@@ -166,7 +171,7 @@ class Heads:
         self._proxies = proxies
         self._prepare = prepare
         self.timeout = timeout
-        self.quota = Quota(REQUESTS_PER_TURN)
+        self.quota = Quota(WORK_PER_TURN)
         self._due = deadlines.queue(timeout, self._timed_out)
         self._linger_due = deadlines.queue(LINGER, _abort)
         self._unread_due = deadlines.queue(timeout, self._look_at_unread)

@@ -42,16 +42,24 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.conn.available_extensions = []
         self.close_timeout = LINGER
         self._extensions: dict[str, Any] = {}  # Of the scope.
-        self._limit: Callable[[], int] | None = None  # Asks the application how large a message may be.
+        self._limit: Callable[[], tuple[int, bool]] | None = None  # Asks the application (`MESSAGE_LIMIT`).
         self._handled = 0  # Frames of this turn.
         self._rest = b""  # What has been read, and is parsed in later turns.
         self._pong = b""  # The answer to the last ping, which the client has no room for.
 
     def data_received(self, data: bytes) -> None:
-        """Parse what has come; with very many frames, the rest of them in later turns of the event loop."""
+        """Parse the data. If the client is not admitted, it may have to wait for its turn."""
         if self._rest:
             self._rest += data
-            return
+        elif self._limit is None or self._limit()[1] or (quota := heads(self.config).quota).take():
+            self._parse(data)
+        else:
+            self._rest = data
+            self.transport.pause_reading()
+            quota.later(self._parse_rest)
+
+    def _parse(self, data: bytes) -> None:
+        """Parse data; with very many frames, the rest of them in later turns of the event loop."""
         self._handled = 0
         for start in range(0, len(data), _SLICE):
             if self.transport.is_closing():
@@ -62,12 +70,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                 self.loop.call_soon(self._parse_rest)
                 return
             if self._limit is not None:
-                self.conn.max_message_size = self._limit()
+                self.conn.max_message_size, _ = self._limit()
             super().data_received(data[start : start + _SLICE])
 
     def _parse_rest(self) -> None:
         rest, self._rest = self._rest, b""
-        self.data_received(rest)
+        self._parse(rest)
         if not (self._rest or self.read_paused or self.transport.is_closing()):
             self.transport.resume_reading()
 
@@ -150,5 +158,5 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             peer = self.client[0] if self.client else None
             heads(self.config).linger(self.transport, peer, is_proxy=is_proxy(self.config, peer))
 
-    def _set_limit(self, limit: Callable[[], int]) -> None:
+    def _set_limit(self, limit: Callable[[], tuple[int, bool]]) -> None:
         self._limit = limit

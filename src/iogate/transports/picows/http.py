@@ -29,6 +29,8 @@ _HEAD = re.compile(
 """A whole head and nothing after it, of one line a field (RFC 9112, section 3 and RFC 9110, section 5)."""
 _UPGRADE = re.compile(rb"\r\nupgrade:[ \t]*websocket[ \t]*\r\n", re.IGNORECASE)
 _CONNECTION = re.compile(rb"\r\nconnection:(?:[^\r\n]*,)?[ \t]*upgrade[ \t]*(?:,[^\r\n]*)?\r\n", re.IGNORECASE)
+_WORK = 1
+"""What a request takes of the `WORK_PER_TURN`."""
 _BODY = re.compile(rb"\r\n(?:content-length|transfer-encoding|expect):", re.IGNORECASE)
 
 
@@ -59,11 +61,11 @@ class PicowsHTTP(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand the connection over: at once, or in a later turn if many others begin in this one."""
-        if self._heads.quota.take():
+        if self._heads.quota.take(_WORK):
             self._begin(data)
         else:
             self._transport.pause_reading()
-            self._heads.quota.later(partial(self._begin_later, data))
+            self._heads.quota.later(partial(self._begin_later, data), _WORK)
 
     def _begin_later(self, data: bytes) -> None:
         if not self._transport.is_closing():
