@@ -787,6 +787,17 @@ def test_one_that_goes_on_and_is_dropped_is_a_task_that_was_forgotten(caplog: py
     assert [message.splitlines()[0] for message in caplog.messages] == ["Task was destroyed but it is pending!"]
 
 
+async def test_a_rest_can_be_closed_after_its_coroutine() -> None:
+    """The garbage collector closes the coroutines of a reference cycle in any order."""
+    eager = await ready()
+    coroutine = asyncio.Event().wait()
+    rest = eager.begin(coroutine, eager.context)
+    awaiting = rest.__await__()
+    next(awaiting)
+    coroutine.close()
+    awaiting.close()
+
+
 @pytest.mark.parametrize("with_work", [False, True])
 @pytest.mark.parametrize("spare", [False, True])
 async def test_one_that_is_cancelled_before_it_has_begun_is_no_warning(with_work: bool, spare: bool) -> None:

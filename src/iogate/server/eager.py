@@ -54,6 +54,10 @@ class Rest:
             if self._cancelled:
                 raise asyncio.CancelledError
             yield self._waits_for
+        except GeneratorExit:
+            # Where the garbage collector drops both, it may have closed the coroutine already: `throw` would fail.
+            self.coroutine.close()
+            raise
         except BaseException as error:
             self._waits_for = None  # Its exception may be `error`, which refers to `self`: a reference cycle.
             try:
