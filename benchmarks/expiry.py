@@ -25,6 +25,7 @@ from rich.table import Table
 from benchmarks.machine import conclude, describe, memory, quantile
 from benchmarks.served import Heart, served, swarm
 from iogate import Limits, Server
+from iogate.server.adapter import LocalAdapter
 from iogate.testing import TokenFactory
 
 REFRESH_BEFORE = 8.0
@@ -132,11 +133,13 @@ def lateness(ends: list[float], exp: float) -> dict[str, Any]:
 
 def tables(io: Server) -> dict[str, int]:
     """Return how many entries the tables of the server have."""
-    members = io.of("/").members
+    adapter = io.of("/").adapter
+    if not isinstance(adapter, LocalAdapter):
+        raise TypeError(f"{adapter!r} is not a LocalAdapter")
     counted = {
         "connections": len(io.connections),
-        "sockets": len(members.sockets),
-        "rooms": len(members._members) + len(members._rooms),
+        "sockets": len(adapter.sockets),
+        "rooms": len(adapter._members) + len(adapter._rooms),
         "pending": len(io.pending),
         "failures": len(io.failures),
         "subjects": len(io.subjects),

@@ -97,7 +97,7 @@ class Place:
 
     async def socket(self, namespace: str = "/") -> Socket:
         """Return the attacker's socket in a namespace."""
-        sockets = await self.io.of(namespace).fetch_sockets()
+        sockets = self.io.of(namespace).sockets.values()
         (socket,) = [socket for socket in sockets if socket.principal.subject == "mallory"]
         return socket
 

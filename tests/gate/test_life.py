@@ -259,7 +259,7 @@ async def test_g6_what_was_queued_for_a_room_that_is_left_is_dropped(transport: 
 
     async with serve(io) as url, session(url, transport) as client:
         await enter(client, scope="moderate", iat=soon(-10))
-        (socket,) = await io.fetch_sockets()
+        (socket,) = io.of("/").sockets.values()
         narrower = identity_of(make_token(scope="", iat=soon(-5)))
         # Nothing is awaited between these lines: all of it waits to be sent when the new identity comes.
         for number in range(3):
@@ -486,7 +486,7 @@ async def test_a_room_that_needs_a_scope_is_not_joined_without(transport: str) -
     io = make_server()
     async with serve(io) as url, session(url, transport) as client:
         await enter(client)
-        (socket,) = await io.fetch_sockets()
+        (socket,) = io.of("/").sockets.values()
         with pytest.raises(InsufficientScope):
             socket.join("mods", scopes="moderate")
         assert "mods" not in socket.rooms

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from iogate import Server
+from iogate.server.adapter import LocalAdapter
 from iogate.server.deadlines import Appointments
 
 WITHIN = 5.0  # seconds in which whatever is awaited must have happened
@@ -37,8 +38,9 @@ def leftovers(io: Server) -> dict[str, object]:
         else:
             tables[f"deadlines of {queue.interval} s ({number})"] = dict(queue._items)
     for namespace in (*namespaces, *children.values()):
-        tables[f"sockets of {namespace.name}"] = dict(namespace.members.sockets)
-        tables[f"rooms of {namespace.name}"] = [*namespace.members._members, *namespace.members._rooms]
+        tables[f"sockets of {namespace.name}"] = dict(namespace.adapter.sockets)
+        assert isinstance(namespace.adapter, LocalAdapter)
+        tables[f"rooms of {namespace.name}"] = [*namespace.adapter._members, *namespace.adapter._rooms]
         tables[f"visitors of {namespace.name}"] = namespace.visitors
     return {name: table for name, table in tables.items() if table}
 

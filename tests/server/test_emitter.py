@@ -233,8 +233,8 @@ async def test_a_call_ends_when_its_client_goes(io: Server, transport: str) -> N
         socket = io.of("/").sockets[ann.id]
         one = asyncio.create_task(socket.call("question", timeout=60))
         all_ = asyncio.create_task(io.call("question", timeout=60))
-        assert await bob.receive() == '421["question"]'
-        await bob.wire.send('431["bob"]')
+        assert await bob.receive() == '422["question"]'  # Ids count per namespace.
+        await bob.wire.send('432["bob"]')
         await ann.wire.send("41")
         with pytest.raises(Disconnected, match="the client went before it answered"):
             await within(one)

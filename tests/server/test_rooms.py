@@ -32,7 +32,7 @@ async def test_a_socket_is_in_the_room_of_its_own_id_from_the_start(rooms: Rooms
     ann, bob = make_socket(1), make_socket(2)
     rooms.add(ann)
     rooms.add(bob)
-    assert rooms.of(ann) == {"id-1"}
+    assert rooms.rooms_of(ann) == {"id-1"}
     assert rooms.select(("id-1",)) == [ann]
     assert rooms.select() == [ann, bob]
 
@@ -42,7 +42,7 @@ async def test_the_own_room_cannot_be_left_and_joining_it_changes_nothing(rooms:
     rooms.add(ann)
     rooms.join(ann, ["id-1"])
     rooms.leave(ann, ["id-1"])
-    assert rooms.of(ann) == {"id-1"}
+    assert rooms.rooms_of(ann) == {"id-1"}
     assert rooms.select(("id-1",)) == [ann]
     assert len(rooms) == 0
 
@@ -51,7 +51,7 @@ async def test_who_has_not_been_added_is_in_no_room(rooms: Rooms) -> None:
     ann = make_socket(1)
     rooms.leave(ann, ["news"])
     rooms.remove(ann)
-    assert rooms.of(ann) == frozenset()
+    assert rooms.rooms_of(ann) == frozenset()
     assert rooms.select(("id-1", "news")) == []
 
 
@@ -159,7 +159,7 @@ class Model(RuleBasedStateMachine):
     def remove(self, socket: Socket) -> None:
         self.rooms.remove(socket)
         del self.model[socket]
-        assert self.rooms.of(socket) == frozenset()
+        assert self.rooms.rooms_of(socket) == frozenset()
 
     @rule(chosen=strategies.none() | names, excluded=names)
     def select(self, chosen: list[str] | None, excluded: list[str]) -> None:
@@ -174,7 +174,7 @@ class Model(RuleBasedStateMachine):
     @invariant()
     def everybody_is_where_the_model_says(self) -> None:
         for socket, names in self.model.items():
-            assert self.rooms.of(socket) == names
+            assert self.rooms.rooms_of(socket) == names
 
     @invariant()
     def no_room_is_empty(self) -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from iogate.errors import AckTimeout, ConfigurationError, Disconnected
-from iogate.protocol.engineio.packets import Encoded
-from iogate.protocol.socketio.packets import RESERVED_EVENTS, Packet, PacketType
+from iogate.errors import AckTimeout, ConfigurationError
+from iogate.protocol.socketio.packets import RESERVED_EVENTS
+from iogate.server.adapter import EVERYBODY, Adapter, Selection
 from iogate.server.handlers import GATE_EVENTS
 from iogate.server.rooms import check_joinable, check_names
 
 if TYPE_CHECKING:
-    from iogate.server.namespace import Namespace
+    from iogate.server.remote import RemoteSocket
     from iogate.server.socket import Socket
 
 _NOT_YOURS = RESERVED_EVENTS | GATE_EVENTS
@@ -34,53 +35,14 @@ def event_data(event: str, args: tuple[Any, ...]) -> list[Any]:
     return [event, *args]
 
 
-class Target(msgspec.Struct, frozen=True):
-    """Whom a broadcast is for, and how.
-
-    Args:
-        namespaces: where.
-        rooms: the sockets in any of these rooms, so an empty set selects none; None selects all.
-        excluded: but nobody who is in one of these.
-        volatile: drop it for a client that cannot take it at once.
-        local: keep it on this server. A server that stands alone has no other.
-    """
-
-    namespaces: tuple[Namespace, ...]
-    rooms: tuple[str, ...] | None = None
-    excluded: tuple[str, ...] = ()
-    volatile: bool = False
-    local: bool = False
-
-    def sockets(self) -> list[Socket]:
-        """Return the sockets that it is for, as they are now."""
-        first, *rest = self.namespaces or (None,)
-        if first is None:
-            return []
-        found = first.members.select(self.rooms, self.excluded)
-        for namespace in rest:
-            found += namespace.members.select(self.rooms, self.excluded)
-        return found
-
-
-def _deliver(namespace: Namespace, target: Target, packet: Encoded) -> None:
-    for socket in namespace.members.select(target.rooms, target.excluded):
-        socket._connection.send(packet, volatile=target.volatile)
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
 class Emitter:
     """The ways to choose and to address many sockets, the same on a server, a namespace and a broadcast."""
 
     __slots__ = ()
 
     @property
-    def _target(self) -> Target:
+    def _all(self) -> Broadcast:
+        """A broadcast to all sockets of this object."""
         raise NotImplementedError
 
     def to(self, *rooms: str) -> Broadcast:
@@ -95,8 +57,8 @@ class Emitter:
             ConfigurationError: one is not a string.
         """
         check_names(rooms)
-        target = self._target
-        return Broadcast(msgspec.structs.replace(target, rooms=(target.rooms or ()) + rooms))
+        chosen = self._all
+        return chosen._with(rooms=(chosen._selection.rooms or ()) + rooms)
 
     def in_(self, *rooms: str) -> Broadcast:
         """Do the same as `to`, for where it reads better."""
@@ -109,18 +71,18 @@ class Emitter:
             ConfigurationError: one is not a string.
         """
         check_names(rooms)
-        target = self._target
-        return Broadcast(msgspec.structs.replace(target, excluded=target.excluded + rooms))
+        chosen = self._all
+        return chosen._with(excluded=chosen._selection.excluded + rooms)
 
     @property
     def volatile(self) -> Broadcast:
         """The same sockets, but what is sent is dropped for those that cannot take it at once."""
-        return Broadcast(msgspec.structs.replace(self._target, volatile=True))
+        return self._all._with(volatile=True)
 
     @property
     def local(self) -> Broadcast:
         """The same sockets, as far as they are on this server."""
-        return Broadcast(msgspec.structs.replace(self._target, local=True))
+        return self._all._with(local=True)
 
     def emit(self, event: str, *args: Any) -> None:
         """Send an event to every chosen socket. It is written once and never waits.
@@ -135,17 +97,10 @@ class Emitter:
             ConfigurationError: the name is reserved.
             TypeError: an argument has no JSON.
         """
-        target = self._target
         data = event_data(event, args)
-        for namespace in target.namespaces:
-            packet = namespace.encode(Packet(PacketType.EVENT, namespace.name, data))
-            if target.rooms is not None:
-                packet.audience = target.rooms
-            loop = namespace.members.loop
-            if loop is None or loop is _running_loop():
-                _deliver(namespace, target, packet)
-            else:
-                loop.call_soon_threadsafe(_deliver, namespace, target, packet)
+        chosen = self._all
+        for adapter in chosen._adapters:
+            adapter.broadcast(data, chosen._selection)
 
     def send(self, *args: Any) -> None:
         """Emit `message`."""
@@ -163,21 +118,22 @@ class Emitter:
             AckTimeout: some did not answer in time; `responses` holds the others. One that left meanwhile is not
                 waited for.
         """
-        calls = [asyncio.ensure_future(socket.call(event, *args, timeout=timeout)) for socket in self._target.sockets()]
-        answers = await asyncio.gather(*calls, return_exceptions=True)
-        failed = [answer for answer in answers if isinstance(answer, BaseException)]
-        responses = [answer for answer in answers if not isinstance(answer, BaseException)]
-        for error in failed:
-            if not isinstance(error, AckTimeout | Disconnected):
-                raise error
-        late = sum(isinstance(error, AckTimeout) for error in failed)
-        if late:
-            raise AckTimeout(f"{late} of {len(calls)} sockets did not acknowledge in {timeout} s", responses)
-        return responses
+        data = event_data(event, args)
+        chosen = self._all
+        calls = [adapter.call(data, chosen._selection, timeout) for adapter in chosen._adapters]
+        answers = await asyncio.gather(*calls)
+        values = [value for answer in answers for value in answer.values]
+        missing = sum(answer.missing for answer in answers)
+        if missing:
+            asked = sum(answer.asked for answer in answers)
+            raise AckTimeout(f"{missing} of {asked} sockets did not acknowledge in {timeout} s", values)
+        return values
 
-    async def fetch_sockets(self) -> list[Socket]:
-        """Return the chosen sockets, as they are now."""
-        return self._target.sockets()
+    async def fetch_sockets(self) -> list[Socket | RemoteSocket]:
+        """Return the chosen sockets, as they are now. In a cluster, those of other servers are `RemoteSocket`s."""
+        chosen = self._all
+        found = [await adapter.fetch(chosen._selection) for adapter in chosen._adapters]
+        return [socket for sockets in found for socket in sockets]
 
     def sockets_join(self, *rooms: str) -> None:
         """Put every chosen socket into rooms.
@@ -186,8 +142,9 @@ class Emitter:
             ConfigurationError: one cannot be joined by name; see `Socket.join`. Then no socket has joined any.
         """
         check_joinable(rooms)
-        for socket in self._target.sockets():
-            socket.join(*rooms)
+        chosen = self._all
+        for adapter in chosen._adapters:
+            adapter.join_selected(chosen._selection, rooms)
 
     def sockets_leave(self, *rooms: str) -> None:
         """Take every chosen socket out of rooms.
@@ -196,8 +153,9 @@ class Emitter:
             ConfigurationError: one cannot be left by name; see `Socket.leave`. Then no socket has left any.
         """
         check_joinable(rooms)
-        for socket in self._target.sockets():
-            socket.leave(*rooms)
+        chosen = self._all
+        for adapter in chosen._adapters:
+            adapter.leave_selected(chosen._selection, rooms)
 
     def disconnect_sockets(self, close: bool = False) -> None:
         """Disconnect every chosen socket.
@@ -205,18 +163,32 @@ class Emitter:
         Args:
             close: end the whole connection, with its sockets in other namespaces.
         """
-        for socket in self._target.sockets():
-            socket.disconnect(close=close)
+        chosen = self._all
+        for adapter in chosen._adapters:
+            adapter.disconnect(chosen._selection, close=close)
 
 
 class Broadcast(Emitter):
-    """Some of the sockets, chosen by `to`, `except_`, `volatile` and `local`. It can be kept and used again."""
+    """Some of the sockets, chosen by `to`, `except_`, `volatile` and `local`. It can be kept and used again.
 
-    __slots__ = ("_chosen",)
+    Args:
+        find: returns the adapters of its namespaces. It is called each time, because namespaces come and go.
+        selection: which sockets of them.
+    """
 
-    def __init__(self, target: Target) -> None:
-        self._chosen = target
+    __slots__ = ("_find", "_selection")
+
+    def __init__(self, find: Callable[[], list[Adapter]], selection: Selection = EVERYBODY) -> None:
+        self._find = find
+        self._selection = selection
 
     @property
-    def _target(self) -> Target:
-        return self._chosen
+    def _all(self) -> Broadcast:
+        return self
+
+    @property
+    def _adapters(self) -> list[Adapter]:
+        return self._find()
+
+    def _with(self, **changes: Any) -> Broadcast:
+        return Broadcast(self._find, msgspec.structs.replace(self._selection, **changes))

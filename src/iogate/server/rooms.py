@@ -157,7 +157,7 @@ class Rooms:
                 own.remove(room)
                 self._drop(room, socket)
 
-    def of(self, socket: Socket) -> frozenset[str]:
+    def rooms_of(self, socket: Socket) -> frozenset[str]:
         """Return the rooms that a socket is in, its own included."""
         if socket.id not in self.sockets:
             return frozenset()

@@ -22,11 +22,12 @@ from iogate.protocol.socketio.json import JSON
 from iogate.protocol.socketio.msgpack import MSGPACK
 from iogate.protocol.socketio.packets import MAX_ATTACHMENTS, ROOT, Parser
 from iogate.revocation import MemoryRevocations, Revocation, Revocations
+from iogate.server.adapter import Adapters, LocalAdapters
 from iogate.server.attempts import Attempt
 from iogate.server.connection import Connection
 from iogate.server.deadlines import Deadlines
 from iogate.server.eager import Eager, Rest
-from iogate.server.emitter import Emitter, Target
+from iogate.server.emitter import Broadcast, Emitter
 from iogate.server.gate import Gate
 from iogate.server.handlers import Registers
 from iogate.server.handshake import Handshake
@@ -105,6 +106,8 @@ class Server(Registers, Emitter):
         limits: how much is borne of clients that have no identity yet, and of one subject.
         revocations: where revoked tokens are remembered; in memory unless said otherwise.
         trusted_proxies: networks of proxies whose `X-Forwarded-For` is believed, such as `["10.0.0.0/8"]`.
+        adapters: makes the adapter of each namespace, which holds its rooms and delivers its broadcasts. By default
+            they are those of one process.
         clock: what time is taken from.
 
     Raises:
@@ -127,6 +130,7 @@ class Server(Registers, Emitter):
         limits: Limits | None = None,
         revocations: Revocations | None = None,
         trusted_proxies: Collection[str] = (),
+        adapters: Adapters | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
         self.settings = Settings(
@@ -161,7 +165,8 @@ class Server(Registers, Emitter):
         if parser not in PARSERS:
             raise ConfigurationError(f"parser is one of {', '.join(map(repr, PARSERS))}, and not {parser!r}")
         self.parser = PARSERS[parser]
-        self._namespaces = Namespaces(self.parser.encode)
+        self._adapters = adapters or LocalAdapters()
+        self._namespaces = Namespaces(self.parser.encode, self._adapters)
         self._root = self._namespaces.of(ROOT)
         self.handlers = self._root.handlers
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -198,8 +203,8 @@ class Server(Registers, Emitter):
     # The application's side.
 
     @property
-    def _target(self) -> Target:
-        return Target((self._root,))
+    def _all(self) -> Broadcast:
+        return self._root._all
 
     @overload
     def of(self, name: str, *, scopes: Scopes = ()) -> Namespace: ...
@@ -283,11 +288,14 @@ class Server(Registers, Emitter):
             self.auth.start(self._keys_changed)
 
     async def ready(self) -> None:
-        """Return when tokens can be verified, as there are keys for it. The ASGI lifespan waits for it.
+        """Return when clients can be served: the adapters have started, and there are keys to verify tokens with.
+
+        The ASGI lifespan waits for it.
 
         Raises:
             AuthUnavailable: there are no keys, and the configuration says not to start without.
         """
+        await self._adapters.start()
         if self.auth is not None:
             await self.auth.ready()
 
@@ -369,6 +377,7 @@ class Server(Registers, Emitter):
         finally:
             if self.auth is not None:
                 await self.auth.stop(self._keys_changed)
+            await self._adapters.stop()
 
     # The transports' side.
 

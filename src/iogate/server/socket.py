@@ -11,7 +11,7 @@ from iogate.errors import AckTimeout, Disconnected, InsufficientScope, NotAuthen
 from iogate.printable import printable
 from iogate.protocol.engineio.packets import Encoded
 from iogate.protocol.socketio.packets import Packet, PacketType
-from iogate.server.emitter import ACK_TIMEOUT, Broadcast, Target, event_data
+from iogate.server.emitter import ACK_TIMEOUT, Broadcast, event_data
 from iogate.server.handshake import Handshake
 from iogate.server.identity import Identity
 from iogate.server.rooms import check_joinable
@@ -34,7 +34,6 @@ class Socket:
         "_connection",
         "_data",
         "_identity",
-        "_last_ack",
         "_payload_size",
         "_rooms",
         "_scoped",
@@ -62,7 +61,6 @@ class Socket:
         self._rooms: tuple[str, ...] = ()  # What was joined before it was let in.
         self._data: dict[str, Any] | None = None
         self._acks: dict[int, asyncio.Future[Any]] | None = None
-        self._last_ack = 0
         self._payload_size = 0  # Bytes of the CONNECT payload that is kept.
 
     # Who it is.
@@ -110,7 +108,7 @@ class Socket:
     @property
     def rooms(self) -> frozenset[str]:
         """The rooms that it is in: that of its id, that of its user (`Server.user_room`), and those it joined."""
-        return self.namespace.members.of(self)
+        return self.namespace.adapter.rooms_of(self)
 
     def join(self, *rooms: str, scopes: Scopes = ()) -> None:
         """Enter rooms. Nothing happens once it has gone.
@@ -132,7 +130,7 @@ class Socket:
         if needed:
             self._scoped = {**(self._scoped or {}), **dict.fromkeys(rooms, needed)}
         if self.connected:
-            self.namespace.members.join(self, rooms)
+            self.namespace.adapter.join(self, rooms)
         else:
             self._rooms += rooms
 
@@ -146,7 +144,7 @@ class Socket:
         for room in rooms:
             (self._scoped or {}).pop(room, None)
         if self.connected:
-            self.namespace.members.leave(self, rooms)
+            self.namespace.adapter.leave(self, rooms)
         else:
             self._rooms = tuple(room for room in self._rooms if room not in rooms)
 
@@ -182,10 +180,8 @@ class Socket:
         data = event_data(event, args)
         if not self.connected:
             raise Disconnected(f"{event!r} cannot be acknowledged: the socket is not connected")
-        self._last_ack = id_ = self._last_ack + 1
-        if self._acks is None:
-            self._acks = {}
-        answer = self._acks[id_] = asyncio.get_running_loop().create_future()
+        id_ = self.namespace.adapter.new_ack_id()
+        answer = self._expect(id_)
         try:
             self._connection.send(self.namespace.encode(Packet(PacketType.EVENT, self.namespace.name, data, id_)))
             async with asyncio.timeout(timeout):
@@ -193,19 +189,19 @@ class Socket:
         except TimeoutError:
             raise AckTimeout(f"{event!r} was not acknowledged in {timeout} s") from None
         finally:
-            self._acks.pop(id_, None)
+            self._stop_expecting(id_)
 
     @property
     def volatile(self) -> Broadcast:
         """Only this client, but what is sent is dropped if it cannot take it at once."""
-        return Broadcast(Target((self.namespace,), rooms=(self.id,), volatile=True))
+        return self.namespace.to(self.id).volatile
 
     # To the others.
 
     @property
     def broadcast(self) -> Broadcast:
         """Everybody in the namespace but this socket."""
-        return Broadcast(Target((self.namespace,), excluded=(self.id,)))
+        return self.namespace.except_(self.id)
 
     @property
     def local(self) -> Broadcast:
@@ -233,8 +229,8 @@ class Socket:
     def _enter(self, identity: Identity | None) -> None:
         """Be let in, with the identity that the connection has now: appear in the namespace and in the rooms."""
         self.connected = True
-        self.namespace.members.add(self)
-        self.namespace.members.join(self, self._rooms)
+        self.namespace.adapter.add(self)
+        self.namespace.adapter.join(self, self._rooms)
         self._rooms = ()
         if identity is not None:  # It may be a newer one than middleware has seen, and give less.
             self._set_identity(identity)
@@ -242,7 +238,7 @@ class Socket:
     def _set_identity(self, identity: Identity) -> bool:
         """Take another identity, and leave the rooms that it does not give; say whether there were any."""
         self._identity = identity
-        self.namespace.members.join(self, self._own_rooms())
+        self.namespace.adapter.join(self, self._own_rooms())
         lost = [room for room, needed in (self._scoped or {}).items() if not needed <= identity.principal.scopes]
         self.leave(*lost)
         return bool(lost)
@@ -265,10 +261,21 @@ class Socket:
     def _exit(self) -> None:
         """Be gone: from the namespace, the rooms, and for whoever waits for an answer."""
         self.connected = False
-        self.namespace.members.remove(self)
+        self.namespace.adapter.remove(self)
         for answer in (self._acks or {}).values():
             if not answer.done():
                 answer.set_exception(Disconnected("the client went before it answered"))
+
+    def _expect(self, id_: int) -> asyncio.Future[Any]:
+        """Return the answer to a packet with this id, when it comes. `_stop_expecting` must follow."""
+        if self._acks is None:
+            self._acks = {}
+        answer = self._acks[id_] = asyncio.get_running_loop().create_future()
+        return answer
+
+    def _stop_expecting(self, id_: int) -> None:
+        if self._acks is not None:
+            self._acks.pop(id_, None)
 
     def _acknowledged(self, id_: int, args: list[Any]) -> None:
         """Take the client's answer to a `call`. One that nobody waits for is dropped."""
