@@ -25,7 +25,7 @@ from rich.table import Table
 from benchmarks.machine import conclude, describe, memory, quantile
 from benchmarks.served import Heart, served, swarm
 from iogate import Limits, Server
-from iogate.server.adapter import LocalAdapter
+from iogate.server.namespaces.adapter import LocalAdapter
 from iogate.testing import TokenFactory
 
 REFRESH_BEFORE = 8.0
@@ -57,7 +57,7 @@ async def measure(sockets: int, connects: float) -> dict[str, Any]:
         await clients("connect", group="rehearsal", tokens=factory.many(*names(sockets)))
         rehearsed = memory()
         await clients("leave", group="rehearsal")
-        await _until(lambda: not io.connections, 20)
+        await _until(lambda: not io._core.sessions.table, 20)
         await asyncio.sleep(0.5)
         before = memory()
         # So late that all are in before half of the life of their tokens is over, and the window is the same for all.
@@ -137,16 +137,16 @@ def tables(io: Server) -> dict[str, int]:
     if not isinstance(adapter, LocalAdapter):
         raise TypeError(f"{adapter!r} is not a LocalAdapter")
     counted = {
-        "connections": len(io.connections),
+        "connections": len(io._core.sessions.table),
         "sockets": len(adapter.sockets),
         "rooms": len(adapter._members) + len(adapter._rooms),
-        "pending": len(io.pending),
-        "failures": len(io.failures),
-        "subjects": len(io.subjects),
-        "lingering": len(io.lingering),
-        "tasks": len(io._tasks),
+        "pending": len(io._core.sessions.pending),
+        "failures": len(io._core.gate.failures),
+        "subjects": len(io._core.gate.subjects),
+        "lingering": len(io._core.sessions.draining),
+        "tasks": len(io._core.sessions._tasks),
     }
-    for number, queue in enumerate(io._deadlines._queues):
+    for number, queue in enumerate(io._core.sessions.deadlines._queues):
         counted[f"deadlines {number}"] = len(queue)
         counted[f"heap {number}"] = len(getattr(queue, "_heap", ()))
     return {name: number for name, number in counted.items() if number}

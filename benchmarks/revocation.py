@@ -91,8 +91,8 @@ async def measure(sockets: int, bystanders: int, rate: float, rounds: int) -> di
                 "most": round(1000 * max(result["call"] for result in results), 2),
             },
             "bystanders ended": len(others["ends"]),
-            "revocations remembered": len(io.revocations),  # type: ignore[arg-type]
-            "connections left": len(io.connections) - bystanders,
+            "revocations remembered": len(io._core.revocations),  # type: ignore[arg-type]
+            "connections left": len(io._core.sessions.table) - bystanders,
             "rounds": results,
         }
 

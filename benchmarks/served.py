@@ -34,7 +34,7 @@ async def served(io: Server) -> AsyncIterator[int]:
         io.asgi(),
         http=PicowsHTTP,
         ws=PicowsProtocol,
-        ws_max_size=io.settings.max_payload,
+        ws_max_size=io._core.settings.max_payload,
         ws_ping_interval=None,
         ws_per_message_deflate=False,
         proxy_headers=False,

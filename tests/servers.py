@@ -17,7 +17,8 @@ import hypercorn.asyncio
 import hypercorn.config
 import uvicorn
 
-from iogate import JWTAuth, Server
+from iogate import JWTAuth, Server, Socket
+from iogate.server.gate.connection import Connection
 from iogate.transports.picows.http import PicowsHTTP
 from iogate.transports.picows.upgrade import PicowsProtocol
 from iogate.transports.uvicorn_http import HTTPProtocol
@@ -134,3 +135,10 @@ async def _hypercorn(app: Any, kind: Kind, listener: socket.socket) -> AsyncIter
 
 def _base64url(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def connection_of(socket: Socket) -> Connection:
+    """Return the connection of a socket."""
+    connection = socket._connection
+    assert isinstance(connection, Connection)
+    return connection

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from iogate import AuthError, CredentialsRequired, JWTAuth, Principal, RevokedToken, Server
+from iogate.revocation import Revocations
 
 from .accounts import Accounts, Invalid, NameTaken, Person
 from .attempts import Attempts, source
@@ -58,9 +59,18 @@ class Presented:
 class Api:
     """The endpoints."""
 
-    def __init__(self, io: Server, auth: JWTAuth, accounts: Accounts, sessions: Sessions, mint: Mint) -> None:
+    def __init__(
+        self,
+        io: Server,
+        auth: JWTAuth,
+        revocations: Revocations,
+        accounts: Accounts,
+        sessions: Sessions,
+        mint: Mint,
+    ) -> None:
         self._io = io
         self._auth = auth
+        self._revocations = revocations
         self._accounts = accounts
         self._sessions = sessions
         self._mint = mint
@@ -133,7 +143,7 @@ class Api:
         if token is None:
             raise CredentialsRequired
         principal = self._auth.verify(token)
-        if self._io.revocations.revoked(principal, time.time()):
+        if self._revocations.revoked(principal, time.time()):
             raise RevokedToken
         return principal
 

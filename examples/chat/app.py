@@ -165,4 +165,4 @@ def announce(address: str) -> None:
     print(f'  curl -H "Authorization: Bearer {token.text}" {address}/api/me\n', flush=True)
 
 
-app = io.asgi(website(Api(io, auth, accounts, sessions, mint), lifespan))
+app = io.asgi(website(Api(io, auth, revocations, accounts, sessions, mint), lifespan))

@@ -13,8 +13,8 @@ from fuzz.live.words import ROOMS, SUBJECTS
 from iogate import AuthPayload, BearerHeader, JWTAuth, Limits, Query, Refused, Server, Socket
 from iogate.auth.policy import CLOCK_STEP
 from iogate.errors import AckTimeout, Disconnected
-from iogate.server.emitter import Broadcast
-from iogate.server.handlers import CallNext, Event
+from iogate.server.namespaces.emitter import Broadcast
+from iogate.server.namespaces.handlers import CallNext, Event
 from iogate.testing import FakeClock, advance
 from tests.servers import SECRET
 
@@ -169,7 +169,7 @@ class House:
 
     async def rest(self) -> None:
         """Let so much time pass that there is nothing left to wait for."""
-        while self.io._tasks.keys() - {asyncio.current_task()} or self._calls:
+        while self.io._core.sessions._tasks.keys() - {asyncio.current_task()} or self._calls:
             self.release()
             await advance(self.io, 10)
         await advance(self.io, MAX_LIFETIME + CLOCK_STEP + 1)

@@ -18,12 +18,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from fuzz.live.house import MAX_LIFETIME, House, Planned
 from fuzz.live.words import ADDRESSES
 from iogate.revocation.memory import FORGOTTEN_AT_ONCE
-from iogate.server.attempts import Attempt
-from iogate.server.connection import Connection
-from iogate.server.handshake import Handshake
+from iogate.server.gate.attempts import Attempt
+from iogate.server.gate.connection import Connection
 from iogate.server.identity import Identity
-from iogate.server.limits import source_of
-from iogate.server.socket import Socket
+from iogate.server.namespaces.socket import Socket
+from iogate.server.session.addresses import source_of
+from iogate.server.session.handshake import Handshake
 from iogate.transports.picows.http import PicowsHTTP
 from iogate.transports.picows.transport import PicowsTransport
 from iogate.transports.picows.upgrade import PicowsProtocol
@@ -137,7 +137,7 @@ class Rest:
 
     def _unsettled(self) -> dict[str, object]:
         io = self._house.io
-        spare = io.eager._spare.task if io.eager._spare is not None else None
+        spare = io._core.sessions.eager._spare.task if io._core.sessions.eager._spare is not None else None
         tasks = asyncio.all_tasks() - self._tasks - {spare, asyncio.current_task()}
         files = _files() - self._files
         return {
@@ -150,15 +150,17 @@ class Rest:
         """Look at the tables that remember those who have gone, on purpose and for a time."""
         io = self._house.io
         found = []
-        if len(io.failures) > MOST_ADDRESSES:
-            found.append(f"bad credentials of {len(io.failures)} addresses are remembered")
+        if len(io._core.gate.failures) > MOST_ADDRESSES:
+            found.append(f"bad credentials of {len(io._core.gate.failures)} addresses are remembered")
         found += [
-            f"{address} still counts as one with bad tokens" for address in ADDRESSES if io.failures.exceeded(address)
+            f"{address} still counts as one with bad tokens"
+            for address in ADDRESSES
+            if io._core.gate.failures.exceeded(address)
         ]
-        for _ in range(1 + len(io.revocations) // FORGOTTEN_AT_ONCE):  # type: ignore[arg-type]
+        for _ in range(1 + len(io._core.revocations) // FORGOTTEN_AT_ONCE):  # type: ignore[arg-type]
             await io.revoke(session_id="nobody's", until=self._house.clock.wall() + MAX_LIFETIME)
-        if len(io.revocations) != 1:  # type: ignore[arg-type]
-            found.append(f"{len(io.revocations)} revocations are remembered")  # type: ignore[arg-type]
+        if len(io._core.revocations) != 1:  # type: ignore[arg-type]
+            found.append(f"{len(io._core.revocations)} revocations are remembered")  # type: ignore[arg-type]
         return found
 
     def _collected(self) -> list[str]:

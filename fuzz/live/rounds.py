@@ -83,7 +83,7 @@ class GoodClient:
     async def _say(self, type_: PacketType, data: object, awaited: str) -> None:
         self._awaited = awaited
         self._heard.clear()
-        encoded = self._house.io.parser.encode(Packet(type_, "/", data))
+        encoded = self._house.io._core.sessions.parser.encode(Packet(type_, "/", data))
         with suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
                 await self._send(*([encoded.text.decode()] if encoded.text else []), *encoded.attachments)
@@ -169,7 +169,9 @@ class Fuzz:
 
                 port = int(self._url.rpartition(":")[2])
                 # In a thread of their own: they do not wait until the server has done what it does.
-                await asyncio.to_thread(asyncio.run, crowd(seed, steps, port, house.io.parser, house.clock, after))
+                await asyncio.to_thread(
+                    asyncio.run, crowd(seed, steps, port, house.io._core.sessions.parser, house.clock, after)
+                )
                 await look()
         except ExceptionGroup as group:
             found += [_told(error) for error in group.exceptions]

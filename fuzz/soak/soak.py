@@ -25,7 +25,7 @@ from fuzz.live.words import ROOMS
 from fuzz.soak.clock import RunningClock
 from fuzz.soak.honest import Waits, be_revoked, live
 from iogate import Limits
-from iogate.server.emitter import Broadcast
+from iogate.server.namespaces.emitter import Broadcast
 from tests.servers import serve
 
 HONEST = 12

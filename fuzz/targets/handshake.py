@@ -14,9 +14,9 @@ from iogate import Cookie, JWTAuth, Query, Server
 from iogate.auth import AuthPayload, BearerHeader
 from iogate.errors import CredentialsBadFormat, CredentialsBadScheme
 from iogate.printable import TOKEN_NAMES, redact
-from iogate.server.attempts import CredentialRequest
-from iogate.server.handshake import MAX_QUERY_FIELDS, Handshake
-from iogate.server.requests import Answer, examine, is_for
+from iogate.server.gate.attempts import CredentialRequest
+from iogate.server.requests import Answer, admit_request, is_for
+from iogate.server.session.handshake import MAX_QUERY_FIELDS, Handshake
 from tests.auth.tokens import SECRET
 
 _AUTH = JWTAuth(
@@ -45,8 +45,8 @@ def handshake(data: bytes) -> bool:
             "client": ("10.0.0.1", 1234),
             "scheme": "http",
         }
-        assert is_for(_SERVER, whole)
-        found = examine(_SERVER, whole)
+        assert is_for(_SERVER._core, whole)
+        found = admit_request(_SERVER._core, whole)
         _check_redacted(whole["query_string"])
         if isinstance(found, Answer):
             assert found.status in _STATUSES

@@ -52,7 +52,7 @@ def logout(data: bytes) -> bool:
 
 def _posted(body: bytes) -> int:
     """Return the status that a request is answered with, by an endpoint that has been asked nothing before."""
-    _SERVER.revocations = revocations = MemoryRevocations()
+    _SERVER._core.revocations = revocations = MemoryRevocations()
     endpoint = BackChannelLogout(_SERVER, issuer=ISSUER, audience="me", leeway=LEEWAY)
     half = len(body) // 2
     parts: list[dict[str, Any]] = [{"body": body[:half], "more_body": True}, {"body": body[half:]}]

@@ -31,12 +31,12 @@ from iogate.http import BackChannelLogout
 from iogate.keys import Discovery, KeySetFile, KeySetURL
 from iogate.printable import SafeRecords as _SafeRecords
 from iogate.revocation import MemoryRevocations, Revocation, Revocations, SQLiteRevocations
-from iogate.server.handlers import Event
-from iogate.server.handshake import Handshake
-from iogate.server.limits import Limits
-from iogate.server.namespace import Namespace
+from iogate.server.namespaces.handlers import Event
+from iogate.server.namespaces.namespace import Namespace
+from iogate.server.namespaces.socket import Socket
 from iogate.server.server import Server
-from iogate.server.socket import Socket
+from iogate.server.session.handshake import Handshake
+from iogate.server.settings import Limits
 from iogate.serving import run
 
 __version__ = "0.1.0"

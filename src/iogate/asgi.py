@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, ClassVar
 from iogate.asgi_types import DENIAL, MESSAGE_LIMIT, ASGIApp, Message, Receive, Scope, Send
 from iogate.protocol.engineio.handshake import RequestError
 from iogate.server.compression import CompressionWarning
-from iogate.server.handshake import Handshake, hidden_from_log, hide
-from iogate.server.reasons import CloseReason
-from iogate.server.requests import JSON, Answer, Request, examine, is_for, upgrade_target
+from iogate.server.core import Core
+from iogate.server.requests import JSON, Answer, Request, admit_request, is_for, upgrade_target
+from iogate.server.server import Server, core_of
+from iogate.server.session.handshake import Handshake, hidden_from_log, hide
+from iogate.server.session.reasons import CloseReason
 from iogate.transports.polling import PollingTransport, TooLarge
 from iogate.transports.websocket import WebSocketTransport
 
 if TYPE_CHECKING:
-    from iogate.server.connection import Connection
-    from iogate.server.server import Server
+    from iogate.server.gate.connection import Connection
 
 TEXT = (b"content-type", b"text/plain; charset=UTF-8")
 GOING_AWAY_TIMEOUT = 1.0
@@ -46,22 +47,27 @@ class SocketIOApp:
         self._compression = CompressionWarning()
         self._termination: asyncio.Task[None] | None = None
 
+    @property
+    def core(self) -> Core:
+        """The parts of the server."""
+        return core_of(self.server)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection (ASGI)."""
         if scope["type"] == "lifespan":
             await self._lifespan(scope, receive, send)
-        elif is_for(self.server, scope):
+        elif is_for(self.core, scope):
             await self._serve(scope, receive, send)
         elif self._other is not None:
-            await self._other(hidden_from_log(scope, self.server.hidden_parameters), receive, send)
+            await self._other(hidden_from_log(scope, self.core.hidden_parameters), receive, send)
         else:
             # A request for a wrong path may still contain a token in its URL, which the ASGI server logs.
-            hide(scope, self.server.hidden_parameters)
+            hide(scope, self.core.hidden_parameters)
             await _answer(scope, send, Answer(404, b"Not Found", [TEXT]))
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._watch_termination(send)
-        request = examine(self.server, scope)
+        request = admit_request(self.core, scope)
         if isinstance(request, Answer):
             await _answer(scope, send, request)
         elif scope["type"] == "websocket":
@@ -116,13 +122,14 @@ class SocketIOApp:
         """Return the transport for a polling request. A request without a session id opens a new session."""
         sid = handshake.query.get("sid")
         if sid is None:
-            connection = self.server.open(handshake)
+            connection = self.core.open(handshake)
             polling = PollingTransport(connection)
             connection.begin(polling, upgrades=["websocket"])
             return polling
-        transport = self.server.transport(sid)
-        if transport is None:
+        found = self.core.sessions.find(sid)
+        if found is None:
             return RequestError.UNKNOWN_SID
+        transport = found.transport
         return transport if isinstance(transport, PollingTransport) else RequestError.BAD_REQUEST
 
     async def _websocket(self, handshake: Handshake, scope: Scope, receive: Receive, send: Send) -> None:
@@ -131,28 +138,28 @@ class SocketIOApp:
 
         def limit() -> tuple[int, bool]:
             if connection is None:
-                return self.server.max_unverified, False
+                return self.core.settings.max_unverified, False
             return connection.max_frame, connection.socketio.admitted
 
         scope.get("extensions", {}).get(MESSAGE_LIMIT, lambda _: None)(limit)
         await receive()  # websocket.connect
-        polled = upgrade_target(self.server, handshake)
+        polled = upgrade_target(self.core, handshake)
         if isinstance(polled, Answer):
             await _answer(scope, send, polled)
             return
         await send({"type": "websocket.accept"})
         if polled is not None:
-            if isinstance(upgrade_target(self.server, handshake), Answer):  # Another upgrade won.
+            if isinstance(upgrade_target(self.core, handshake), Answer):  # Another upgrade won.
                 await send({"type": "websocket.close", "code": CloseReason.PARSE_ERROR.code})
             else:
                 connection = polled
                 transport = WebSocketTransport(polled, send)
                 transport.upgrade()
                 await transport.run(receive)
-        elif self.server.closing:  # The server began to close meanwhile, so it would miss this connection.
+        elif self.core.sessions.closing:  # The server began to close meanwhile, so it would miss this connection.
             await send({"type": "websocket.close", "code": CloseReason.SERVER_SHUTDOWN.code})
         else:
-            connection = self.server.open(handshake)
+            connection = self.core.open(handshake)
             transport = WebSocketTransport(connection, send)
             connection.begin(transport)
             await transport.run(receive)

@@ -13,7 +13,7 @@ import pytest
 from joserfc.jws import JWSRegistry
 
 from iogate import JWTAuth
-from iogate.server.heads import WORK_PER_TURN, Quota
+from iogate.server.session.heads import WORK_PER_TURN, Quota
 from tests.attacks.tokens import Bad
 
 SMALL = 1_000_000

@@ -17,7 +17,7 @@ from tests.attacks.showing import assert_undisturbed, victim
 from tests.conformance.conftest import echo_server
 from tests.conformance.wire import Session, WebSocket, said, session, within
 from tests.gate.support import Door, authenticate, connect, hear
-from tests.servers import SECRET, make_token
+from tests.servers import SECRET, connection_of, make_token
 
 HOUR = 3600.0
 
@@ -158,7 +158,7 @@ class Deaf:
 
     async def is_sent(self, room: str) -> set[int]:
         """Send numbered news to a room, and return the numbers of those that still wait in the end."""
-        connection = self._socket._connection
+        connection = connection_of(self._socket)
         if isinstance(self._session, WebSocket):
             self._session.connection.transport.pause_reading()
         while not connection.has_output:

@@ -68,7 +68,7 @@ async def _served(door: Door, tokens: list[Bad], transport: str) -> dict[str, An
                 await mallory.send(connect(bad.token))
                 told = await said(mallory)
             # What is larger than a client may send before the verdict ends the connection unread.
-            unread = len(bad.token.encode("utf-8", "surrogatepass")) > io.max_unverified
+            unread = len(bad.token.encode("utf-8", "surrogatepass")) > io._core.settings.max_unverified
             if told != ([] if unread else ["44" + compact(bad.refusal)]):
                 wrong[bad.name] = told
         await assert_undisturbed(io, alice)

@@ -14,9 +14,9 @@ import pytest
 
 from iogate import JWTAuth, Limits, Socket
 from iogate.protocol.socketio.packets import MAX_UNVERIFIED_DEPTH, MAX_UNVERIFIED_VALUES
-from iogate.server.attempts import HELD_FRAMES
-from iogate.server.connection import MAX_CONNECTS
-from iogate.server.limits import AT_A_TIME
+from iogate.server.gate.attempts import HELD_FRAMES
+from iogate.server.gate.connection import MAX_CONNECTS
+from iogate.server.gate.limits import AT_A_TIME
 from iogate.testing import advance
 from iogate.transports.polling import PollingTransport
 from tests import refusals
@@ -103,7 +103,7 @@ async def test_a_payload_with_more_than_a_client_may_send_before_the_verdict(
             await mallory.send(shown)
             (answer,) = await said(mallory)
         assert refusal(parser, answer) == refusals.BAD_FORMAT
-        assert not io.connections
+        assert not io._core.sessions.table
         await echoes(alice)
 
 
@@ -118,7 +118,7 @@ async def test_a_payload_larger_than_a_client_may_send_before_the_verdict(
         mallory = await stack.enter_async_context(session(url, transport))
         await mallory.send(packet(parser, {"token": make_token(), "more": payload}))
         await ends(mallory)
-        await until(lambda: not io.connections)
+        await until(lambda: not io._core.sessions.table)
 
 
 async def test_a_payload_that_is_just_small_enough(transport: str, parser: str) -> None:
@@ -159,7 +159,7 @@ async def test_tokens_of_many_namespaces_at_once(transport: str) -> None:
     async with victim(place.io, transport) as (url, alice), session(url, transport) as bob:
         for number in range(25):
             await bob.send(connect(token, f"/room-{number}"))
-        await until(lambda: len(place.io.verdict_due) == 25)
+        await until(lambda: len(place.io._core.gate.decision_timeout) == 25)
         place.opened.set()
         assert all([str(await within(bob.receive())).startswith("40/room-") for _ in range(25)])
         await assert_undisturbed(place.io, alice)
@@ -178,7 +178,7 @@ async def test_a_body_for_a_session_that_has_ended(transport: str) -> None:
     """Row 38: it is refused at once; nothing would end the request any more."""
     io = echo_server()
     async with victim(io, transport) as (url, alice), polling(url) as mallory:
-        polled = io.transport(mallory.handshake["sid"])
+        polled = io._core.sessions.table[mallory.handshake["sid"]].transport
         assert isinstance(polled, PollingTransport)
         await mallory.send("1")
         assert not await polled.post(never)
@@ -283,7 +283,7 @@ async def test_attempts_that_are_given_up_count(
         for number in range(50):
             await trick(mallory, connect(sub="mallory", jti=str(number)))
         await ends(mallory)
-        await until(lambda: len(place.io.connections) == 1 and len(place.io.verdict_due) == 0)
+        await until(lambda: len(place.io._core.sessions.table) == 1 and len(place.io._core.gate.decision_timeout) == 0)
         assert 1 <= place.calls <= 4
         await assert_undisturbed(place.io, alice)
 
@@ -299,7 +299,7 @@ async def test_transports_that_leave_while_they_wait_count(transport: str, stage
                 await until(lambda: place.calls == number + 1)  # noqa: B023
                 await mallory.send("1")
                 await ends(mallory)
-        assert place.io.failures.exceeded("127.0.0.1")
+        assert place.io._core.gate.failures.exceeded("127.0.0.1")
         await assert_undisturbed(place.io, alice)
 
 
@@ -307,12 +307,12 @@ async def test_verifications_of_an_address_with_many_failures_are_few_at_a_time(
     """Row 41: a client that leaves does not make room for another call of a key function that is still at work."""
     place = Counted("key")
     for _ in range(6):
-        place.io.failures.add("127.0.0.1")
+        place.io._core.gate.failures.add("127.0.0.1")
     async with victim(place.io, transport) as (url, alice):
         for number in range(AT_A_TIME + 5):
             async with session(url, transport) as mallory:
                 await mallory.send(connect(sub="mallory", jti=str(number)))
-                await until(lambda: len(place.io.verdict_due) == 1)
+                await until(lambda: len(place.io._core.gate.decision_timeout) == 1)
                 await mallory.send("1")
                 await ends(mallory)
         assert place.calls == AT_A_TIME
@@ -343,11 +343,11 @@ async def test_a_transport_that_leaves_counts_once(transport: str) -> None:
     async with victim(place.io, transport) as (url, alice), session(url, transport) as bob:
         for number in range(50):
             await bob.send(connect(sub="mallory", namespace=f"/room-{number}"))
-        await until(lambda: len(place.io.verdict_due) == 50)
+        await until(lambda: len(place.io._core.gate.decision_timeout) == 50)
         await bob.send("1")
         await ends(bob)
-        await until(lambda: len(place.io.connections) == 1)
-        assert not place.io.failures.exceeded("127.0.0.1")
+        await until(lambda: len(place.io._core.sessions.table) == 1)
+        assert not place.io._core.gate.failures.exceeded("127.0.0.1")
         await assert_undisturbed(place.io, alice)
 
 
@@ -358,7 +358,7 @@ async def test_many_tokens_at_once_on_one_transport(transport: str) -> None:
     async with victim(place.io, transport) as (url, alice), session(url, transport) as mallory:
         for number in range(50):
             await mallory.send(connect(BADS[number], f"/room-{number}"))
-        await until(lambda: len(place.io.verdict_due) == 50)
+        await until(lambda: len(place.io._core.gate.decision_timeout) == 50)
         assert place.calls == 1
         place.opened.set()
         refused = [answer for answer in await said(mallory) if "invalid_token" in str(answer)]
@@ -378,7 +378,7 @@ async def test_an_honest_client_may_ask_for_many_namespaces_at_once(transport: s
         token = make_token(sub="mallory")
         for number in range(20):
             await bob.send(connect(token, f"/room-{number}"))
-        await until(lambda: len(place.io.verdict_due) == 20)
+        await until(lambda: len(place.io._core.gate.decision_timeout) == 20)
         place.opened.set()
         answers = [str(await within(bob.receive())) for _ in range(20)]
         assert all(answer.startswith("40/room-") for answer in answers)
@@ -395,7 +395,7 @@ async def test_a_good_token_from_an_address_with_bad_ones(transport: str, way: s
     io = echo_server(auth=make_auth(**in_band(way)), limits=Limits(failures_per_address=3))
     async with victim(io, transport) as (url, alice):
         for _ in range(200):
-            io.failures.add("127.0.0.1")
+            io._core.gate.failures.add("127.0.0.1")
         async with session(url, transport) as mallory, session(url, transport) as bob:
             for shown, token in ((mallory, BAD), (bob, make_token(sub="bob"))):
                 if way == "authenticate":
@@ -412,7 +412,7 @@ async def test_a_good_token_waits_its_turn_where_verification_takes_time(transpo
     """Row 42: with a slow key function it gets in as soon as one of those before it is done."""
     place = Counted("key")
     for _ in range(6):
-        place.io.failures.add("127.0.0.1")
+        place.io._core.gate.failures.add("127.0.0.1")
     async with victim(place.io, transport) as (url, alice), AsyncExitStack() as stack:
         for number in range(AT_A_TIME):
             mallory = await stack.enter_async_context(session(url, transport))
@@ -420,7 +420,7 @@ async def test_a_good_token_waits_its_turn_where_verification_takes_time(transpo
         await until(lambda: place.calls == AT_A_TIME)
         bob = await stack.enter_async_context(session(url, transport))
         await bob.send(connect(sub="bob"))
-        await until(lambda: len(place.io.verdict_due) == AT_A_TIME + 1)
+        await until(lambda: len(place.io._core.gate.decision_timeout) == AT_A_TIME + 1)
         place.opened.set()
         assert str(await within(bob.receive())).startswith("40")
         await assert_undisturbed(place.io, alice)

@@ -104,7 +104,7 @@ async def test_a_token_that_was_revoked_is_never_good_again(
     clock.now -= step  # The clock was ahead, and is set right.
     principal = accepted(auth, text)
     if principal is not None and _is_meant(principal, meant, NOW + auth.leeway):
-        assert io.revocations.revoked(principal, clock.now)
+        assert io._core.revocations.revoked(principal, clock.now)
 
 
 def _is_meant(principal: Principal, meant: dict[str, Any], issued_by: float) -> bool:
@@ -183,11 +183,11 @@ async def test_a_logout_is_remembered_as_long_as_any_other_revocation() -> None:
     last = NOW + 5 + MAX_LIFETIME + 5  # `iat` may be ahead by the leeway, and `exp` that much past.
     clock.now = last + 7 + 3601
     await io.revoke(key_id="k")
-    assert isinstance(io.revocations, MemoryRevocations)
-    assert len(io.revocations) == 1
+    assert isinstance(io._core.revocations, MemoryRevocations)
+    assert len(io._core.revocations) == 1
     clock.now += FOR_EVER
     await io.revoke(session_id="another")
-    assert len(io.revocations) == 2, "a key is revoked for ever: who has it may write any date"
+    assert len(io._core.revocations) == 2, "a key is revoked for ever: who has it may write any date"
 
 
 async def test_an_earlier_end_is_what_the_application_says() -> None:
@@ -197,6 +197,6 @@ async def test_an_earlier_end_is_what_the_application_says() -> None:
     io = Server(auth=auth)
     token = signed(NOW, exp=100)
     await io.revoke(token_id="t", until=NOW + 50)
-    assert io.revocations.revoked(auth.verify(token), NOW + 49)
+    assert io._core.revocations.revoked(auth.verify(token), NOW + 49)
     clock.now = NOW + 50
-    assert not io.revocations.revoked(auth.verify(token), clock.now)
+    assert not io._core.revocations.revoked(auth.verify(token), clock.now)

@@ -18,7 +18,7 @@ from websockets.asyncio.client import connect as open_websocket
 
 from iogate import Limits, Server
 from iogate.asgi_types import MESSAGE_LIMIT
-from iogate.server.heads import LINGER, LOG_LINES, MAX_FIELDS, MAX_HEAD
+from iogate.server.session.heads import LINGER, LOG_LINES, MAX_FIELDS, MAX_HEAD
 from iogate.testing import FakeClock, advance, settle
 from iogate.transports.uvicorn_http import MAX_PIPELINED
 from tests import servers
@@ -128,7 +128,7 @@ async def test_a_head_that_is_too_large_behind_another_request(pieces: int, whol
             await mallory.send(data[start : start + len(data) // pieces + 1])
             await settle()
         assert b" 200 " not in await mallory.ends()
-        assert not io.connections
+        assert not io._core.sessions.table
 
 
 async def test_a_head_just_above_the_limit_behind_another_request() -> None:
@@ -140,7 +140,7 @@ async def test_a_head_just_above_the_limit_behind_another_request() -> None:
         assert await mallory.status() == 404
         await mallory.send(head[-10_000:])
         assert await mallory.status() == 431
-        assert not io.connections
+        assert not io._core.sessions.table
 
 
 async def test_heads_below_the_limit_behind_one_another() -> None:
@@ -183,7 +183,7 @@ async def test_a_request_for_a_websocket_that_has_a_body(line: str) -> None:
     async with serve(io) as url, wire(url) as mallory:
         await mallory.send(request("websocket", line))
         assert await mallory.status() == 400
-        assert not io.connections
+        assert not io._core.sessions.table
 
 
 async def test_requests_that_do_not_wait_for_answers() -> None:
@@ -207,7 +207,7 @@ async def test_trailer_fields_are_not_header_fields() -> None:
         head = request("polling", "Transfer-Encoding: chunked", first=f"GET {TARGET}polling HTTP/1.1")
         await mallory.send(head + b"0\r\nX-Forwarded-For: 192.0.2.66\r\nAuthorization: Bearer x\r\n\r\n")
         assert await mallory.status() == 200
-        (connection,) = io.connections.values()
+        (connection,) = io._core.sessions.table.values()
         assert connection.handshake.address == "127.0.0.1"
         assert "authorization" not in connection.handshake.headers
 
@@ -245,7 +245,7 @@ async def test_a_head_that_does_not_come(what: str, caplog: pytest.LogCaptureFix
     io = quiet_server(connect_timeout=10.0)
     with caplog.at_level(logging.INFO, "iogate"):
         async with serve(io) as url, wire(url) as mallory:
-            await until(lambda: len(io.pending._silent) == 1)
+            await until(lambda: len(io._core.sessions.pending._silent) == 1)
             await trickle(io, mallory, HALF[what], seconds=9.9)
             assert not mallory.closed
             await advance(io, 0.1)
@@ -281,7 +281,7 @@ async def test_a_later_head_that_does_not_come(what: str) -> None:
         await mallory.send(first)
         assert await mallory.status() == status
         await mallory.send(part)
-        await until(lambda: len(io.heads._due) == 1)
+        await until(lambda: len(io._core.heads._due) == 1)
         await advance(io, 9.0)
         await mallory.send(more)
         await settle()
@@ -299,7 +299,7 @@ async def test_an_answer_that_is_not_looked_at() -> None:
         await mallory.send(b"more")
         await advance(io, LINGER)
         await mallory.ends()
-        await until(lambda: not io.pending._silent)
+        await until(lambda: not io._core.sessions.pending._silent)
 
 
 # Row 40: too many.
@@ -336,15 +336,15 @@ async def test_a_full_server_still_refuses_transports_without_a_verdict() -> Non
         waiting = [await stack.enter_async_context(raw_websocket(url, WEBSOCKET)) for _ in range(3)]
         for one in waiting:
             await one.send("40")
-        await until(lambda: sum(len(each.waiting) for each in io.connections.values()) == 3)
+        await until(lambda: sum(len(each.waiting) for each in io._core.sessions.table.values()) == 3)
         for transport in ("polling", "websocket"):
             async with wire(url) as bob:
-                await until(lambda: len(io.pending._silent) == 1)
-                io.pending._silent[asyncio.Transport()] = None  # Another one, which is there as well.
+                await until(lambda: len(io._core.sessions.pending._silent) == 1)
+                io._core.sessions.pending._silent[asyncio.Transport()] = None  # Another one, which is there as well.
                 await bob.send(request(transport))
                 assert await bob.status() == 429
-                io.pending._silent.clear()
-        assert len(io.pending) == len(waiting) == 3
+                io._core.sessions.pending._silent.clear()
+        assert len(io._core.sessions.pending) == len(waiting) == 3
 
 
 async def test_a_client_behind_a_proxy_takes_the_place_of_a_silent_one() -> None:
@@ -353,8 +353,8 @@ async def test_a_client_behind_a_proxy_takes_the_place_of_a_silent_one() -> None
     evicted: list[Any] = []
     async with serve(io) as url, wire(url) as alice:
         idle = asyncio.Transport()
-        io.pending.add_silent(idle, "192.0.2.1")
-        io.pending.evict = evicted.append
+        io._core.sessions.pending.add_silent(idle, "192.0.2.1")
+        io._core.sessions.pending.evict = evicted.append
         await alice.send(request("websocket", "X-Forwarded-For: 192.0.2.1"))
         assert await alice.status() == 101
         assert evicted == [idle]
@@ -365,7 +365,7 @@ async def test_the_connections_of_a_proxy_count_in_total_only() -> None:
     limits = Limits(pending=20, pending_per_address=2)
     io = quiet_server(limits=limits, trusted_proxies=["127.0.0.0/8"])
     async with serve(io) as url, silent(url, 10) as idle:
-        await until(lambda: len(io.pending._silent) == 10)
+        await until(lambda: len(io._core.sessions.pending._silent) == 10)
         statuses = []
         async with AsyncExitStack() as stack:
             for _ in range(3):
@@ -373,7 +373,7 @@ async def test_the_connections_of_a_proxy_count_in_total_only() -> None:
                 await client.send(request("websocket", "X-Forwarded-For: 192.0.2.1"))
                 statuses.append(await client.status())
             assert statuses == [101, 101, 101]  # The third takes the place of the first, which has asked for nothing.
-            assert len(io.pending) == 2
+            assert len(io._core.sessions.pending) == 2
         assert not any(one.closed for one in idle)
 
 
@@ -382,7 +382,7 @@ async def test_a_connection_that_is_kept_alive_makes_room_too() -> None:
     io = quiet_server(limits=Limits(pending_per_address=2))
     async with serve(io) as url, silent(url, 1, NOT_FOUND) as (kept,):
         assert await kept.status() == 404
-        await until(lambda: len(io.pending._silent) == 1)
+        await until(lambda: len(io._core.sessions.pending._silent) == 1)
         async with silent(url, 2):
             await kept.ends()
 
@@ -465,7 +465,7 @@ async def test_a_message_that_is_larger_than_may_come_before_the_verdict(mounted
     io = echo_server(max_payload=1_000_000)
     app = Starlette(routes=[Mount("/", io.asgi())]) if mounted else io.asgi()
     async with serve(app) as url, websocket(url) as mallory:
-        mallory.connection.transport.write(frame(1, b"4" + b"x" * 4 * io.max_unverified, size=999_000))
+        mallory.connection.transport.write(frame(1, b"4" + b"x" * 4 * io._core.settings.max_unverified, size=999_000))
         assert (await ends(mallory)).code == 1009
     await io.shutdown()
 
@@ -573,7 +573,7 @@ async def test_few_requests_begin_in_one_turn(transport: str, run_ws: str) -> No
         async with asyncio.timeout(10):
             while opened[-1] < len(peers):  # Look in each turn, from the first one on.
                 await asyncio.sleep(0)
-                opened.append(len(io.connections))
+                opened.append(len(io._core.sessions.table))
         await sending
         most = 2 if run_ws == "uvicorn-picows" else 1
         assert max(after - before for before, after in itertools.pairwise(opened)) == most
@@ -588,21 +588,21 @@ async def test_a_connection_that_is_closed_while_its_request_waits(transport: st
         if kept_alive:
             await mallory.send(NOT_FOUND)
             assert await mallory.status() == 404
-        io.heads.quota = full = FullQuota(1)
+        io._core.heads.quota = full = FullQuota(1)
         await mallory.send(request(transport))
         await until(lambda: len(full) == 1)
         async with wire(url):  # It takes the place of the other one.
             await mallory.ends()
         full.begin_waiting()
         await settle()
-        assert not io.connections
+        assert not io._core.sessions.table
 
 
 async def test_a_request_whose_turn_comes() -> None:
     """Row 40: the connection is read again."""
     io = quiet_server()
     async with serve(io) as url, wire(url) as mallory:
-        io.heads.quota = full = FullQuota(1)
+        io._core.heads.quota = full = FullQuota(1)
         for _ in range(3):  # The first on a connection and a later one are not the same.
             await mallory.send(NOT_FOUND)
             await until(lambda: len(full) == 1)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from iogate.server.handshake import Handshake
+from iogate.server.session.handshake import Handshake
 from iogate.testing import advance, settle
 from tests import refusals
 from tests.attacks.places import HELD, HOUR, Hook, Place, answer, asks, enters, in_band
@@ -89,7 +89,7 @@ async def verdict(place: Place, url: str, transport: str, way: str) -> Any:
         await echoes(mallory)
         assert (await place.socket()).principal.token_id == "first"
         await mallory.send("1")
-        await until(lambda: len(place.io.connections) == 1)
+        await until(lambda: len(place.io._core.sessions.table) == 1)
         return {"message": told["message"], "data": told["data"]}
 
 
@@ -171,7 +171,7 @@ async def test_a_hook_that_ends_the_process(stage: str, error: type[BaseExceptio
     """Row 34: it does, but nobody is let in before. In memory: a real server would end with it."""
     place = Place()
     place.hooks[stage] = plainly(error)
-    connection = place.io.open(Handshake(address="192.0.2.1"))
+    connection = place.io._core.open(Handshake(address="192.0.2.1"))
     wire = Wire(connection, polls=False)
     connection.begin(wire)
     await asyncio.sleep(0)  # Until coroutines can be begun on the spot.

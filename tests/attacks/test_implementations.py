@@ -147,7 +147,7 @@ async def assert_denied(app: ASGIApp, io: Server, kind: servers.Kind) -> None:
         async with wire(url) as mallory:
             await mallory.send(request("polling"))
             assert await mallory.status() == 403
-        assert not io.connections
+        assert not io._core.sessions.table
     await io.shutdown()
 
 
@@ -185,8 +185,8 @@ async def test_a_server_that_is_exchanged_is_the_one_that_decides(kind: servers.
         app.server = second
         async with websocket(url, Origin="https://chat.example") as alice:
             await enter(alice)
-            assert not first.connections
-            assert len(second.connections) == 1
+            assert not first._core.sessions.table
+            assert len(second._core.sessions.table) == 1
         app.server = first
         assert (await refused(url, WEBSOCKET, Origin="https://chat.example")).status_code == 403
     await second.shutdown()
@@ -198,7 +198,7 @@ async def test_middleware_of_uvicorn_that_is_there_twice_is_asked_twice(kind: se
     io = echo_server()
     app = ProxyHeadersMiddleware(io.asgi(), trusted_hosts="192.0.2.1")  # type: ignore[arg-type]
     async with serve(app, kind) as url, websocket(url, **{"X-Forwarded-For": "192.0.2.9, 192.0.2.1"}):
-        (connection,) = io.connections.values()
+        (connection,) = io._core.sessions.table.values()
         assert connection.handshake.address == "192.0.2.9"
     await io.shutdown()
 
@@ -206,7 +206,7 @@ async def test_middleware_of_uvicorn_that_is_there_twice_is_asked_twice(kind: se
 def test_what_is_known_is_known_exactly() -> None:
     """Row 49: the application of a server, alone or in the middleware that uvicorn itself puts around it."""
     io = make_server()
-    assert unwrapped(io.asgi())[0] is unwrapped(ProxyHeadersMiddleware(io.asgi()))[0] is io  # type: ignore[arg-type]
+    assert unwrapped(io.asgi())[0] is unwrapped(ProxyHeadersMiddleware(io.asgi()))[0] is io._core  # type: ignore[arg-type]
     assert why_unknown(io.asgi()) is None
     for wrap in WRAPPERS:
         assert unwrapped(wrap(io))[0] is None
@@ -239,7 +239,7 @@ async def test_a_host_that_is_none(host: str, transport: str, kind: servers.Kind
     async with serve(io, kind) as url, wire(url) as mallory:
         await mallory.send(request(transport, *HOSTS[host], without="Host"))
         assert await mallory.status() == 400
-        assert not io.connections
+        assert not io._core.sessions.table
 
 
 @pytest.mark.parametrize("kind", IMPLEMENTATIONS)

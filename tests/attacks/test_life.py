@@ -54,9 +54,9 @@ async def test_an_idle_socket_whose_token_ends(
         place.clock.set_wall(place.clock.wall() - back)
         await trick(place, mallory, token)
         await advance(place.io, 59.875)
-        assert len(place.io.connections) == 2
+        assert len(place.io._core.sessions.table) == 2
         await advance(place.io, 0.125)
-        assert len(place.io.connections) == 1
+        assert len(place.io._core.sessions.table) == 1
         place.io.to("user:mallory").emit("too late")
         assert await said(mallory) == farewell(refusals.EXPIRED)
 
@@ -69,7 +69,7 @@ async def test_a_token_that_ends_while_its_client_does_not_read(transport: str) 
         deaf = Deaf(mallory, await place.socket())
         waiting = await deaf.is_sent("user:mallory")
         await advance(place.io, 60.0)
-        assert len(place.io.connections) == 1
+        assert len(place.io._core.sessions.table) == 1
         deaf.reads()
         assert not waiting & news(*await said(mallory))
 
@@ -112,7 +112,7 @@ async def test_a_refresh_as_somebody_else(transport: str, way: str, other: dict[
         assert socket.rooms == rooms
         assert place.refreshed == []
         await advance(place.io, 60.0)
-        assert len(place.io.connections) == 1
+        assert len(place.io._core.sessions.table) == 1
         assert await said(mallory) == farewell(refusals.EXPIRED)
 
 
@@ -162,7 +162,7 @@ async def test_a_refresh_that_races_a_revocation(transport: str, stage: str, cri
         await mallory.send(authenticate(place.token(jti=HELD, sid="s2", iat=place.ago(5))))
         await within(door.reached.wait())
         await place.io.revoke(**criteria)
-        assert len(place.io.connections) == 1
+        assert len(place.io._core.sessions.table) == 1
         door.opened.set()
         assert await said(mallory) == farewell(refusals.REVOKED)
         assert place.refreshed == []

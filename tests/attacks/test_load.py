@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from iogate import Limits, Server
-from iogate.server.server import GOODBYE_TIMEOUT, LINGER
+from iogate.server.gate.gate import REJECTION_ACK_TIMEOUT
+from iogate.server.session.sessions import DRAIN_TIMEOUT
 from iogate.testing import FakeClock, advance, settle
 from tests import refusals
 from tests.attacks.showing import assert_undisturbed, victim
@@ -103,7 +104,7 @@ async def test_a_flood_of_bad_tokens(transport: str) -> None:
             answers += told
         assert answers.count(refusals.INVALID) == 21
         assert answers.count(refusals.ATTEMPTS) == len(answers) - 21
-        assert len(place.io.failures) == 1
+        assert len(place.io._core.gate.failures) == 1
         await alice.send(authenticate(sub="alice", jti="new"))
         assert (await hear(alice))[0] == "authenticated"
         assert await show(url, transport, BAD, ELSEWHERE) == refusals.INVALID
@@ -136,7 +137,7 @@ async def test_a_flood_of_bad_tokens_from_everywhere(
     transport: str, addresses: list[str], remembered: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 36: no more addresses are remembered than there is room for, and a network of IPv6 is one of them."""
-    monkeypatch.setattr("iogate.server.limits.MAX_ADDRESSES", 50)
+    monkeypatch.setattr("iogate.server.gate.limits.MAX_ADDRESSES", 50)
     place = Crowded(limits=Limits(failures_per_address=1))
     async with victim(place.io, transport) as (url, alice):
         answers = []
@@ -144,7 +145,7 @@ async def test_a_flood_of_bad_tokens_from_everywhere(
             told = await asyncio.gather(*(show(url, transport, BAD, one) for one in addresses[start : start + 30]))
             answers += told
             await echoes(alice)
-        assert len(place.io.failures) == remembered
+        assert len(place.io._core.gate.failures) == remembered
         assert answers.count(refusals.INVALID) == (150 if remembered == 50 else 2)
         assert await show(url, transport, make_token()) is None
         await assert_undisturbed(place.io, alice)
@@ -161,7 +162,7 @@ async def test_a_flood_of_tokens_whose_verdict_does_not_come(transport: str) -> 
         crowd = [await stack.enter_async_context(opened(url, transport)) for _ in range(50)]
         for one in crowd:
             await one.send(connect(sub="mallory"))
-        await until(lambda: len(io.verdict_due) == 50)
+        await until(lambda: len(io._core.gate.decision_timeout) == 50)
         assert await status(url, transport) == 429
         assert await show(url, transport, make_token(), ELSEWHERE) is None
         await echoes(alice)
@@ -216,18 +217,18 @@ async def test_a_crowd_that_never_shows_a_token(
         async with opened(url, transport, ELSEWHERE) as friend:
             await enter(friend)
             await advance(io, 9.875)
-            assert len(io.connections) == MANY + 2 - (does is not waits_outside)
+            assert len(io._core.sessions.table) == MANY + 2 - (does is not waits_outside)
             await echoes(alice)
             await advance(io, 0.125)
             if does is waits_outside:  # They are told, and given a moment to read it.
-                await advance(io, GOODBYE_TIMEOUT)
-            assert len(io.connections) == 2
+                await advance(io, REJECTION_ACK_TIMEOUT)
+            assert len(io._core.sessions.table) == 2
             await echoes(friend)
             await friend.send("1")
         for one in crowd:
             await ends(one)
         await settle()
-        await advance(io, LINGER)
+        await advance(io, DRAIN_TIMEOUT)
         await until(lambda: leftovers(io) == before)
         assert await show(url, transport, make_token()) is None
         await assert_undisturbed(io, alice)
@@ -250,6 +251,6 @@ async def test_a_crowd_of_many_addresses(transport: str) -> None:
         await echoes(late)
         assert await show(url, transport, make_token()) is None
         await advance(io, 10.0)
-        await advance(io, GOODBYE_TIMEOUT)
-        assert len(io.connections) == 2
+        await advance(io, REJECTION_ACK_TIMEOUT)
+        assert len(io._core.sessions.table) == 2
         await assert_undisturbed(io, alice)

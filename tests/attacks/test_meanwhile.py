@@ -13,7 +13,7 @@ import pytest
 import uvloop
 
 from iogate import Limits, Server, Socket
-from iogate.server.handlers import CallNext, Event
+from iogate.server.namespaces.handlers import CallNext, Event
 from iogate.testing import advance
 from tests import refusals
 from tests.attacks.places import HELD, Place, answer, asks, enters, in_band, scene
@@ -88,7 +88,7 @@ async def test_event_middleware_that_waits(transport: str, end: End, inner: bool
 async def test_hooks_before_the_verdict_that_wait(transport: str, end: End, way: str, stage: str, later: str) -> None:
     """Row 43: the next hook does not run for a token that is good no more, and the client is told which it is."""
     place = Place(**in_band(way), connect_timeout=100.0)
-    place.io.identity_due.interval = 100.0
+    place.io._core.gate.authentication_timeout.interval = 100.0
     door = place.hold(stage)
     ran: list[str] = []
 
@@ -112,7 +112,7 @@ async def test_hooks_before_the_verdict_that_wait(transport: str, end: End, way:
 async def test_connect_middleware_that_waits(transport: str, end: End) -> None:
     """Row 43: the middleware after it does not run."""
     place = Place(connect_timeout=100.0)
-    place.io.identity_due.interval = 100.0
+    place.io._core.gate.authentication_timeout.interval = 100.0
     door = place.hold("middleware")
     ran: list[str] = []
     place.io.use(lambda socket: ran.append(socket.principal.subject))
@@ -143,15 +143,15 @@ async def test_a_hook_that_goes_on_after_its_client_has_left(transport: str) -> 
         done.set()
 
     async with scene(place, transport) as (mallory, _):
-        subjects = len(place.io.subjects)
+        subjects = len(place.io._core.gate.subjects)
         await mallory.send(connect(place.token(jti=HELD)))
         await within(door.reached.wait())
         await mallory.send("1")
-        await until(lambda: len(place.io.connections) == 1)
+        await until(lambda: len(place.io._core.sessions.table) == 1)
         door.opened.set()
         await within(done.wait())
-        assert len(place.io.subjects) == subjects
-        assert len(place.io._lifetimes) == 1
+        assert len(place.io._core.gate.subjects) == subjects
+        assert len(place.io._core.gate._expirations) == 1
         assert place.entered == ["alice"]
 
 
@@ -188,12 +188,12 @@ class Watched:
     def __init__(self, *, asynchronous: bool, **settings: Any) -> None:
         self.seen: list[tuple[str, str]] = []
         self.io: Server = echo_server(**settings)
-        assert self.io.auth is not None
+        assert self.io._core.auth is not None
         hooks: dict[str, Callable[..., Any]] = {
             name: self._asynchronous(name) if asynchronous else self._plain(name)
             for name in ("load_user", "middleware", "connect", "disconnect", "refresh", "event")
         }
-        self.io.auth.load_user(hooks["load_user"])  # type: ignore[attr-defined]
+        self.io._core.auth.load_user(hooks["load_user"])  # type: ignore[attr-defined]
         self.io.use(hooks["middleware"])
         for name in ("connect", "disconnect", "refresh", "event"):
             self.io.on(name, hooks[name])

@@ -31,7 +31,7 @@ from iogate import (
 )
 from iogate.auth import AuthPayload
 from iogate.printable import MAX_ARGUMENT, MAX_TRACEBACK, SafeRecords, redact
-from iogate.server.rooms import MAX_ROOM, is_socket_id, new_socket_id, room_of_user
+from iogate.server.namespaces.rooms import MAX_ROOM, is_socket_id, new_socket_id, room_of_user
 from tests.cli.running import SERVER, serving
 from tests.conformance.wire import POLLING, WEBSOCKET, client, refused, session, within
 from tests.gate.support import make_auth
@@ -160,7 +160,7 @@ def test_the_room_of_a_user_is_named_by_the_server() -> None:
     """Row 47: its issuer is needed where there are several, and an unknown one is an error."""
     several = make_server(auth=make_auth(issuer=[HERE, THERE]))
     assert several.user_room("a:b", HERE) == "user:https%3A%2F%2Fhere.example:a:b"
-    with pytest.raises(ConfigurationError, match="say whose it is"):
+    with pytest.raises(ConfigurationError, match="add the issuer"):
         several.user_room("bob")
     for io in (several, make_server(auth=make_auth(issuer=HERE))):
         with pytest.raises(ConfigurationError, match=f"which auth does not accept: give '{HERE}'"):
@@ -179,8 +179,8 @@ async def test_with_one_issuer_a_revocation_means_that_one() -> None:
     await io.revoke(subject="bob", until=2e9)
     now = 1e9
     mine, other = (make_auth().verify(make_token(sub="bob", iss=issuer)) for issuer in (HERE, THERE))
-    assert io.revocations.revoked(mine, now)
-    assert not io.revocations.revoked(other, now)
+    assert io._core.revocations.revoked(mine, now)
+    assert not io._core.revocations.revoked(other, now)
 
 
 def test_a_logout_at_an_issuer_that_the_server_does_not_know_is_a_mistake_in_the_settings() -> None:
@@ -363,7 +363,7 @@ async def test_names_from_clients_are_logged_on_one_line_and_bounded(
                 await wire.send(encoded(parser, 0, name, {"token": token[fate]}))
                 await within(wire.receive())
                 if fate == "enter":
-                    (socket,) = io._namespaces.find(name).sockets.values()  # type: ignore[union-attr]
+                    (socket,) = io._core.namespaces.find(name).sockets.values()  # type: ignore[union-attr]
                     shown = [socket, socket.namespace, socket.principal, socket._identity, socket._connection]
                     for event in ("event", EVIL, LONG[:3000]):
                         shown.append(Event(event, (EVIL,)))

@@ -17,7 +17,7 @@ from iogate import Clock, RevokedToken, Server
 from iogate.http import BackChannelLogout, Guard, HTTPRequest
 from iogate.http.fastapi import require
 from iogate.http.logout import BAD_ALLOWED
-from iogate.server.handshake import Handshake
+from iogate.server.session.handshake import Handshake
 from tests.conformance.wire import within
 from tests.gate.support import make_auth
 from tests.http.test_backchannel_logout import CLIENT, ISSUER, logout_token

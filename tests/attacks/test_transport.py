@@ -155,7 +155,7 @@ async def test_no_token_of_any_url_is_in_a_log(transport: str, caplog: pytest.Lo
             ):
                 await ask(url, transport, query, headers)
             async with AsyncExitStack() as stack:
-                while len(io.pending) < 5:
+                while len(io._core.sessions.pending) < 5:
                     await stack.enter_async_context(websocket(url))
                 # The oldest transport that has asked for nothing makes room.
                 answer = await ask(url, transport, f"EIO=4&transport={transport}&token={tokens['full']}", {})
@@ -324,11 +324,11 @@ async def ends_at_the_deadline(transport: str, chatter: Chatter) -> None:
     async with victim(io, transport) as (url, alice), session(url, transport) as mallory:
         for second in range(10):
             await chatter(mallory, second)
-            assert len(io.connections) == 2
+            assert len(io._core.sessions.table) == 2
             await advance(io, 1.0 if second < 9 else 0.999)
-        (theirs,) = (one.transport for one in io.connections.values() if not one.sockets)
+        (theirs,) = (one.transport for one in io._core.sessions.table.values() if not one.sockets)
         await advance(io, 0.001)
-        assert len(io.connections) == 1
+        assert len(io._core.sessions.table) == 1
         await ends(mallory)
         await until(lambda: getattr(theirs, "_body", None) is None)  # A POST that has not ended is read no further.
         await assert_undisturbed(io, alice)
@@ -343,9 +343,9 @@ async def test_an_upgrade_that_is_to_gain_time() -> None:
         async with raw_websocket(url, {**WEBSOCKET, "sid": before.handshake["sid"]}) as connection:
             await probe(connection)
             await connection.send("5")
-            await until(lambda: all(one.transport.name == "websocket" for one in io.connections.values()))
+            await until(lambda: all(one.transport.name == "websocket" for one in io._core.sessions.table.values()))
             await advance(io, 1.0)
-            assert len(io.connections) == 1
+            assert len(io._core.sessions.table) == 1
             assert await said(WebSocket(connection)) == []
         await assert_undisturbed(io, alice)
 
@@ -383,14 +383,14 @@ async def test_attachments_that_never_come(transport: str) -> None:
     async with victim(io, transport) as (url, alice), session(url, transport) as mallory:
         await enter(mallory, sub="mallory")
         await mallory.send("452" + ATTACHED, b"the first")
-        await until(lambda: len(io.attachments_due) == 1)
+        await until(lambda: len(io._core.sessions.attachment_timeout) == 1)
         await advance(io, 8.0)
         assert await within(mallory.receive_any()) == "2"
         await mallory.send("3")
         await advance(io, 1.999)
-        assert len(io.connections) == 2
+        assert len(io._core.sessions.table) == 2
         await advance(io, 0.001)
-        assert len(io.connections) == 1
+        assert len(io._core.sessions.table) == 1
         assert await said(mallory) == []
         await assert_undisturbed(io, alice)
 

@@ -15,7 +15,7 @@ import uvicorn
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from iogate import Limits, Server
-from iogate.server.heads import LINGER
+from iogate.server.session.heads import LINGER
 from iogate.testing import advance, settle
 from iogate.transports.picows.http import PicowsHTTP
 from iogate.transports.uvicorn_http import HTTPProtocol
@@ -47,7 +47,7 @@ async def test_a_message_of_empty_fragments(entered: bool) -> None:
         with peak_below(SMALL):
             mallory.connection.transport.write(frame(1, b"4", fin=False) + frame(0, b"", fin=False) * 20_000)
             assert (await ends(mallory)).code in (1009, None)  # Or it was reset with what it still sent.
-        await until(lambda: len(io.connections) == 1)
+        await until(lambda: len(io._core.sessions.table) == 1)
         await assert_undisturbed(io, alice)
 
 
@@ -147,12 +147,12 @@ async def test_an_answer_that_is_not_read(
     with caplog.at_level(logging.INFO, "iogate"):
         async with serve(io.asgi(large)) as url, deaf(url) as mallory:
             await mallory.send(get("/large"))
-            await until(lambda: len(io.pending._silent) == 1 and io.heads._unread)
+            await until(lambda: len(io._core.sessions.pending._silent) == 1 and io._core.heads._unread)
             await advance(io, 9.9)
             assert not transports[0].is_closing()
             await advance(io, 0.1)
             assert transports[0].is_closing()
-            await until(lambda: not io.pending._silent)
+            await until(lambda: not io._core.sessions.pending._silent)
         await io.shutdown()
     assert "it reads less than 1024 bytes of its answer per second" in caplog.text
 
@@ -162,7 +162,7 @@ async def test_an_answer_that_is_read_slowly(transports: list[asyncio.Transport]
     io = quiet_server(connect_timeout=10.0)
     async with serve(io.asgi(large)) as url, deaf(url) as alice:
         await alice.send(get("/large"))
-        await until(lambda: io.heads._unread)
+        await until(lambda: io._core.heads._unread)
         for _ in range(5):
             waiting = transports[0].get_write_buffer_size()
             while transports[0].get_write_buffer_size() > waiting - 20_000:
@@ -170,11 +170,11 @@ async def test_an_answer_that_is_read_slowly(transports: list[asyncio.Transport]
             await advance(io, 10.0)
             assert not transports[0].is_closing()
         assert len(await within(alice._reader.readexactly(20_000_000))) == 20_000_000
-        while not alice._reader.at_eof() and io.heads._unread:
+        while not alice._reader.at_eof() and io._core.heads._unread:
             await within(alice._reader.read(100_000))
         await settle()
         assert not transports[0].is_closing()
-        assert not io.heads._unread_due
+        assert not io._core.heads._unread_due
     await io.shutdown()
 
 
@@ -185,9 +185,9 @@ async def test_requests_whose_answers_are_not_read(
     io = quiet_server(connect_timeout=10.0)
     async with serve(io.asgi(large)) as url, deaf(url) as mallory:
         await mallory.send(get("/large") * 20)
-        await until(lambda: io.heads._unread)
+        await until(lambda: io._core.heads._unread)
         await advance(io, 10.0)
-        await until(lambda: transports[0].is_closing() and not io.pending._silent)
+        await until(lambda: transports[0].is_closing() and not io._core.sessions.pending._silent)
         await settle()
     await io.shutdown()
     assert "Exception in ASGI application" not in caplog.text
@@ -212,10 +212,10 @@ async def test_the_rest_of_an_answer_that_is_not_read(
     async with serve(io.asgi(app)) as url, deaf(url) as mallory:
         await mallory.send(get("/small", *lines))
         await until(lambda: transports and transports[0].is_closing())
-        await until(lambda: len(io.pending._silent) == len(io.heads._linger_due) == 1)
+        await until(lambda: len(io._core.sessions.pending._silent) == len(io._core.heads._linger_due) == 1)
         assert transports[0].get_write_buffer_size() > 0
         await advance(io, LINGER)
-        await until(lambda: transports[0].get_write_buffer_size() == 0 and not io.pending._silent)
+        await until(lambda: transports[0].get_write_buffer_size() == 0 and not io._core.sessions.pending._silent)
     await io.shutdown()
 
 
@@ -224,7 +224,7 @@ async def test_pings_whose_answers_are_not_read(transports: list[asyncio.Transpo
     io = quiet_server(connect_timeout=10.0)
     async with serve(io) as url, deaf(url) as mallory:
         await mallory.send(request("websocket"))
-        await until(lambda: len(io.pending) == 1)
+        await until(lambda: len(io._core.sessions.pending) == 1)
         waiting = 0
         for _ in range(60):
             await mallory.send(frame(9, b"p" * 125) * 1000)
@@ -235,7 +235,7 @@ async def test_pings_whose_answers_are_not_read(transports: list[asyncio.Transpo
             await advance(io, LINGER)
             await settle()
         await until(lambda: transports[0].is_closing() and transports[0].get_write_buffer_size() == 0)
-        await until(lambda: not io.pending._silent and not io.connections)
+        await until(lambda: not io._core.sessions.pending._silent and not io._core.sessions.table)
 
 
 async def test_a_ping_is_answered_once_its_client_reads(transports: list[asyncio.Transport]) -> None:
@@ -328,17 +328,17 @@ async def test_a_tls_client_that_does_not_close(what: str, run_ws: str, certific
         mallory = Client(raw)
         await mallory.shakes_hands()
         assert (await mallory.asks(REFUSED[what])).startswith(b"HTTP/1.1 4")
-        await until(lambda: len(io.pending._silent) == len(io.heads._linger_due) == 1)
+        await until(lambda: len(io._core.sessions.pending._silent) == len(io._core.heads._linger_due) == 1)
         await advance(io, LINGER)
         await raw.ends()
-        await until(lambda: not io.pending._silent and not io.heads._linger_due)
+        await until(lambda: not io._core.sessions.pending._silent and not io._core.heads._linger_due)
 
 
 async def test_the_handshake_and_the_head_have_one_deadline(run_ws: str, certificate: tuple[str, str]) -> None:
     """Row 40: a handshake late does not start the deadline anew, and after the first head nothing is left of it."""
     io = quiet_server(connect_timeout=10.0)
     async with secure(io, run_ws, certificate) as url, wire(url) as raw, wire(url) as good:
-        await until(lambda: len(io.pending._silent) == 2)
+        await until(lambda: len(io._core.sessions.pending._silent) == 2)
         await advance(io, 9.0)
         await Client(raw).shakes_hands()
         alice = Client(good)
@@ -348,14 +348,14 @@ async def test_the_handshake_and_the_head_have_one_deadline(run_ws: str, certifi
         await advance(io, 1.0)
         await raw.ends()
         assert b"404" in await alice.asks(NOT_FOUND)
-        assert not io.heads._below
+        assert not io._core.heads._below
 
 
 async def test_a_handshake_does_not_make_a_connection_younger(run_ws: str, certificate: tuple[str, str]) -> None:
     """Row 40: the one that has been silent for longest makes room, whether it has shaken hands or not."""
     io = quiet_server(limits=Limits(pending=2))
     async with secure(io, run_ws, certificate) as url, wire(url) as oldest, wire(url) as other:
-        await until(lambda: len(io.pending._silent) == 2)
+        await until(lambda: len(io._core.sessions.pending._silent) == 2)
         await Client(oldest).shakes_hands()
         async with wire(url):
             await oldest.ends()
@@ -370,9 +370,9 @@ async def test_tls_that_cannot_be_spoken(run_ws: str) -> None:
     made: list[Any] = []
     await serve_tls(io, run_ws, None, made)  # No context: asyncio refuses to start.
     async with wire(f"https://127.0.0.1:{made[0].sockets[0].getsockname()[1]}") as alice:
-        await until(lambda: len(io.pending._silent) == 1)
+        await until(lambda: len(io._core.sessions.pending._silent) == 1)
         await alice.send(b"x")
         await alice.ends()
-        await until(lambda: not io.pending._silent and not io.heads._due)
+        await until(lambda: not io._core.sessions.pending._silent and not io._core.heads._due)
     made[0].close()
     await io.shutdown()

@@ -55,7 +55,7 @@ def findings(auth: Any = None, **settings: Any) -> list[Finding]:
 
 def of_server(**settings: Any) -> list[Finding]:
     server = Server(**{"auth": JWTAuth(**SOUND)} | settings)
-    return examine(Target(server, server.auth))
+    return examine(Target(server, server._core.auth))
 
 
 def levels(found: list[Finding], subject: str) -> list[str]:

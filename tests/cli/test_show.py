@@ -417,9 +417,9 @@ def test_what_was_started_is_stopped(tmp_path: Path) -> None:
         + """
 class Store(MemoryRevocations):
     def close(self):
-        print("closed", io.auth.started, io.auth.stopped)
+        print("closed", io._core.auth.started, io._core.auth.stopped)
 
-io.revocations = Store()
+io._core.revocations = Store()
 """
     )
     for ready, code in (("", 1), ("ValueError()", 2)):

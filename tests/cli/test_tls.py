@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import serialization
 
 import iogate
 from iogate import ConfigurationError
-from iogate.server.heads import LOG_LINES
+from iogate.server.session.heads import LOG_LINES
 from iogate.serving import tls
 from tests.cli.certificates import write_certificate
 from tests.cli.running import SERVER, STARTS_WITHIN, Run, iogate_run, python, serving

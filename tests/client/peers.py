@@ -140,7 +140,7 @@ class World:
 
     async def until_next(self) -> None:
         """Let time pass until what is due next has happened: `token_expiring`, or else the end of the token."""
-        due = self.io._deadlines.next()
+        due = self.io._core.sessions.deadlines.next()
         assert due is not None
         await advance(self.io, due - self.clock.monotonic())
 

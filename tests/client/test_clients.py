@@ -13,7 +13,7 @@ import socketio
 
 from iogate import Refused, Server, Socket
 from iogate.client import AsyncClient, ConnectionRefused
-from iogate.server.reasons import CloseReason
+from iogate.server.session.reasons import CloseReason
 from iogate.testing import advance
 from tests.client.peers import FOREVER, LIFETIME, WITHIN, Kind, Source, client, world
 from tests.servers import serve
@@ -225,7 +225,7 @@ async def test_namespaces_share_one_refresh(kind: Kind, how: list[str]) -> None:
             await place.until_next()
             await peer.hear("token_refreshed")
         assert source.reasons == ["connect", *["expiring"] * 3]
-        assert len(place.io.connections) == 1
+        assert len(place.io._core.sessions.table) == 1
 
 
 async def test_a_refresh_that_fails_is_tried_again_on_the_live_connection(kind: Kind, how: list[str]) -> None:
@@ -275,7 +275,7 @@ async def test_a_refusal_of_a_refresh_does_not_colour_a_loss_that_comes_after_it
 
 def lose(io: Any) -> None:
     """Cut the transports, as a network does."""
-    for connection in list(io.connections.values()):
+    for connection in list(io._core.sessions.table.values()):
         connection.close(CloseReason.TRANSPORT_CLOSE)
 
 
@@ -374,7 +374,7 @@ async def test_it_comes_back_when_the_server_closes_the_transport(kind: Kind, ho
     async with world() as place, client(kind, source := Source(place.tokens)) as peer:
         await peer.do("connect", place.url, transports=how)
         await place.happens("connect")
-        for connection in list(place.io.connections.values()):
+        for connection in list(place.io._core.sessions.table.values()):
             connection.close(CloseReason.SERVER_SHUTDOWN)
         await place.happens("connect")
         assert source.reasons == ["connect", "reconnect"]
@@ -402,7 +402,7 @@ async def test_a_revoked_one_that_does_not_log_in_stops(kind: Kind, how: list[st
         await peer.rests()
         assert peer.client.refusal == refusal
         assert source.reasons == ["connect", "login"]
-        assert place.io.connections == {}
+        assert place.io._core.sessions.table == {}
 
 
 async def test_a_namespace_that_the_new_token_does_not_give_is_left_and_not_come_back_to(

@@ -16,7 +16,7 @@ import socketio
 
 from iogate import Refused, Server, Socket
 from iogate.client import AsyncClient, Client, engines
-from iogate.server.reasons import CloseReason
+from iogate.server.session.reasons import CloseReason
 from iogate.testing import TokenFactory
 from tests.client.peers import FOREVER, WITHIN, Kind, Source, client, world
 from tests.client.silent import Stage, silent
@@ -115,7 +115,7 @@ async def test_disconnect_while_the_server_decides(kind: Kind, transport: str) -
             with pytest.raises(socketio.exceptions.ConnectionError, match="Disconnected"):
                 await connecting
             async with asyncio.timeout(WITHIN):
-                while place.io.connections:  # noqa: ASYNC110
+                while place.io._core.sessions.table:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
             assert peer.count("connect") == 0
 
@@ -152,7 +152,7 @@ async def test_disconnect_in_the_middle_of_an_upgrade_tells_the_server(kind: Kin
         with pytest.raises(socketio.exceptions.ConnectionError, match="Disconnected"):
             await connecting
         async with asyncio.timeout(WITHIN):
-            while place.io.connections:  # noqa: ASYNC110
+            while place.io._core.sessions.table:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
 
@@ -238,7 +238,7 @@ async def test_a_disconnect_handler_may_disconnect(kind: Kind, transport: str) -
 
 def end_by_server(io: Server) -> None:
     """End the connections as a server does that shuts down."""
-    for connection in list(io.connections.values()):
+    for connection in list(io._core.sessions.table.values()):
         connection.close(CloseReason.SERVER_SHUTDOWN)
 
 

@@ -194,7 +194,7 @@ async def test_disconnect_does_not_wait_for_get_token_and_the_next_connect_neith
             await place.until_next()
             await peer.hear("token_refreshed")
             assert await peer.do("call", "whoami") == "second"
-            assert len(place.io.connections) == 1
+            assert len(place.io._core.sessions.table) == 1
 
 
 async def test_disconnect_cancels_get_token() -> None:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from iogate import Server
-from iogate.server.connection import Connection
+from iogate.server.gate.connection import Connection
 from tests.conformance.conftest import echo_server
 from tests.conformance.wire import (
     Closed,

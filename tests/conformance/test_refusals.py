@@ -309,7 +309,7 @@ async def test_who_leaves_while_the_verdict_is_pending_leaves_nothing_behind(tra
         await opened.send("1")
         await within(ended.wait())
         assert await io.fetch_sockets() == []
-        assert io.connections == {}
+        assert io._core.sessions.table == {}
 
 
 async def test_a_transport_with_an_identity_may_fail_three_times(url: str, transport: str) -> None:
@@ -344,7 +344,7 @@ async def test_who_leaves_his_last_namespace_is_closed_in_time(transport: str) -
         await enter(opened)
         await opened.send("41")
         await ends(opened)
-        assert io.connections == {}
+        assert io._core.sessions.table == {}
 
 
 async def test_who_is_let_in_stays_beyond_the_deadline(transport: str) -> None:

@@ -232,7 +232,7 @@ async def test_what_waits_for_a_poll_stays_there_when_an_upgrade_fails(io: Serve
 
 async def test_an_upgrade_does_not_wait_for_handlers(io: Server, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing more is read from a client with too many running handlers, but its session may move."""
-    monkeypatch.setattr("iogate.server.connection.MAX_RUNNING", 1)
+    monkeypatch.setattr("iogate.server.session.session.MAX_RUNNING", 1)
     asked, end = asyncio.Event(), asyncio.Event()
 
     @io.on("wait")

@@ -135,7 +135,7 @@ async def test_clients_of_hypercorn_are_told_that_it_goes_away(caplog: pytest.Lo
         await enter(polled)
         poll = asyncio.create_task(ends(polled))
         async with asyncio.timeout(WITHIN):
-            while not io.connections[polled.handshake["sid"]].transport.writable:  # noqa: ASYNC110
+            while not io._core.sessions.table[polled.handshake["sid"]].transport.writable:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
         await server.aclose()
         for client in (entered, waiting):

@@ -23,7 +23,7 @@ from examples.chat.web import website
 from sqlalchemy import text
 from starlette.applications import Starlette
 
-from iogate import JWTAuth, Server
+from iogate import JWTAuth, MemoryRevocations, Server
 from tests.e2e.test_demo import PASSWORD, SECRET, Demo, post
 
 SIDE_FILES = ("-journal", "-wal", "-shm")
@@ -196,7 +196,15 @@ async def test_sign_ins_are_limited_by_network_and_not_by_address(
     engine = connect(f"sqlite:///{tmp_path}/chat.db")
     Base.metadata.create_all(engine)
     app = website(
-        Api(Server(auth=auth), auth, Accounts(engine), Sessions(engine, grace=1), Mint(SECRET, 60)), no_lifespan
+        Api(
+            Server(auth=auth),
+            auth,
+            MemoryRevocations(),
+            Accounts(engine),
+            Sessions(engine, grace=1),
+            Mint(SECRET, 60),
+        ),
+        no_lifespan,
     )
     assert [await sign_in(app, host) for host in hosts] == [400] * 30
     assert await sign_in(app, same) == 429

@@ -330,7 +330,7 @@ async def test_a_message_of_the_other_parser_closes_its_connection_alone(
         await bad.send(connecting(other))
         closed = await ends(bad)
         assert transport == "polling" or closed.code == 1002
-        assert len(io.connections) == 1
+        assert len(io._core.sessions.table) == 1
         [line] = [record.message for record in caplog.records if record.message.startswith("closed: ")]
         assert line == (
             "closed: an attachment that no packet announced"

@@ -322,11 +322,11 @@ async def test_a_client_that_forces_a_new_connection_has_a_transport_of_its_own(
 
     @io.of("/own").on("disconnect")
     async def gone(socket: Socket, reason: str) -> None:
-        io.emit("gone", len(io.connections))
+        io.emit("gone", len(io._core.sessions.table))
 
     @io.on("how many")
     async def how_many(socket: Socket) -> int:
-        return len(io.connections)
+        return len(io._core.sessions.table)
 
     async with serve(io) as url:
         lines = await run_client(

@@ -20,7 +20,8 @@ from iogate.auth.keyset import KeySet
 from iogate.errors import ProtocolError
 from iogate.protocol.engineio.payload import decode_payload
 from iogate.protocol.socketio import json, msgpack
-from iogate.server import handshake, requests
+from iogate.server import requests
+from iogate.server.session import handshake
 
 FILES = sorted(path for path in CORPUS.glob("*/*"))
 

@@ -11,10 +11,11 @@ import pytest
 
 from fuzz.live import left, rounds
 from fuzz.live.rounds import SCENES, Finding, Scene, fuzzing
-from iogate.server.connection import Connection
-from iogate.server.limits import Failures, Pending, Subjects
-from iogate.server.rooms import Rooms
-from iogate.server.server import Server
+from iogate.server.core import Core
+from iogate.server.gate.connection import Connection
+from iogate.server.gate.limits import FailureLimiter, SubjectLimiter
+from iogate.server.namespaces.rooms import Rooms
+from iogate.server.session.pending import PendingLimiter
 from iogate.transports.polling import PollingTransport
 
 STEPS = 200
@@ -75,7 +76,7 @@ def collective(fail: Callable[..., None]) -> Callable[..., None]:
     """Let all pay for what one has sent."""
 
     def failed(connection: Connection, error: Exception) -> None:
-        for other in list(connection.server.connections.values()):
+        for other in list(connection.sessions.table.values()):
             fail(other, error)
 
     return failed
@@ -84,7 +85,7 @@ def collective(fail: Callable[..., None]) -> Callable[..., None]:
 def remembering(add: Callable[..., None]) -> Callable[..., None]:
     """Take a bad credential for that of many addresses."""
 
-    def added(failures: Failures, address: str) -> None:
+    def added(failures: FailureLimiter, address: str) -> None:
         for number in range(left.MOST_ADDRESSES):
             add(failures, f"{address}:{number}")
 
@@ -92,13 +93,13 @@ def remembering(add: Callable[..., None]) -> Callable[..., None]:
 
 
 DEFECTS: dict[str, tuple[Any, str, Any, str]] = {
-    "a transport that is counted for ever": (Pending, "discard", nothing, "left: pending"),
-    "a subject that is counted for ever": (Subjects, "discard", nothing, "left: subjects"),
+    "a transport that is counted for ever": (PendingLimiter, "discard", nothing, "left: pending"),
+    "a subject that is counted for ever": (SubjectLimiter, "discard", nothing, "left: subjects"),
     "a room that nobody leaves": (Rooms, "remove", nothing, "left: rooms of /"),
-    "a task that never ends": (Server, "open", unforgotten(Server.open), "left: tasks of the event loop"),
-    "a connection that is never freed": (Server, "open", hoarding(Server.open), "not freed: \\d+ Connection"),
-    "memory": (Server, "open", growing(Server.open), "more blocks of memory"),
-    "addresses": (Failures, "add", remembering(Failures.add), "bad credentials of \\d+ addresses"),
+    "a task that never ends": (Core, "open", unforgotten(Core.open), "left: tasks of the event loop"),
+    "a connection that is never freed": (Core, "open", hoarding(Core.open), "not freed: \\d+ Connection"),
+    "memory": (Core, "open", growing(Core.open), "more blocks of memory"),
+    "addresses": (FailureLimiter, "add", remembering(FailureLimiter.add), "bad credentials of \\d+ addresses"),
     "an error in a frame": (Connection, "_control", broken, "LookupError: unforeseen"),
     "an error in a request": (PollingTransport, "_take", broken, "LookupError: unforeseen"),
     "one who disturbs the others": (Connection, "fail", collective(Connection.fail), "good client is not served"),

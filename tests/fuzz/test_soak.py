@@ -11,9 +11,9 @@ from fuzz.live import left
 from fuzz.live.rounds import SCENES, Finding, Scene
 from fuzz.soak.attacks import ATTACKS
 from fuzz.soak.soak import soaking
-from iogate.server.connection import Connection
-from iogate.server.limits import Pending
-from iogate.server.reasons import CloseReason
+from iogate.server.gate.connection import Connection
+from iogate.server.session.pending import PendingLimiter
+from iogate.server.session.reasons import CloseReason
 
 PATIENCE = 30.0  # A bound for a machine that does other things, and nothing that is measured.
 SECONDS = 2.0
@@ -38,7 +38,7 @@ def unanswered(connection: Connection, *_: object) -> None:
 
 
 DEFECTS: dict[str, tuple[Any, str, Any, float, str]] = {
-    "a transport that is counted for ever": (Pending, "discard", nothing, PATIENCE, "left: pending"),
+    "a transport that is counted for ever": (PendingLimiter, "discard", nothing, PATIENCE, "left: pending"),
     "honest clients that are disconnected": (
         Connection,
         "receive",
@@ -46,7 +46,13 @@ DEFECTS: dict[str, tuple[Any, str, Any, float, str]] = {
         PATIENCE,
         "good client is not served",
     ),
-    "honest clients that wait": (Pending, "discard", Pending.discard, 0.0, r"an honest client waited \d+.\d s"),
+    "honest clients that wait": (
+        PendingLimiter,
+        "discard",
+        PendingLimiter.discard,
+        0.0,
+        r"an honest client waited \d+.\d s",
+    ),
 }
 
 

@@ -98,7 +98,7 @@ class Client:
     sockets: dict[str, set[str]] = field(default_factory=dict)  # The rooms, by namespace.
     attempts: dict[str, Attempt] = field(default_factory=dict)
     waiting: dict[str, None] = field(default_factory=dict)
-    goodbyes: dict[str, float] = field(default_factory=dict)
+    rejected: dict[str, float] = field(default_factory=dict)
     refusals: int = 0
     abandoned: int = 0
     late: bool = False
@@ -117,7 +117,7 @@ class Client:
     @property
     def nobody(self) -> bool:
         """Whether it is in nowhere, asks for nothing, and is being told nothing."""
-        return not (self.sockets or self.attempts or self.waiting or self.goodbyes)
+        return not (self.sockets or self.attempts or self.waiting or self.rejected)
 
     def speaks(self, namespace: str) -> bool:
         """Say whether its client may send events in a namespace, by the grammar of Socket.IO."""
@@ -125,7 +125,7 @@ class Client:
         return (
             namespace in self.sockets
             or namespace in self.waiting
-            or namespace in self.goodbyes
+            or namespace in self.rejected
             or (attempt is not None and attempt.kind == "in band")
         )
 
@@ -226,7 +226,7 @@ class World:
 
     def goodbye(self, client: Client, namespace: str) -> None:
         """The client has read why it is turned away."""
-        if client.goodbyes.pop(namespace, None) is not None:
+        if client.rejected.pop(namespace, None) is not None:
             self._say(client, ("disconnect", namespace))
             self._close_if_nobody(client)
 
@@ -321,7 +321,7 @@ class World:
                 yield client.end, ("end", client, "")
             for attempt in client.attempts.values():
                 yield attempt.due, ("verdict", client, attempt.namespace)
-            for namespace, due in client.goodbyes.items():
+            for namespace, due in client.rejected.items():
                 yield due, ("goodbye", client, namespace)
 
     def _keep(self, what: tuple[str, Client, str]) -> None:
@@ -514,7 +514,7 @@ class World:
 
     def _turn_away(self, client: Client, namespace: str, why: tuple[str, str]) -> None:
         client.waiting.pop(namespace, None)
-        client.goodbyes[namespace] = self.now + GOODBYE
+        client.rejected[namespace] = self.now + GOODBYE
         self._say(client, ("event", namespace, "unauthorized", *why))
 
     def _adopt(self, client: Client, identity: Token | None) -> None:
@@ -569,7 +569,7 @@ class World:
         if client.attempts.pop(namespace, None) is not None:
             client.abandoned += 1
         client.waiting.pop(namespace, None)
-        if client.goodbyes.pop(namespace, None) is not None:
+        if client.rejected.pop(namespace, None) is not None:
             self._close_if_nobody(client)
 
     def _leave(self, client: Client, namespace: str, reason: str) -> None:
@@ -595,7 +595,7 @@ class World:
         client.closed = True
         client.attempts.clear()
         client.waiting.clear()
-        client.goodbyes.clear()
+        client.rejected.clear()
         if client.identity is not None and client in self._by_subject.get(client.identity.sub, []):
             self._by_subject[client.identity.sub].remove(client)
         if abort:

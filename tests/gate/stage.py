@@ -11,13 +11,13 @@ from typing import Any, Literal
 
 from iogate import Clock, JWTAuth, Refused, Server, Socket
 from iogate.protocol.engineio.packets import Encoded
-from iogate.server.connection import Connection
-from iogate.server.handshake import Handshake
-from iogate.server.limits import Limits
-from iogate.server.reasons import CloseReason
+from iogate.server.gate.connection import Connection
+from iogate.server.session.handshake import Handshake
+from iogate.server.session.reasons import CloseReason
+from iogate.server.settings import Limits
 from tests.gate.model import CLOSED_TODAY, ROOM_NEEDS, ROOT, STAFF, Rules
 from tests.server.left import leftovers
-from tests.servers import SECRET
+from tests.servers import SECRET, connection_of
 
 SETTLE = 12  # Turns of the event loop after which nothing moves any more, with room to spare.
 REFRESH_BEFORE = 8.0
@@ -239,7 +239,7 @@ class Stage:
         self.io.on("speak", lambda socket: self._call(socket, "speak"), scopes="speak")
 
     def open(self, polls: bool) -> Peer:
-        connection = self.io.open(Handshake(address="192.0.2.1"))
+        connection = self.io._core.open(Handshake(address="192.0.2.1"))
         wire = Wire(connection, polls, self._lazy)
         peer = self._of[connection] = Peer(connection, wire)
         self.peers.append(peer)
@@ -251,10 +251,10 @@ class Stage:
             await asyncio.sleep(0)
 
     def due(self) -> float | None:
-        return self.io._deadlines.next()
+        return self.io._core.sessions.deadlines.next()
 
     def run(self) -> None:
-        self.io._deadlines.run(self.clock.now)
+        self.io._core.sessions.deadlines.run(self.clock.now)
 
     async def end(self) -> dict[str, object]:
         """Let everybody go, and return what is left of them, without any time going by."""
@@ -264,10 +264,10 @@ class Stage:
         left = leftovers(self.io)
         for peer in self.peers:
             connection = peer.connection
-            for name in ("sockets", "attempts", "waiting", "goodbyes"):
+            for name in ("sockets", "attempts", "waiting", "rejected"):
                 if getattr(connection, name):
                     left[f"{name} of a connection"] = getattr(connection, name)
-        self.io._deadlines.stop()
+        self.io._core.sessions.deadlines.stop()
         return left
 
     # The application.
@@ -292,5 +292,5 @@ class Stage:
         self._call(socket, "refresh", socket.namespace.name, before, new.token_id)
 
     def _call(self, socket: Socket, *call: Any) -> None:
-        self._of[socket._connection].calls.append(call)
+        self._of[connection_of(socket)].calls.append(call)
         self.react(socket)

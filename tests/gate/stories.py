@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from iogate import Socket
-from iogate.server.connection import Connection
-from iogate.server.reasons import CloseReason
+from iogate.server.gate.connection import Connection
+from iogate.server.session.reasons import CloseReason
 from tests.gate.model import ROOT, STAFF, Client, Revoked, Rules, Token, World
 from tests.gate.stage import Hook, Peer, Stage, acting
 from tests.servers import SECRET, make_token
@@ -228,7 +228,7 @@ class Teller:
 
     def on_goodbye(self, number: int, namespace: str) -> None:
         found = self.client(number)
-        if found is not None and namespace in found[0].goodbyes:
+        if found is not None and namespace in found[0].rejected:
             self.world.goodbye(found[0], namespace)
             found[1].send("3", namespace, [], 1)
 
@@ -272,7 +272,7 @@ class Teller:
         }
         revoked, criteria = choices[by]
         self.world.revoke(revoked)
-        self.stage.io.spawn(self.stage.io.revoke(**criteria))
+        self.stage.io._core.sessions.spawn(self.stage.io.revoke(**criteria))
 
     def on_emit(self, namespace: str, room: str | None) -> None:
         self._news += 1
@@ -299,7 +299,7 @@ class Teller:
                 "listed": {name for name in (ROOT, STAFF) if self.is_listed(connection, name)},
                 "at the gate": {name: self.stage_of(connection, name) for name in connection.attempts},
                 "waiting": set(connection.waiting),
-                "being told": set(connection.goodbyes),
+                "being told": set(connection.rejected),
                 "as": connection.identity.principal.token_id if connection.identity is not None else None,
             }
             expected: dict[str, Any] = {
@@ -311,7 +311,7 @@ class Teller:
                 "listed": set(client.sockets),
                 "at the gate": {name: attempt.stage for name, attempt in client.attempts.items()},
                 "waiting": set(client.waiting),
-                "being told": set(client.goodbyes),
+                "being told": set(client.rejected),
                 "as": client.identity.jti if client.identity is not None else None,
             }
             for name, value in expected.items():
@@ -319,7 +319,7 @@ class Teller:
             for socket in connection.sockets.values():
                 assert socket._identity is connection.identity, f"a socket of the transport {index} is somebody else"
             if client.closed:
-                assert connection not in self.stage.io.pending._connections
+                assert connection not in self.stage.io._core.sessions.pending._sessions
 
     def is_listed(self, connection: Connection, namespace: str) -> bool:
         members = self.stage.io.of(namespace).sockets.values()

@@ -9,10 +9,11 @@ from typing import Any
 
 from iogate import Socket
 from iogate.protocol.socketio.connection import State
-from iogate.server.reasons import CloseReason
+from iogate.server.session.reasons import CloseReason
 from tests.gate.model import ROOM_NEEDS, ROOT, STAFF, Revoked, Rules, World
 from tests.gate.stage import Hook, Peer, Stage, acting
 from tests.gate.stories import STEPS, Happening, Teller, story
+from tests.servers import connection_of
 
 
 class Storm:
@@ -129,7 +130,7 @@ class Storm:
         if self.teller.tokens:
             token, _text = self.teller.tokens[which % len(self.teller.tokens)]
             revoked = Revoked(jti=token.jti) if by == "jti" else Revoked(sid=token.sid)
-            self.revocations.append(self.stage.io.spawn(self._revoke(revoked)))
+            self.revocations.append(self.stage.io._core.sessions.spawn(self._revoke(revoked)))
 
     async def _revoke(self, revoked: Revoked) -> None:
         # Who has been sent away before gets the rest of what was said to him until then.
@@ -168,7 +169,7 @@ class Storm:
     def check(self) -> None:
         for name in (ROOT, STAFF):
             for socket in self.stage.io.of(name).sockets.values():
-                connection = socket._connection
+                connection = connection_of(socket)
                 assert connection.open, "listed, on a connection that is closed"
                 assert connection.sockets.get(name) is socket
                 assert socket._identity is connection.identity

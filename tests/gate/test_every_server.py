@@ -57,7 +57,7 @@ def build(place: tuple[str, str]) -> Build:
 
 async def left_nothing(house: House) -> None:
     """Wait until nobody is anywhere any more."""
-    await until(lambda: not house.io.connections and not house.members() and not house.members("/other"))
+    await until(lambda: not house.io._core.sessions.table and not house.members() and not house.members("/other"))
 
 
 # G1: before the verdict nothing of the application crosses, in or out.
@@ -366,7 +366,7 @@ async def test_g8_a_client_that_leaves_before_the_verdict_leaves_nothing_behind(
         await client.send(connect())
         await within(house.reached.wait())
         await client.send("1")
-        await until(lambda: not house.io.connections)
+        await until(lambda: not house.io._core.sessions.table)
         house.open_the_door()
         await left_nothing(house)
 

@@ -105,7 +105,7 @@ async def test_g2_a_waiting_client_is_ended_at_the_deadline(transport: str) -> N
         assert packet == "421" + compact(["unauthorized", unauthorized(refusals.TIMEOUT)])
         await client.send("431[]")
         assert await said(client) == ["41"]
-        assert not io.connections
+        assert not io._core.sessions.table
 
 
 async def test_g2_nothing_a_waiting_client_sends_extends_the_deadline(transport: str) -> None:
@@ -122,7 +122,7 @@ async def test_g2_nothing_a_waiting_client_sends_extends_the_deadline(transport:
         talking = asyncio.create_task(chatter(client))
         await ends(client)
         talking.cancel()
-        assert not io.connections
+        assert not io._core.sessions.table
 
 
 async def test_g3_who_is_refused_in_band_is_closed_when_it_has_read_why(transport: str) -> None:
@@ -135,7 +135,7 @@ async def test_g3_who_is_refused_in_band_is_closed_when_it_has_read_why(transpor
         await client.send(authenticate())  # Too late.
         await client.send("431[]")
         assert await said(client) == ["41"]
-        assert not io.connections
+        assert not io._core.sessions.table
 
 
 async def test_g3_who_does_not_acknowledge_is_closed_all_the_same(transport: str) -> None:
@@ -230,7 +230,7 @@ async def test_a_waiting_client_may_leave(transport: str) -> None:
         await wait_outside(client)
         await client.send("41")
         await ends(client)
-        assert not io.connections
+        assert not io._core.sessions.table
         assert ran == []
 
 

@@ -84,7 +84,7 @@ async def test_g1_no_handler_runs_before_the_verdict(transport: str) -> None:
         await client.send('42["message","early"]')
         await ends(client)
         door.opened.set()
-        assert not io.connections
+        assert not io._core.sessions.table
     assert ran == []
 
 
@@ -123,7 +123,7 @@ async def test_g2_a_transport_that_never_asks_is_closed_whatever_it_sends(transp
         chatter = asyncio.create_task(_keep_sending(client, "3"))
         await ends(client)
         chatter.cancel()
-        assert not io.connections
+        assert not io._core.sessions.table
 
 
 async def test_g2_a_verdict_that_does_not_come_is_a_refusal(
@@ -135,7 +135,7 @@ async def test_g2_a_verdict_that_does_not_come_is_a_refusal(
     io.on("connect", must_not_run)
     async with at_the_door(io, transport) as (client, _):
         assert await said(client) == ["44" + compact(refusals.UNAVAILABLE)]
-        assert not io.connections
+        assert not io._core.sessions.table
 
 
 async def test_g2_the_deadline_covers_all_namespaces(transport: str) -> None:
@@ -171,7 +171,7 @@ async def test_g2_leaving_every_namespace_starts_the_deadline_again(transport: s
         await enter(client)
         await client.send("41")
         await ends(client)
-        assert not io.connections
+        assert not io._core.sessions.table
 
 
 # G3: a refused transport is closed at once, after the refusal is written; three attempts at most.
@@ -183,7 +183,7 @@ async def test_g3_a_refused_transport_is_closed_after_the_refusal(transport: str
     async with serve(io) as url, session(url, transport) as client:
         await client.send("40" + json.dumps({"token": make_token(secret="x" * 40)}))
         assert await said(client) == ["44" + compact(refusals.INVALID)]
-        assert not io.connections
+        assert not io._core.sessions.table
 
 
 async def test_g3_a_transport_has_three_attempts(transport: str) -> None:
@@ -338,7 +338,7 @@ async def test_g8_a_client_that_leaves_before_the_verdict_leaves_nothing_behind(
     async with at_the_door(io, transport) as (client, door):
         await client.send("1")
         await within(door.left.wait())
-        assert not io.connections
+        assert not io._core.sessions.table
         door.opened.set()
         assert await io.fetch_sockets() == []
         assert not door.sockets[0].connected
@@ -365,7 +365,7 @@ async def test_g8_a_hook_that_does_not_heed_its_cancellation_lets_nobody_in(
         assert await said(client) == ["44" + compact(refusals.UNAVAILABLE)]
         await within(woken.wait())
         assert await io.fetch_sockets() == []
-        assert not io.connections
+        assert not io._core.sessions.table
 
 
 async def test_g8_another_persons_token_on_the_same_transport_is_refused(transport: str) -> None:
@@ -408,7 +408,7 @@ async def test_g9_no_token_is_in_a_log_line_or_a_repr(transport: str, caplog: py
 
     @io.use
     async def look(socket: Socket) -> None:
-        written.extend(map(repr, (socket, socket.handshake, socket.principal, socket._connection, io, io.gate)))
+        written.extend(map(repr, (socket, socket.handshake, socket.principal, socket._connection, io, io._core.gate)))
         written.append(repr(socket.handshake.auth))
         if socket.principal.subject == "bob":
             raise ValueError("so that there is a traceback")
@@ -439,7 +439,7 @@ async def _is_refused(io: Server, transport: str, connect: str, refusal: dict[st
     async with serve(io) as url, session(url, transport) as client:
         await client.send(connect)
         assert await said(client) == [f"44{namespace}" + compact(refusal)]
-        assert not io.connections
+        assert not io._core.sessions.table
         assert await io.fetch_sockets() == []
 
 

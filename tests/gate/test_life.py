@@ -24,7 +24,7 @@ from tests.gate.support import (
     make_auth,
     unauthorized,
 )
-from tests.servers import make_server, make_token, serve
+from tests.servers import connection_of, make_server, make_token, serve
 
 
 def soon(seconds: float) -> float:
@@ -50,7 +50,7 @@ async def test_g4_an_idle_socket_ends_when_its_token_does(transport: str) -> Non
         await enter(client, exp=end)
         assert await last_words(client) == farewell(refusals.EXPIRED)
         assert time.time() >= end
-        assert not io.connections
+        assert not io._core.sessions.table
         assert reasons == ["token expired"]
 
 
@@ -71,7 +71,7 @@ async def test_g4_a_busy_socket_ends_too(transport: str) -> None:
         ticking = asyncio.create_task(tick(client))
         await ends(client)
         ticking.cancel()
-        assert not io.connections
+        assert not io._core.sessions.table
         assert heard
 
 
@@ -266,7 +266,7 @@ async def test_g6_what_was_queued_for_a_room_that_is_left_is_dropped(transport: 
             io.to("mods").emit("secret", number)
             io.to("mods", socket.id).emit("own", number)
             io.emit("public", number)
-        socket._connection.adopt(narrower)
+        connection_of(socket).set_identity(narrower)
         io.emit("done")
         heard = [await hear(client)]
         while heard[-1][0] != "done":
@@ -298,7 +298,7 @@ async def test_g6_a_refresh_loses_to_a_revocation(transport: str) -> None:
         await io.revoke(token_id="first")
         opened.set()
         assert await said(client) == farewell(refusals.REVOKED)
-        assert not io.connections
+        assert not io._core.sessions.table
 
 
 # G5 and G7: revocation.
@@ -324,7 +324,7 @@ async def test_g5_after_revoke_not_one_more_byte_is_sent(transport: str, criteri
         assert not any("late" in packet for packet in packets)
         if servers.WS == "uvicorn":  # On picows it has gone to the kernel at once.
             assert len(packets) == 2
-        assert not io.connections
+        assert not io._core.sessions.table
 
 
 async def test_g5_when_revoke_returns_everything_has_left_the_server(transport: str) -> None:
@@ -417,7 +417,7 @@ async def test_g7_a_revocation_between_verification_and_registration_holds(
         await io.revoke(token_id="t1")
         door.opened.set()
         assert await said(client) == ["44" + compact(refusals.REVOKED)]
-        assert not io.connections
+        assert not io._core.sessions.table
 
 
 async def test_a_handler_can_revoke_its_own_session(transport: str) -> None:

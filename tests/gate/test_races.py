@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 from iogate import Socket
-from iogate.server.handshake import Handshake
-from iogate.server.reasons import CloseReason
+from iogate.server.session.handshake import Handshake
+from iogate.server.session.reasons import CloseReason
 from iogate.transports.websocket import WebSocketTransport
 from tests.gate.model import ROOT, STAFF, Rules
 from tests.gate.scenes import NONE, SCENES
@@ -29,7 +29,7 @@ from tests.gate.stories import RULES, Happening, failure, shortest, story, tell
 from tests.gate.storm import rage
 from tests.gate.support import compact
 from tests.server.left import leftovers
-from tests.servers import make_token
+from tests.servers import connection_of, make_token
 
 
 @pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
@@ -86,7 +86,7 @@ async def test_a_disconnect_handler_may_end_the_connection_that_a_refresh_narrow
     """The refresh is forgotten with it: no deadline and no subject is counted for a connection that has gone."""
     stage = Stage(RULES["two of a subject"])
     peer = await enters(stage, ROOT, STAFF, scope="staff")
-    stage.react = lambda socket: socket._connection.close(CloseReason.SERVER_DISCONNECT)
+    stage.react = lambda socket: connection_of(socket).close(CloseReason.SERVER_DISCONNECT)
     await refreshes(stage, peer)
     assert peer.calls[-2:] == [
         ("disconnect", STAFF, "insufficient scope"),
@@ -113,7 +113,7 @@ async def test_a_disconnect_handler_may_send_away_the_other_sockets_of_its_conne
     await enters(stage, "/boss", peer=peer, scope="staff")
 
     def react(socket: Socket) -> None:
-        for other in list(socket._connection.sockets.values()):
+        for other in list(connection_of(socket).sockets.values()):
             other.disconnect()
 
     stage.react = react
@@ -181,14 +181,14 @@ class SlowClient:
 async def over_websocket(stage: Stage, **claims: Any) -> tuple[Peer, SlowClient]:
     """Let a client in over the transport that a real WebSocket has."""
     client = SlowClient()
-    connection = stage.io.open(Handshake(address="192.0.2.1"))
+    connection = stage.io._core.open(Handshake(address="192.0.2.1"))
     transport = WebSocketTransport(connection, client)
     peer = Peer(connection, Wire(connection, polls=False))
     stage.peers.append(peer)
     stage._of[connection] = peer
     connection.begin(transport)
     incoming: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()
-    stage.io.spawn(transport.run(incoming.get))
+    stage.io._core.sessions.spawn(transport.run(incoming.get))
     await enters(stage, ROOT, peer=peer, **claims)
     client.sent.clear()
     return peer, client

@@ -373,8 +373,8 @@ async def test_a_provider_that_leaves_in_the_middle_is_forgotten(io: Server) -> 
 
     scope = {"type": "http", "method": "POST", "headers": [(b"content-type", FORM["Content-Type"].encode())]}
     await make_logout(io)(scope, receive, send)
-    assert isinstance(io.revocations, MemoryRevocations)
-    assert len(io.revocations) == 0
+    assert isinstance(io._core.revocations, MemoryRevocations)
+    assert len(io._core.revocations) == 0
 
 
 async def test_a_websocket_is_not_served(url: str) -> None:

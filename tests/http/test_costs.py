@@ -21,7 +21,7 @@ from iogate.http.fastapi import require
 from iogate.http.limits import BadRequests, Displaced, OpenRequests
 from iogate.http.logout import BAD_ALLOWED
 from iogate.http.refusals import MAX_LINES, WINDOW, RefusalLog
-from iogate.server.handshake import Handshake
+from iogate.server.session.handshake import Handshake
 from iogate.testing import FakeClock
 from tests.conformance.wire import WITHIN, client, within
 from tests.gate.support import make_auth
@@ -96,7 +96,7 @@ async def test_an_address_that_sends_many_bad_logouts_is_told_to_wait_and_a_good
         assert (await http.post(PATH, data={"other": "x"})).status_code == 429
         assert (await http.get(PATH)).status_code == 429
         assert (await post(url, logout_token(sub="ann"))).status_code == 200
-        assert len(io.revocations) == 1  # type: ignore[arg-type]
+        assert len(io._core.revocations) == 1  # type: ignore[arg-type]
 
 
 async def test_a_flood_of_bad_logouts_is_a_few_lines_in_the_log(caplog: pytest.LogCaptureFixture) -> None:

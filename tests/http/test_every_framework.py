@@ -187,13 +187,13 @@ async def test_bad_tokens_of_an_address_with_too_many_are_answered_as_on_sockets
     """A good one from the same address is accepted."""
     io = Server(auth=make_auth(), limits=Limits(failures_per_address=1))
     for _ in range(5):
-        io.failures.add("127.0.0.1")
+        io._core.gate.failures.add("127.0.0.1")
     answer = await ask(make(io), headers=bearer("x"))
     assert_refused(answer, 429, refusals.ATTEMPTS, None)
     assert (await ask(make(io), headers=bearer())).status_code == 200
     io = Server(auth=make_auth())
     await ask(make(io), headers=bearer("x"))
-    assert len(io.failures) == 1
+    assert len(io._core.gate.failures) == 1
 
 
 # Where the token may be.

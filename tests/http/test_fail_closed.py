@@ -32,7 +32,7 @@ from iogate.http.fastapi import require
 from iogate.http.guard import Guard, HTTPRequest
 from iogate.http.starlette import JWTBackend
 from iogate.http.wsgi import check
-from iogate.server.handshake import Handshake
+from iogate.server.session.handshake import Handshake
 from tests import refusals
 from tests.conformance.wire import polling, within
 from tests.gate.support import SteppedClock, make_auth
@@ -65,7 +65,7 @@ async def test_a_token_that_is_revoked_while_its_user_is_loaded_is_refused() -> 
         return "ann"
 
     io = Server(auth=auth_with(load))
-    for guard in (Guard(io), Guard(io.auth)):  # type: ignore[arg-type]
+    for guard in (Guard(io), Guard(io._core.auth)):  # type: ignore[arg-type]
         with pytest.raises(RevokedToken):
             await guard.check(request_with())
 
@@ -85,7 +85,7 @@ async def test_who_is_no_user_counts_against_the_address_as_on_sockets() -> None
     io = Server(auth=auth_with(lambda claims: None), limits=Limits(failures_per_address=1))
     with pytest.raises(InvalidToken):
         await Guard(io).check(request_with())
-    assert len(io.failures) == 1
+    assert len(io._core.gate.failures) == 1
 
 
 async def test_behind_a_trusted_proxy_it_is_the_client_that_is_turned_away() -> None:

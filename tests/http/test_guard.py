@@ -48,7 +48,7 @@ from iogate.http.flask import require as flask_require
 from iogate.http.guard import DoubleSubmit, Guard, HTTPRequest
 from iogate.http.starlette import JWTBackend
 from iogate.integrations import protect
-from iogate.server.handshake import Handshake
+from iogate.server.session.handshake import Handshake
 from tests import refusals
 from tests.conformance.wire import WEBSOCKET, enter, raw_websocket, websocket, within
 from tests.gate.houses import serve_on_threads

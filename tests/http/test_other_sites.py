@@ -20,7 +20,7 @@ from iogate.http import asgi
 from iogate.http.fastapi import require
 from iogate.http.guard import WEBSOCKET, CrossSite, DoubleSubmit, Guard, HTTPRequest
 from iogate.http.starlette import JWTBackend
-from iogate.server.handshake import Handshake
+from iogate.server.session.handshake import Handshake
 from tests.gate.support import make_auth
 from tests.servers import make_token, serve
 

@@ -13,7 +13,7 @@ def threaded(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut off at once who does not take what is said at the end."""
-    monkeypatch.setattr("iogate.server.server.LINGER", 0.05)
+    monkeypatch.setattr("iogate.server.session.sessions.DRAIN_TIMEOUT", 0.05)
 
 
 @pytest.fixture(params=["AsyncServer", "Server", "Flask-SocketIO"])

@@ -107,7 +107,7 @@ async def test_an_event_that_waited_for_its_handler_is_dropped_with_its_client(k
         return asyncio.get_running_loop().create_future() if not behind.threaded else None
 
     async with behind.serve() as url, session(url, way) as client:
-        await enter(client, exp=int(behind.io.auth.clock.wall()) + (2 if how == "expired" else 60))  # type: ignore[union-attr]
+        await enter(client, exp=int(behind.io._core.auth.clock.wall()) + (2 if how == "expired" else 60))  # type: ignore[union-attr]
         behind.sio.start_background_task = hold
         await client.send('427["mark"]')
         await until(lambda: held)

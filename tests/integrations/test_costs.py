@@ -15,8 +15,8 @@ import pytest
 
 from iogate import Limits
 from iogate.integrations.threaded import ThreadedGlue
-from iogate.server.connection import UNVERIFIED_FRAMES
-from iogate.server.server import UNVERIFIED_TOKENS
+from iogate.server.session.session import UNVERIFIED_FRAMES
+from iogate.server.settings import UNVERIFIED_TOKENS
 from tests.attacks.bounds import peak_below
 from tests.conformance.wire import (
     POLLING,
@@ -156,7 +156,7 @@ async def test_a_body_for_nobody_is_waited_for_no_longer_than_a_verdict(
 ) -> None:
     """Row 40: python-engineio waits for the first part of a body before it looks at whose it is."""
     behind = Behind("AsyncServer")
-    monkeypatch.setattr(type(behind.io.settings), "connect_timeout", 0.2, raising=False)
+    monkeypatch.setattr(type(behind.io._core.settings), "connect_timeout", 0.2, raising=False)
     async with behind.serve() as url:
         async with half_a_post(url, "nobody", sent=b"") as reader:
             assert (await within(reader.read())).startswith(b"HTTP/1.1 408")

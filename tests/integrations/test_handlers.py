@@ -279,7 +279,7 @@ async def test_a_disconnect_handler_that_fails_when_the_client_has_gone_leaves_n
         async with session(url, "websocket") as client:
             sid = await enter(client)
         glue = both.gate._glue
-        await until(lambda: not (glue._sessions or glue.io.connections or both.members() or both.sio.environ))
+        await until(lambda: not (glue._sessions or glue.io._core.sessions.table or both.members() or both.sio.environ))
         await until(lambda: sid not in glue.sockets)
 
 

@@ -21,7 +21,7 @@ from engineio.packet import CLOSE
 from iogate import ConfigurationError, Cookie, Server, SQLiteRevocations
 from iogate.integrations import layout, protect
 from iogate.integrations.engine import EngineTransport, kept, namespace_of
-from iogate.server.reasons import CloseReason
+from iogate.server.session.reasons import CloseReason
 from tests.conformance.wire import POLLING, enter, session, within
 from tests.gate.houses import serve_on_threads
 from tests.gate.support import make_auth
@@ -197,7 +197,7 @@ class Packet:
 
 async def test_what_a_writer_has_taken_is_dropped_while_it_writes() -> None:
     transport = EngineTransport(
-        Server(auth=make_auth()), type("Socket", (), {"queue": asyncio.Queue()})(), _never, _never
+        Server(auth=make_auth())._core, type("Socket", (), {"queue": asyncio.Queue()})(), _never, _never
     )
     packets = [Packet('2["a"]'), Packet('2/b,["b"]'), Packet('2["c"]'), Packet('2["d"]')]
     writing = iter(transport.taken(packets))
@@ -211,7 +211,7 @@ async def test_what_a_writer_has_taken_is_dropped_while_it_writes() -> None:
 async def test_a_transport_has_closed_when_its_writer_has_written_the_last() -> None:
     waiting: asyncio.Queue[Any] = asyncio.Queue()
     io = Server(auth=make_auth())
-    transport = EngineTransport(io, type("Socket", (), {"queue": waiting})(), _never, _never)
+    transport = EngineTransport(io._core, type("Socket", (), {"queue": waiting})(), _never, _never)
     with transport.writer():
         transport.close(CloseReason.TOKEN_REVOKED)
         closed = asyncio.ensure_future(transport.closed())
@@ -226,7 +226,7 @@ async def test_a_transport_has_closed_when_its_writer_has_written_the_last() -> 
 async def test_what_a_thread_takes_meanwhile_does_not_keep_the_rest_from_being_dropped() -> None:
     waiting: queue.Queue[Any] = queue.Queue()
     io = Server(auth=make_auth())
-    transport = EngineTransport(io, type("Socket", (), {"queue": waiting})(), _never, _never)
+    transport = EngineTransport(io._core, type("Socket", (), {"queue": waiting})(), _never, _never)
     over = threading.Event()
 
     def take() -> None:
@@ -265,7 +265,9 @@ def test_what_is_dropped_takes_its_attachments_along() -> None:
 
 async def test_attachments_that_a_writer_has_not_taken_go_with_what_it_has() -> None:
     waiting: asyncio.Queue[Any] = asyncio.Queue()
-    transport = EngineTransport(Server(auth=make_auth()), type("Socket", (), {"queue": waiting})(), _never, _never)
+    transport = EngineTransport(
+        Server(auth=make_auth())._core, type("Socket", (), {"queue": waiting})(), _never, _never
+    )
     first, head, attachment = Packet('2["first"]'), Packet('51-/a,["x"]'), Packet(b"1")
     writing = iter(transport.taken([first, head]))
     assert next(writing) is first
@@ -283,7 +285,7 @@ async def test_a_websocket_that_comes_when_its_session_is_over_is_cut_off() -> N
 
     waiting: asyncio.Queue[Any] = asyncio.Queue()
     socket = type("Socket", (), {"queue": waiting})()
-    transport = EngineTransport(Server(auth=make_auth()), socket, _never, cuts)
+    transport = EngineTransport(Server(auth=make_auth())._core, socket, _never, cuts)
     transport.abort()
     with transport.websocket("late"):
         await until(lambda: cut == ["late"])
@@ -291,7 +293,7 @@ async def test_a_websocket_that_comes_when_its_session_is_over_is_cut_off() -> N
 
 async def test_a_poll_that_offers_another_protocol_is_a_poll() -> None:
     socket = type("Socket", (), {"queue": asyncio.Queue(), "upgrade_protocols": ["websocket"]})()
-    transport = EngineTransport(Server(auth=make_auth()), socket, _never, _never)
+    transport = EngineTransport(Server(auth=make_auth())._core, socket, _never, _never)
     offer = {"HTTP_CONNECTION": "Upgrade, HTTP2-Settings", "HTTP_UPGRADE": "h2c"}
     websocket = {"HTTP_CONNECTION": "keep-alive, Upgrade", "HTTP_UPGRADE": "WebSocket"}
     websocket |= {"HTTP_SEC_WEBSOCKET_VERSION": "13", "HTTP_SEC_WEBSOCKET_KEY": "MDEyMzQ1Njc4OWFiY2RlZg=="}
@@ -301,7 +303,9 @@ async def test_a_poll_that_offers_another_protocol_is_a_poll() -> None:
 
 async def test_what_is_dropped_while_a_thread_writes_takes_nothing_else_along() -> None:
     waiting: queue.Queue[Any] = queue.Queue()
-    transport = EngineTransport(Server(auth=make_auth()), type("Socket", (), {"queue": waiting})(), _never, _never)
+    transport = EngineTransport(
+        Server(auth=make_auth())._core, type("Socket", (), {"queue": waiting})(), _never, _never
+    )
     for _ in range(20):
         packets = [Packet(f'2/{"ab"[number % 2]},["{number}"]') for number in range(2000)]
         written: list[Any] = []

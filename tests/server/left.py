@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 
 from iogate import Server
-from iogate.server.adapter import LocalAdapter
-from iogate.server.deadlines import Appointments
+from iogate.server.namespaces.adapter import LocalAdapter
+from iogate.server.session.deadlines import Appointments
 
 WITHIN = 5.0  # seconds in which whatever is awaited must have happened
 
@@ -21,18 +21,18 @@ async def until(condition: Callable[[], object]) -> None:
 
 def leftovers(io: Server) -> dict[str, object]:
     """Return whatever a server still holds of its clients, by the name of the table."""
-    namespaces = list(io._namespaces._static.values())
-    children = {name: child for dynamic in io._namespaces._dynamic for name, child in dynamic.children.items()}
+    namespaces = list(io._core.namespaces._static.values())
+    children = {name: child for dynamic in io._core.namespaces._dynamic for name, child in dynamic.children.items()}
     tables: dict[str, object] = {
-        "connections": dict(io.connections),
-        "lingering": dict(io.lingering),
-        "tasks": set(io._tasks),
+        "connections": dict(io._core.sessions.table),
+        "lingering": dict(io._core.sessions.draining),
+        "tasks": set(io._core.sessions._tasks),
         "dynamic namespaces": children,
-        "pending": set(io.pending._connections),
-        "pending by address": dict(io.pending._by_address),
-        "subjects": dict(io.subjects._connections),
+        "pending": set(io._core.sessions.pending._sessions),
+        "pending by address": dict(io._core.sessions.pending._by_address),
+        "subjects": dict(io._core.gate.subjects._connections),
     }
-    for number, queue in enumerate(io._deadlines._queues):
+    for number, queue in enumerate(io._core.sessions.deadlines._queues):
         if isinstance(queue, Appointments):
             tables[f"appointments ({number})"] = dict(queue._due)
         else:
@@ -41,7 +41,7 @@ def leftovers(io: Server) -> dict[str, object]:
         tables[f"sockets of {namespace.name}"] = dict(namespace.adapter.sockets)
         assert isinstance(namespace.adapter, LocalAdapter)
         tables[f"rooms of {namespace.name}"] = [*namespace.adapter._members, *namespace.adapter._rooms]
-        tables[f"visitors of {namespace.name}"] = namespace.visitors
+        tables[f"visitors of {namespace.name}"] = namespace.pending_connects
     return {name: table for name, table in tables.items() if table}
 
 

@@ -15,9 +15,9 @@ from iogate import AckTimeout, ConfigurationError, Disconnected, NotAuthenticate
 from iogate.protocol.engineio.packets import Encoded
 from iogate.protocol.socketio.json import JSON
 from iogate.protocol.socketio.packets import Encode, Packet
-from iogate.server.adapter import Adapter, Answers, LocalAdapter, Selection
-from iogate.server.emitter import Broadcast
-from iogate.server.remote import RemoteSocket
+from iogate.server.namespaces.adapter import Adapter, Answers, LocalAdapter, Selection
+from iogate.server.namespaces.emitter import Broadcast
+from iogate.server.namespaces.remote import RemoteSocket
 from tests.conformance.wire import session, within
 from tests.server.left import assert_nothing_left, until
 from tests.server.talk import Client, clients
@@ -213,9 +213,9 @@ async def test_a_broadcast_that_is_kept_finds_a_namespace_that_came_again() -> N
             async with session(url, "websocket") as wire:
                 listener = Client(wire, "/lobby")
                 await listener.enter(sub="ann")
-                (connection,) = io.connections.values()
+                (connection,) = io._core.sessions.table.values()
                 kept.append(connection.sockets["/lobby"].namespace.to("user:ann"))
                 kept[0].emit("hello")
                 assert await listener.hear() == ["hello"]
-            await until(lambda: not io.connections)
+            await until(lambda: not io._core.sessions.table)
         assert await kept[0].fetch_sockets() == []

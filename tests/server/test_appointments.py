@@ -9,7 +9,7 @@ import random
 import pytest
 
 from iogate.clock import Clock
-from iogate.server.deadlines import Appointments, Deadlines
+from iogate.server.session.deadlines import Appointments, Deadlines
 
 
 class Fake(Clock):

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from iogate import Server, Socket
-from iogate.server import connection as connection_module
-from iogate.server.connection import Connection
+from iogate.server.gate.connection import Connection
+from iogate.server.session import session as session_module
 from tests.conformance.wire import Closed, Polling, ends, session, within
 from tests.server.left import assert_nothing_left, until
 from tests.server.talk import Client
-from tests.servers import make_server, serve
+from tests.servers import connection_of, make_server, serve
 
 LARGE = "x" * 100_000
 BOUND = 3
@@ -32,7 +32,7 @@ class Slow:
 
     @property
     def connection(self) -> Connection:
-        return self.socket._connection
+        return connection_of(self.socket)
 
     async def fill(self, size: int) -> None:
         """Emit to it until so many bytes wait in the server (what the kernel takes does not count)."""
@@ -66,7 +66,7 @@ async def test_a_consumer_that_does_not_read_is_disconnected(transport: str) -> 
         serving = asyncio.create_task(_keep_asking(made.other, enough))
         await made.fill(10**9)
         assert reasons == ["ann: slow consumer"]
-        assert list(io.connections.values()) == [io.of("/").sockets[made.other.id]._connection]
+        assert list(io._core.sessions.table.values()) == [io.of("/").sockets[made.other.id]._connection]
         assert not made.connection.has_output
         enough.set()
         assert await within(serving) > 0
@@ -114,7 +114,7 @@ async def test_a_volatile_event_is_dropped_while_a_consumer_does_not_read(transp
 @pytest.mark.usefixtures("ws")
 async def test_a_slow_consumer_that_is_closed_is_cut_off_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A WebSocket that does not even take the close frame is kept for a few seconds, and then no more."""
-    monkeypatch.setattr("iogate.server.server.LINGER", 0.2)
+    monkeypatch.setattr("iogate.server.session.sessions.DRAIN_TIMEOUT", 0.2)
     io = make_server(max_buffered=20_000_000)
     async with slow(io, "websocket") as made:
         await made.fill(300_000)
@@ -148,7 +148,7 @@ class Work:
 
 @pytest.fixture(autouse=True)
 def _bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_module, "MAX_RUNNING", BOUND)
+    monkeypatch.setattr(session_module, "MAX_RUNNING", BOUND)
 
 
 @asynccontextmanager

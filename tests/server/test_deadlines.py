@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from iogate.clock import Clock
-from iogate.server.deadlines import Deadlines, Queue
+from iogate.server.session.deadlines import Deadlines, Queue
 
 
 class Fake(Clock):

@@ -19,15 +19,15 @@ import pytest
 from iogate import Event, Refused, Server, Socket
 from iogate.protocol.engineio.packets import Encoded
 from iogate.protocol.socketio.packets import MAX_DEPTH, MAX_ID_DIGITS, RESERVED_EVENTS
-from iogate.server import dispatch
-from iogate.server.connection import Connection
-from iogate.server.handlers import CallNext
-from iogate.server.handshake import Handshake
-from iogate.server.reasons import CloseReason
+from iogate.server.gate.connection import Connection
+from iogate.server.namespaces import dispatch
+from iogate.server.namespaces.handlers import CallNext
+from iogate.server.session.handshake import Handshake
+from iogate.server.session.reasons import CloseReason
 from iogate.testing.time import settle
 from tests.gate.support import make_auth
 from tests.server.left import leftovers
-from tests.servers import make_server, make_token
+from tests.servers import connection_of, make_server, make_token
 
 
 class Recorder:
@@ -279,9 +279,9 @@ class Ways:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
         self._caplog = caplog
-        self._direct = dispatch.direct
+        self._direct = dispatch.dispatch_fast
         self._taken = 0
-        monkeypatch.setattr(dispatch, "direct", self._counted)
+        monkeypatch.setattr(Connection, "handle_fast", staticmethod(self._counted))
 
     def _counted(self, socket: Socket, frame: bytes) -> bool:
         taken = self._direct(socket, frame)
@@ -306,7 +306,7 @@ class Ways:
                 io.of(name).handlers.direct.clear()
         self._caplog.clear()
         self._taken = 0
-        connection = io.open(Handshake(address="192.0.2.1"))
+        connection = io._core.open(Handshake(address="192.0.2.1"))
         transport = Recorder(connection)
         connection.begin(transport)
         await settle()
@@ -324,15 +324,15 @@ class Ways:
         if connection.open:
             connection.close(CloseReason.CLOSE_PACKET)
             await settle()
-        assert leftovers(io).keys() <= {f"deadlines of {io.linger_due.interval} s ({_number(io)})"}
-        io._deadlines.stop()
+        assert leftovers(io).keys() <= {f"deadlines of {io._core.sessions.drain_timeout.interval} s ({_number(io)})"}
+        io._core.sessions.deadlines.stop()
         told.heard, told.calls = transport.heard, application.calls
         told.logged = [record.getMessage() for record in self._caplog.records]
         return told
 
 
 def _number(io: Server) -> int:
-    return io._deadlines._queues.index(io.linger_due)
+    return io._core.sessions.deadlines._queues.index(io._core.sessions.drain_timeout)
 
 
 @pytest.fixture
@@ -404,7 +404,7 @@ async def test_nothing_is_handled_once_the_connection_ends(ways: Ways, short: bo
     def more(io: Server, application: Application) -> None:
         def say_more(socket: Socket, reason: str) -> None:
             application.note(reason)
-            socket._connection.receive(b'42["plain","too late"]')
+            connection_of(socket).receive(b'42["plain","too late"]')
 
         io.of("/other").on("disconnect", say_more)
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from iogate import Server
-from iogate.server.eager import Eager, Rest
-from iogate.server.handshake import Handshake
+from iogate.server.session.eager import Eager, Rest
+from iogate.server.session.handshake import Handshake
 from tests.conformance.wire import within
 
 VALUE: ContextVar[Any] = ContextVar("VALUE", default="nothing")
@@ -742,14 +742,14 @@ def test_it_serves_a_second_event_loop(in_order: bool) -> None:
 
 async def test_a_server_has_one_for_all_its_connections() -> None:
     io = Server(auth=None)
-    io.open(Handshake(address="192.0.2.1"))
+    io._core.open(Handshake(address="192.0.2.1"))
     await _turn()
     before = asyncio.all_tasks()
     for _ in range(3):
-        io.open(Handshake(address="192.0.2.1"))
+        io._core.open(Handshake(address="192.0.2.1"))
     assert asyncio.all_tasks() == before
-    assert io.eager.begin(same(1), io.eager.context) == 1
-    io._deadlines.stop()
+    assert io._core.sessions.eager.begin(same(1), io._core.sessions.eager.context) == 1
+    io._core.sessions.deadlines.stop()
 
 
 def _abandon(loop: asyncio.AbstractEventLoop, steps: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -764,10 +764,10 @@ def _abandon(loop: asyncio.AbstractEventLoop, steps: Callable[[], Coroutine[Any,
 def test_a_server_that_is_dropped_leaves_no_message(caplog: pytest.LogCaptureFixture) -> None:
     async def steps() -> None:
         io = Server(auth=None)
-        io.open(Handshake(address="192.0.2.1"))
+        io._core.open(Handshake(address="192.0.2.1"))
         await _turn()
-        assert io.eager.begin(same(1), io.eager.context) == 1
-        io._deadlines.stop()
+        assert io._core.sessions.eager.begin(same(1), io._core.sessions.eager.context) == 1
+        io._core.sessions.deadlines.stop()
 
     _abandon(asyncio.new_event_loop(), steps)
     assert caplog.messages == []

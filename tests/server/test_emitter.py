@@ -13,11 +13,11 @@ import pytest
 
 from iogate import AckTimeout, ConfigurationError, Disconnected, Refused, Server, Socket
 from iogate.protocol.engineio.packets import Encoded
-from iogate.server.emitter import Broadcast
+from iogate.server.namespaces.emitter import Broadcast
 from tests.conformance.wire import ends, said, session, within
 from tests.server.left import assert_nothing_left, until
 from tests.server.talk import Client, client, clients
-from tests.servers import make_server, make_token, serve
+from tests.servers import connection_of, make_server, make_token, serve
 
 Choose = Callable[[Server, dict[str, Socket]], Broadcast]
 
@@ -169,7 +169,7 @@ async def test_a_volatile_event_is_dropped_for_who_cannot_take_it_at_once(io: Se
         io.volatile.emit("dropped")
         assert await ann.hear() == ["kept"]
         heard = asyncio.create_task(ann.hear())
-        await until(lambda: socket._connection.transport.writable)
+        await until(lambda: connection_of(socket).transport.writable)
         io.volatile.emit("taken")
         assert await heard == ["taken"]
 
@@ -236,7 +236,7 @@ async def test_a_call_ends_when_its_client_goes(io: Server, transport: str) -> N
         assert await bob.receive() == '422["question"]'  # Ids count per namespace.
         await bob.wire.send('432["bob"]')
         await ann.wire.send("41")
-        with pytest.raises(Disconnected, match="the client went before it answered"):
+        with pytest.raises(Disconnected, match="the client disconnected before it acknowledged"):
             await within(one)
         assert await within(all_) == ["bob"]
         with pytest.raises(Disconnected, match="'question' cannot be acknowledged: the socket is not connected"):
@@ -302,7 +302,7 @@ async def test_sockets_of_a_room_are_disconnected(io: Server, transport: str) ->
             assert await listeners[name].receive() == "41"
             assert not sockets[name].connected
             assert sockets[name].rooms == frozenset()
-        assert len(io.connections) == 4  # They may ask again.
+        assert len(io._core.sessions.table) == 4  # They may ask again.
         assert len(await io.fetch_sockets()) == 2
         io.emit("hello", 1)
         del listeners["ann"], listeners["bob"]
@@ -312,7 +312,7 @@ async def test_sockets_of_a_room_are_disconnected(io: Server, transport: str) ->
 async def test_connections_of_a_room_are_ended(io: Server, transport: str) -> None:
     async with four(io, transport) as (listeners, _):
         io.in_("news").disconnect_sockets(close=True)
-        assert len(io.connections) == 2
+        assert len(io._core.sessions.table) == 2
         for name in ("ann", "bob"):
             await ends(listeners.pop(name).wire)
         io.emit("hello", 1)
@@ -325,7 +325,7 @@ async def test_everybody_may_be_disconnected_while_handlers_run_for_each(io: Ser
     async with four(io, "websocket"):
         io.disconnect_sockets(close=True)
         assert dict(io.of("/").sockets) == {}
-        assert not io.connections
+        assert not io._core.sessions.table
 
 
 async def test_a_socket_that_has_gone_does_nothing(io: Server, transport: str) -> None:
@@ -340,7 +340,7 @@ async def test_a_socket_that_has_gone_does_nothing(io: Server, transport: str) -
         socket.disconnect(close=True)
         assert (socket.connected, socket.rooms, await io.in_("news").fetch_sockets()) == (False, frozenset(), [])
         assert await ann.receive() == "41"
-        assert len(io.connections) == 1
+        assert len(io._core.sessions.table) == 1
 
 
 # From other threads, and from elsewhere.
@@ -351,7 +351,7 @@ async def test_an_event_may_be_emitted_from_another_thread(io: Server, transport
     threads: set[int] = set()
 
     async with client(io, transport) as ann:
-        connection = io.of("/").sockets[ann.id]._connection
+        connection = connection_of(io.of("/").sockets[ann.id])
         flush = connection.transport.flush
 
         class Watched:

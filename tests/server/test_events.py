@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from iogate import Event, Refused, Server, Socket
-from iogate.server.handlers import GATE_EVENTS, CallNext
+from iogate.server.namespaces.handlers import GATE_EVENTS, CallNext
 from tests.conformance.wire import ends, polling, websocket, within
 from tests.server.left import until
 from tests.server.talk import Client, client, clients
@@ -565,7 +565,7 @@ async def test_a_poll_that_is_hung_up(io: Server) -> None:
     async with serve(io) as url, polling(url) as wire:
         await Client(wire).enter()
         poll = asyncio.create_task(wire.get())
-        await until(lambda: all(connection.transport.writable for connection in io.connections.values()))
+        await until(lambda: all(connection.transport.writable for connection in io._core.sessions.table.values()))
         poll.cancel()
         await reasons.are("transport close")
 
@@ -599,7 +599,7 @@ async def test_a_socket_that_the_server_sends_away(io: Server, transport: str) -
         io.of("/").sockets[ann.id].disconnect()
         await reasons.are("server namespace disconnect")
         assert await ann.receive() == "41"
-        assert len(io.connections) == 1
+        assert len(io._core.sessions.table) == 1
 
 
 async def test_a_connection_that_the_server_ends(io: Server, transport: str) -> None:
@@ -608,7 +608,7 @@ async def test_a_connection_that_the_server_ends(io: Server, transport: str) -> 
         io.of("/").sockets[ann.id].disconnect(close=True)
         await reasons.are("server namespace disconnect")
         await ends(ann.wire)
-        assert not io.connections
+        assert not io._core.sessions.table
 
 
 async def test_a_server_that_is_shut_down(io: Server, transport: str) -> None:
@@ -627,7 +627,7 @@ async def test_disconnecting_twice_runs_the_handler_once(io: Server, transport: 
         socket.disconnect(close=True)
         assert await ann.receive() == "41"
         await ann.wire.send("1")
-        await until(lambda: not io.connections)
+        await until(lambda: not io._core.sessions.table)
     await reasons.are("server namespace disconnect")
 
 
@@ -640,7 +640,7 @@ async def test_every_namespace_of_a_connection_hears_of_its_end_once(io: Server,
             other = Client(ann.wire, name)
             await other.enter()
         await ann.wire.send("1")
-        await until(lambda: not io.connections)
+        await until(lambda: not io._core.sessions.table)
     assert sorted(seen) == ["/ transport close", "/a transport close", "/b transport close"]
 
 
@@ -662,7 +662,7 @@ async def test_a_disconnect_handler_may_disconnect_the_other_sockets_of_its_pers
         for name in ("/a", "/b"):
             await Client(ann.wire, name).enter()
         await ann.wire.send("1")
-        await until(lambda: not io.connections)
+        await until(lambda: not io._core.sessions.table)
         await until(lambda: len(seen) == 3)
     assert sorted(seen) == ["/", "/a", "/b"]
     assert failures() == []
@@ -682,7 +682,7 @@ async def test_a_disconnect_handler_that_fails_harms_nobody(
     async with client(io, transport) as ann:
         await Client(ann.wire, "/a").enter()
         await ann.wire.send("1")
-        await until(lambda: not io.connections)
+        await until(lambda: not io._core.sessions.table)
         assert dict(io.of("/").sockets) == dict(io.of("/a").sockets) == {}
     assert caplog.text.count("the handler test_a_disconnect_handler_that_fails_harms_nobody.<locals>.broken of") == 2
 

@@ -68,7 +68,7 @@ async def leaves_nothing(io: Server, kind: Kind, come: Callable[[str], Awaitable
         with collected() as found:
             for _ in range(3):
                 await come(url)
-            await until(lambda: not (io.connections or len(io.linger_due)))
+            await until(lambda: not (io._core.sessions.table or len(io._core.sessions.drain_timeout)))
         assert not found
 
 
@@ -120,8 +120,8 @@ async def test_one_whose_verdict_took_several_turns(secret: str) -> None:
     auth.load_user(nobody)
     io = make_server(auth=auth, limits=Limits(failures_per_address=1))
     for _ in range(2):
-        io.failures.add("127.0.0.1")
-    assert io.failures.exceeded("127.0.0.1")
+        io._core.gate.failures.add("127.0.0.1")
+    assert io._core.gate.failures.exceeded("127.0.0.1")
     await leaves_nothing(io, "uvicorn-picows", partial(refused, token=make_token(secret=secret)))
 
 
@@ -162,7 +162,7 @@ async def test_one_that_was_cut_off_while_data_waited_for_it(kind: Kind) -> None
 
             def is_slow() -> bool:
                 io.emit("news", "x" * 100_000)
-                return not io.connections
+                return not io._core.sessions.table
 
             await until(is_slow)
             connection.transport.abort()
@@ -212,7 +212,7 @@ async def test_one_that_polled_and_made_room(kind: Kind) -> None:
                 async with wire(url) as client:
                     await client.send(request("polling"))
                     assert await client.status() == 200
-            assert len(io.connections) == 2
+            assert len(io._core.sessions.table) == 2
         assert not found
 
 

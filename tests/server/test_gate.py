@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from iogate import JWTAuth, Refused, Server, Socket
-from iogate.server.reasons import CloseReason
+from iogate.server.session.reasons import CloseReason
 from tests import refusals
 from tests.conformance.wire import session, within
 from tests.server.left import assert_nothing_left, until
 from tests.server.talk import Client, client
-from tests.servers import SECRET, make_server, make_token, serve
+from tests.servers import SECRET, connection_of, make_server, make_token, serve
 
 
 def connect(namespace: str, subject: str) -> str:
@@ -49,7 +49,7 @@ async def test_two_persons_at_once_on_one_transport_are_not_both_let_in(transpor
         heard = {str(await within(wire.receive()))[:5]: None for _ in range(2)}
         assert sorted(heard) == ["40/a,", "44/b,"]
         assert (asked, entered) == (["ann"], ["ann"])
-        (connection,) = io.connections.values()
+        (connection,) = io._core.sessions.table.values()
         assert connection.identity is not None
         assert connection.identity.principal.subject == "ann"
 
@@ -118,7 +118,7 @@ async def test_a_connect_handler_that_ends_its_own_connection_harms_nothing(tran
     async with serve(io) as url, session(url, transport) as wire:
         await wire.send("40")
         assert str(await within(wire.receive())).startswith('40{"sid":')
-        await until(lambda: not io.connections)
+        await until(lambda: not io._core.sessions.table)
         await Client(wire).wire.send("40")
     assert seen == ["connect", "server namespace disconnect"]
 
@@ -130,12 +130,12 @@ async def test_middleware_may_end_the_connection_that_it_decides_on(transport: s
 
     @io.use
     async def closes(socket: Socket) -> None:
-        socket._connection.close(CloseReason.NOT_ADMITTED)
+        connection_of(socket).close(CloseReason.NOT_ADMITTED)
         await asyncio.sleep(0)
 
     async with serve(io) as url, session(url, transport) as wire:
         await wire.send("40" + json.dumps({"token": make_token()}))
-        await until(lambda: not io.connections)
+        await until(lambda: not io._core.sessions.table)
         await wire.send("40")
         assert dict(io.of("/").sockets) == {}
     if transport == "websocket":

@@ -11,7 +11,7 @@ import pytest
 
 from iogate import ConfigurationError, Event, Server, Socket
 from iogate.protocol.socketio.packets import RESERVED_EVENTS
-from iogate.server.handlers import GATE_EVENTS, CallNext, Handler, Handlers
+from iogate.server.namespaces.handlers import GATE_EVENTS, CallNext, Handler, Handlers
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from hypothesis import given, strategies
 
 from iogate import Handshake
 from iogate.printable import redact_parameters
-from iogate.server.handshake import MAX_QUERY_FIELDS, parse_query
+from iogate.server.session.handshake import MAX_QUERY_FIELDS, parse_query
 
 SECRET = "eyJhbGciOiJIUzI1NiJ9.c2VjcmV0.signature"
 

@@ -92,15 +92,15 @@ def test_the_same_token_is_known_again_and_no_other() -> None:
     ],
 )
 def test_a_token_names_the_person_that_its_claims_say(claims: dict[str, Any], named: bool) -> None:
-    assert identity(principal()).is_named_in(make_token(**claims)) is named
+    assert identity(principal()).may_own(make_token(**claims)) is named
 
 
 def test_a_token_that_cannot_be_read_names_nobody_but_whoever_came_with_it() -> None:
     """A verifier of the application's own may take tokens that are no JWT."""
     one = Identity(principal(), None, digest_of("opaque"))
-    assert one.is_named_in("opaque")
-    assert not one.is_named_in("another")
-    assert not one.is_named_in("")
+    assert one.may_own("opaque")
+    assert not one.may_own("another")
+    assert not one.may_own("")
 
 
 def test_what_is_no_text_for_a_file_has_a_digest_too() -> None:

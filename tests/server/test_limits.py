@@ -14,8 +14,9 @@ from websockets.protocol import State
 
 from iogate import Clock, ConfigurationError, Limits, Server, Socket
 from iogate.errors import TooManyConnections
-from iogate.server.handshake import Handshake
-from iogate.server.limits import LONGEST_BLOCK, MAX_ADDRESSES, Failures, Proxies
+from iogate.server.gate.limits import LONGEST_BLOCK, MAX_ADDRESSES, FailureLimiter
+from iogate.server.session.addresses import Proxies
+from iogate.server.session.handshake import Handshake
 from tests import refusals
 from tests.conformance.wire import (
     POLLING,
@@ -106,17 +107,17 @@ def clock() -> Standing:
     return Standing()
 
 
-def fail(failures: Failures, times: int, address: str | None = "192.0.2.1") -> None:
+def fail(failures: FailureLimiter, times: int, address: str | None = "192.0.2.1") -> None:
     for _ in range(times):
         failures.add(address)
 
 
-def blocked(failures: Failures, address: str | None = "192.0.2.1") -> bool:
+def blocked(failures: FailureLimiter, address: str | None = "192.0.2.1") -> bool:
     return failures.exceeded(address)
 
 
 def test_an_address_may_fail_as_often_as_it_is_allowed(clock: Standing) -> None:
-    failures = Failures(3, clock)
+    failures = FailureLimiter(3, clock)
     fail(failures, 3)
     assert not blocked(failures)
     fail(failures, 1)
@@ -127,7 +128,7 @@ def test_an_address_may_fail_as_often_as_it_is_allowed(clock: Standing) -> None:
 
 def test_each_further_failure_doubles_the_time_that_it_is_turned_away(clock: Standing) -> None:
     """Somebody who tries again as soon as he may gets nowhere fast."""
-    failures = Failures(3, clock)
+    failures = FailureLimiter(3, clock)
     fail(failures, 3)
     times = []
     for _ in range(8):
@@ -140,7 +141,7 @@ def test_each_further_failure_doubles_the_time_that_it_is_turned_away(clock: Sta
 
 
 def test_what_was_under_way_when_an_address_was_turned_away_counts_too(clock: Standing) -> None:
-    failures = Failures(1, clock)
+    failures = FailureLimiter(1, clock)
     fail(failures, 4)
     clock.now += 7.9
     assert blocked(failures)
@@ -149,7 +150,7 @@ def test_what_was_under_way_when_an_address_was_turned_away_counts_too(clock: St
 
 
 def test_a_failure_is_forgiven_with_every_second_that_an_address_is_quiet(clock: Standing) -> None:
-    failures = Failures(3, clock)
+    failures = FailureLimiter(3, clock)
     fail(failures, 3)
     clock.now += 2.0
     fail(failures, 2)
@@ -160,7 +161,7 @@ def test_a_failure_is_forgiven_with_every_second_that_an_address_is_quiet(clock:
 
 def test_the_time_that_an_address_is_turned_away_is_not_forgiven(clock: Standing) -> None:
     """Only what comes after it: five quiet seconds are five failures."""
-    failures = Failures(3, clock)
+    failures = FailureLimiter(3, clock)
     fail(failures, 4)
     clock.now += 2.0 + 4.0
     fail(failures, 3)
@@ -171,7 +172,7 @@ def test_the_time_that_an_address_is_turned_away_is_not_forgiven(clock: Standing
 
 def test_an_address_that_fails_once_a_second_is_never_turned_away(clock: Standing) -> None:
     """One stale client among the users behind an address does not lock the others out."""
-    failures = Failures(3, clock)
+    failures = FailureLimiter(3, clock)
     for _ in range(1000):
         fail(failures, 1)
         assert not blocked(failures)
@@ -179,7 +180,7 @@ def test_an_address_that_fails_once_a_second_is_never_turned_away(clock: Standin
 
 
 def test_no_more_addresses_are_remembered_than_there_is_room_for(clock: Standing) -> None:
-    failures = Failures(1, clock)
+    failures = FailureLimiter(1, clock)
     fail(failures, 2, "192.0.2.1")
     for number in range(MAX_ADDRESSES - 1):
         failures.add(f"10.0.{number // 256}.{number % 256}")
@@ -212,21 +213,21 @@ async def test_a_network_of_64_bits_is_one_address(
 ) -> None:
     """The rest of an IPv6 address is for whoever has one to choose, a new one for every attempt."""
     limits = Limits(failures_per_address=1, pending_per_address=1)
-    failures = Failures(limits.failures_per_address, clock)
+    failures = FailureLimiter(limits.failures_per_address, clock)
     fail(failures, 2, one)
     assert blocked(failures, other) is same
     io = Server(auth=make_auth(), limits=limits)
-    connection = io.open(Handshake(address=one))
-    io.pending.asked(connection)
+    connection = io._core.open(Handshake(address=one))
+    io._core.sessions.pending.asked(connection)
     try:
-        io.pending.check(other)
+        io._core.sessions.pending.check(other)
     except TooManyConnections:
         assert same
     else:
         assert not same
-    io.pending.discard(connection)
-    io.pending.check(other)
-    io._deadlines.stop()
+    io._core.sessions.pending.discard(connection)
+    io._core.sessions.pending.check(other)
+    io._core.sessions.deadlines.stop()
 
 
 # Whose address it is.
@@ -348,13 +349,13 @@ async def test_when_too_many_wait_new_ones_are_told_to_come_later(transport: str
     async with serve(io) as url, session(url, transport) as ann:
         await enter(ann)
         async with waiting(url, 3):
-            await until(lambda: len(io.verdict_due) == 3)
+            await until(lambda: len(io._core.gate.decision_timeout) == 3)
             for _ in range(3):
                 assert await answered(url, transport) == (429, FULL, "5")
             await echoes(ann)
             await ann.send(authenticate())
             assert (await hear(ann))[0] == "authenticated"
-        await until(lambda: len(io.pending) == 0)
+        await until(lambda: len(io._core.sessions.pending) == 0)
         async with session(url, transport) as bob:
             await enter(bob, sub="bob")
 
@@ -365,7 +366,7 @@ async def test_who_is_in_or_gone_waits_no_more(transport: str) -> None:
         async with AsyncExitStack() as stack:
             for _ in range(5):
                 await enter(await stack.enter_async_context(session(url, transport)))
-                assert len(io.pending) == 0
+                assert len(io._core.sessions.pending) == 0
         async with session(url, transport) as mallory:
             await mallory.send(connect(secret="x" * 40))
             await said(mallory)
@@ -402,7 +403,7 @@ async def test_a_session_that_there_is_may_go_on_when_all_is_full() -> None:
         await ann.send(connect())
         assert str(await within(ann.receive())).startswith("40{")
         await stack.enter_async_context(waiting(url, 1))
-        await until(lambda: len(io.verdict_due) == 1)
+        await until(lambda: len(io._core.gate.decision_timeout) == 1)
         assert (await answered(url, "websocket"))[0] == 429
         async with raw_websocket(url, {**WEBSOCKET, "sid": ann.handshake["sid"]}) as moved:
             await probe(moved)
@@ -415,13 +416,13 @@ async def test_transports_that_have_not_asked_make_room(transport: str) -> None:
     """The oldest of them is ended for a new one: silence locks nobody out, and whoever has asked stays."""
     io = echoing(limits=Limits(pending_per_address=3))
     async with serve(io) as url, waiting(url, 1) as (asking,), AsyncExitStack() as stack:
-        await until(lambda: len(io.verdict_due) == 1)
+        await until(lambda: len(io._core.gate.decision_timeout) == 1)
         quiet = [await stack.enter_async_context(session(url, transport)) for _ in range(2)]
         for _ in range(3):
             async with session(url, transport) as ann:
                 await enter(ann)
                 await echoes(ann)
-                assert len(io.pending) == 2
+                assert len(io._core.sessions.pending) == 2
                 await ann.send("1")
             quiet.append(await stack.enter_async_context(session(url, transport)))
         await ends(quiet[0])
@@ -433,7 +434,7 @@ async def test_one_address_does_not_take_the_room_of_all(transport: str) -> None
     io = echoing(limits=Limits(pending_per_address=2), trusted_proxies=["127.0.0.1"])
     mallory = {"x-forwarded-for": "192.0.2.1, 203.0.113.9"}
     async with serve(io, BARE) as url, waiting(url, 2, **mallory):
-        await until(lambda: len(io.verdict_due) == 2)
+        await until(lambda: len(io._core.gate.decision_timeout) == 2)
         assert await answered(url, transport, **mallory) == (429, FULL, "5")
         assert (await answered(url, transport, **{"x-forwarded-for": "192.0.2.99, 203.0.113.9"}))[0] == 429
         async with polling(url, **{"x-forwarded-for": "192.0.2.1"}) as ann:
@@ -445,14 +446,14 @@ async def test_one_address_does_not_take_the_room_of_all(transport: str) -> None
 async def test_without_trusted_proxies_a_header_changes_no_address(transport: str) -> None:
     io = echoing(limits=Limits(pending_per_address=1))
     async with serve(io, BARE) as url, waiting(url, 1, **{"x-forwarded-for": "192.0.2.1"}):
-        await until(lambda: len(io.verdict_due) == 1)
+        await until(lambda: len(io._core.gate.decision_timeout) == 1)
         assert (await answered(url, transport, **{"x-forwarded-for": "192.0.2.2"}))[0] == 429
 
 
 async def test_the_answer_can_be_read_by_a_page_of_an_allowed_origin() -> None:
     io = echoing(limits=Limits(pending=1), cors_allowed_origins=["https://app.example"])
     async with serve(io) as url, waiting(url, 1), client(url) as http:
-        await until(lambda: len(io.verdict_due) == 1)
+        await until(lambda: len(io._core.gate.decision_timeout) == 1)
         answer = await http.get("/socket.io/", params=POLLING, headers={"origin": "https://app.example"})
         assert answer.status_code == 429
         assert answer.headers["access-control-allow-origin"] == "https://app.example"
@@ -589,7 +590,7 @@ async def test_a_subject_with_as_many_connections_as_it_may_have_gets_no_other(t
         for there in (first, second, other):
             await echoes(there)
         await second.send("1")
-        await until(lambda: len(io.connections) == 2)
+        await until(lambda: len(io._core.sessions.table) == 2)
         async with session(url, transport) as fourth:
             await enter(fourth)
 
@@ -642,7 +643,7 @@ async def test_tokens_without_a_subject_are_nobodys(transport: str) -> None:
         await enter(one, sub=None)
         await enter(two, sub=None)
         await echoes(one)
-        assert len(io.subjects) == 0
+        assert len(io._core.gate.subjects) == 0
 
 
 async def test_a_guest_that_authenticates_needs_room(transport: str) -> None:
@@ -668,8 +669,8 @@ async def test_nothing_is_counted_when_everybody_has_gone(transport: str) -> Non
             for _ in range(3):
                 opened.append(await stack.enter_async_context(session(url, transport)))
                 await enter(opened[-1])
-            assert len(io.subjects) == 1
+            assert len(io._core.gate.subjects) == 1
             for there in opened:
                 await there.send("1")
                 await ends(there)
-        assert len(io.subjects) == len(io.pending) == 0
+        assert len(io._core.gate.subjects) == len(io._core.sessions.pending) == 0

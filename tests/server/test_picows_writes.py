@@ -16,9 +16,10 @@ from websockets.frames import Opcode
 
 from iogate import Server, Socket
 from iogate.protocol.engineio.packets import PING
-from iogate.server.connection import BURST, VOLATILE_BUFFERED, Connection
-from iogate.server.handshake import Handshake
-from iogate.server.reasons import CloseReason
+from iogate.server.gate.connection import Connection
+from iogate.server.session.handshake import Handshake
+from iogate.server.session.reasons import CloseReason
+from iogate.server.session.session import BURST, VOLATILE_BUFFERED
 from iogate.testing.time import settle
 from iogate.transports.picows.transport import MAX_PENDING, PicowsTransport
 from iogate.transports.polling import PollingTransport
@@ -61,9 +62,9 @@ class Network:
         self._unread = 0
         self.request = SimpleNamespace(headers={})
         self.response = SimpleNamespace(headers={})
-        self.transport = PicowsTransport(io, Handshake(address="192.0.2.1"), target)
+        self.transport = PicowsTransport(io._core, Handshake(address="192.0.2.1"), target)
         self.transport.on_ws_connected(self)  # type: ignore[arg-type]
-        own = (made for made in io.connections.values() if made.transport is self.transport)
+        own = (made for made in io._core.sessions.table.values() if made.transport is self.transport)
         self.connection = target or next(own)
 
     # What the transport asks of picows, and of asyncio's transport under it.
@@ -358,7 +359,7 @@ async def test_a_socket_that_the_last_words_fill_is_closed_when_they_have_been_r
 
 def _moving(io: Server) -> Network:
     """Return a WebSocket that is about to take over a session."""
-    connection = io.open(Handshake(address="192.0.2.1"))
+    connection = io._core.open(Handshake(address="192.0.2.1"))
     connection.begin(PollingTransport(connection))
     return Network(io, connection)
 
@@ -594,7 +595,7 @@ async def test_a_revoked_client_that_does_not_read_is_cut_off(io: Server) -> Non
 async def test_what_was_read_when_handlers_became_too_many_is_handled_in_order(
     io: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("iogate.server.connection.MAX_RUNNING", 1)
+    monkeypatch.setattr("iogate.server.session.session.MAX_RUNNING", 1)
     opened = asyncio.Event()
 
     @io.on("wait")
@@ -619,12 +620,12 @@ async def test_a_client_that_goes_as_handlers_become_too_many_leaves_no_error(
     io: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The end of a connection that broke while it was answered comes before what waits for its handlers has begun."""
-    monkeypatch.setattr("iogate.server.connection.MAX_RUNNING", 1)
+    monkeypatch.setattr("iogate.server.session.session.MAX_RUNNING", 1)
     opened = asyncio.Event()
     io.on("wait", lambda socket: opened.wait())
     ann = await _entered(io)
     ann.say('42["wait"]')
-    [reading] = (task for task in io._tasks if "_read_on" in repr(task))
+    [reading] = (task for task in io._core.sessions._tasks if "_read_on" in repr(task))
     ann.go()
     async with asyncio.timeout(5):
         await reading
@@ -634,6 +635,6 @@ async def test_a_client_that_goes_as_handlers_become_too_many_leaves_no_error(
 @pytest.fixture(autouse=True)
 async def _leave(io: Server) -> AsyncIterator[None]:
     yield
-    for connection in list(io.connections.values()):
+    for connection in list(io._core.sessions.table.values()):
         connection.close(CloseReason.TRANSPORT_CLOSE)
-    io._deadlines.stop()
+    io._core.sessions.deadlines.stop()

@@ -9,8 +9,8 @@ from functools import partial
 
 import pytest
 
-from iogate.server.heads import Quota
-from iogate.server.reasons import CloseReason
+from iogate.server.session.heads import Quota
+from iogate.server.session.reasons import CloseReason
 from iogate.transports.uvicorn_websocket import WebSocketProtocol
 from tests.attacks.bounds import FullQuota
 from tests.conformance.wire import ends, session, within
@@ -115,7 +115,7 @@ async def test_a_websocket_waits_for_its_turn_until_it_is_admitted(monkeypatch: 
 
     monkeypatch.setattr(WebSocketProtocol, "connection_made", note)
     async with serve(io, "uvicorn-websockets") as url, session(url, "websocket") as client:
-        io.heads.quota = full = FullQuota(1)
+        io._core.heads.quota = full = FullQuota(1)
         await client.send(connect())
         await until(lambda: len(full) == 1)
         assert not io.of("/").sockets
@@ -131,12 +131,12 @@ async def test_a_websocket_that_goes_while_it_waits_for_its_turn() -> None:
     io = make_server(auth=auth)
     async with serve(io, "uvicorn-websockets") as url:
         async with session(url, "websocket") as client:
-            io.heads.quota = full = FullQuota(1)
+            io._core.heads.quota = full = FullQuota(1)
             await client.send(connect())
             await until(lambda: len(full) == 1)
-            (connection,) = io.connections.values()
+            (connection,) = io._core.sessions.table.values()
             connection.close(CloseReason.SERVER_SHUTDOWN)
             await ends(client)
         full.begin_waiting()
-        await until(lambda: not io.connections)
+        await until(lambda: not io._core.sessions.table)
     assert not auth.verified

@@ -24,7 +24,7 @@ async def test_a_poll_that_waits_is_answered_before_revoke_returns(monkeypatch: 
     monkeypatch.setattr(PollingTransport, "closed", note)
     async with serve(io, "uvicorn-picows") as url, polling(url) as client:
         await enter(client, token=make_token())
-        (connection,) = io.connections.values()
+        (connection,) = io._core.sessions.table.values()
         transport = connection.transport
         poll = asyncio.create_task(client.get())
         await until(lambda: transport.writable)

@@ -9,9 +9,9 @@ from hypothesis import settings, strategies
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from iogate import Server, Socket
-from iogate.server.connection import Connection
-from iogate.server.handshake import Handshake
-from iogate.server.rooms import Rooms
+from iogate.server.gate.connection import Connection
+from iogate.server.namespaces.rooms import Rooms
+from iogate.server.session.handshake import Handshake
 
 NAMES = ["news", "sport", "user:ann", "id-0", "id-1"]  # A room may have the name of somebody's id.
 
@@ -19,7 +19,7 @@ NAMES = ["news", "sport", "user:ann", "id-0", "id-1"]  # A room may have the nam
 def make_socket(number: int) -> Socket:
     """Return a socket that nobody has let in yet: rooms ask for its id and for nothing else."""
     io = Server(auth=None)
-    connection = Connection(io, "sid", Handshake())
+    connection = Connection(io._core.gate, "sid", Handshake())
     return Socket(f"id-{number}", io.of("/"), connection, Handshake(), None)
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies
 
 from iogate import ConfigurationError, InsufficientScope, Server
-from iogate.server.scopes import parse_scopes
+from iogate.server.namespaces.scopes import parse_scopes
 
 GOOD = ["chat:write", "https://www.googleapis.com/auth/chat", "a", "read-only", "\u00e4", "a,b", "*"]
 

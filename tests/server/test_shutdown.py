@@ -47,7 +47,7 @@ def io() -> Server:
 @pytest.fixture(autouse=True)
 def _linger(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who does not come for the rest is waited for, but in a test not for seconds."""
-    monkeypatch.setattr("iogate.server.server.LINGER", 0.3)
+    monkeypatch.setattr("iogate.server.session.sessions.DRAIN_TIMEOUT", 0.3)
 
 
 # Clients.
@@ -66,7 +66,7 @@ async def test_a_poll_that_waits_is_answered(io: Server) -> None:
     async with client(io, "polling") as ann:
         wire: Any = ann.wire
         poll = asyncio.create_task(wire.get())
-        await until(lambda: all(connection.transport.writable for connection in io.connections.values()))
+        await until(lambda: all(connection.transport.writable for connection in io._core.sessions.table.values()))
         await io.shutdown(timeout=2)
         answer = await within(poll)
         assert (answer.status_code, answer.text) == (200, "1")
@@ -124,12 +124,12 @@ async def test_nobody_new_is_let_in_while_the_server_ends(io: Server) -> None:
     async with serve(io) as url, websocket(url) as wire, httpx.AsyncClient(base_url=url) as http:
         await enter(wire)
         await wire.send('42["work"]')
-        await until(lambda: io._tasks)
+        await until(lambda: io._core.sessions._tasks)
         ending = asyncio.create_task(io.shutdown(timeout=5))
         await ends(wire)
         assert (await http.get("/socket.io/", params=POLLING)).status_code == 503
         assert (await refused(url, WEBSOCKET)).status_code == 503
-        assert not io.connections
+        assert not io._core.sessions.table
         opened.set()
         await within(ending)
 
@@ -190,7 +190,7 @@ async def test_handlers_are_waited_for(io: Server, transport: str) -> None:
         await ann.emit("work")
         await within(reached.wait())
         ending = asyncio.create_task(io.shutdown(timeout=5))
-        await until(lambda: not io.connections)
+        await until(lambda: not io._core.sessions.table)
         await asyncio.sleep(0)
         assert not ending.done()
         opened.set()
@@ -243,7 +243,7 @@ async def test_a_client_that_does_not_read_does_not_hold_up_the_end() -> None:
     io = make_server(max_buffered=20_000_000)
     async with serve(io) as url, websocket(url) as wire:
         await enter(wire)
-        (connection,) = io.connections.values()
+        (connection,) = io._core.sessions.table.values()
         while connection.buffered < 300_000:
             io.emit("large", "x" * 100_000)
             for _ in range(5):
@@ -284,7 +284,7 @@ def inner(log: list[str], io: Server) -> Callable[[Scope, Receive, Send], Awaita
         assert scope["type"] == "lifespan"
         while True:
             word = (await receive())["type"].removeprefix("lifespan.")
-            log.append(f"{word}, closing is {io.closing}")
+            log.append(f"{word}, closing is {io._core.sessions.closing}")
             await send({"type": f"lifespan.{word}.complete"})
             if word == "shutdown":
                 return
@@ -295,9 +295,9 @@ def inner(log: list[str], io: Server) -> Callable[[Scope, Receive, Send], Awaita
 async def test_the_lifespan_starts_and_ends_a_server(io: Server) -> None:
     lifespan = Lifespan(io.asgi())
     await lifespan.say("startup")
-    assert not io.closing
+    assert not io._core.sessions.closing
     await lifespan.say("shutdown")
-    assert io.closing
+    assert io._core.sessions.closing
     await lifespan.ended()
     assert lifespan.sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
@@ -334,7 +334,7 @@ async def test_an_application_without_a_lifespan_does_not_take_the_servers(
     await lifespan.say("startup")
     await lifespan.say("shutdown")
     await lifespan.ended()
-    assert io.closing
+    assert io._core.sessions.closing
     assert lifespan.sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
@@ -353,8 +353,8 @@ async def test_an_application_that_cannot_start_is_not_said_to_have_started(io: 
 async def test_the_lifespan_of_a_real_server_ends_the_clients(io: Server) -> None:
     async with serve(io.asgi()) as url, websocket(url) as wire:
         await enter(wire)
-        assert len(io.connections) == 1
-    assert io.closing
+        assert len(io._core.sessions.table) == 1
+    assert io._core.sessions.closing
     await assert_nothing_left(io)
 
 
@@ -433,7 +433,7 @@ async def _while_the_verdict_is_pending(io: Server, url: str) -> None:
     for transport in ("polling", "websocket"):
         async with session(url, transport) as wire:
             await wire.send("40/slow," + CONNECT[2:], "40/room-1," + CONNECT[2:])
-            await until(lambda: any(connection.attempts for connection in io.connections.values()))
+            await until(lambda: any(connection.attempts for connection in io._core.sessions.table.values()))
             await wire.send("1")
             await ends(wire)
 
@@ -458,7 +458,7 @@ async def _in_the_middle_of_a_poll(io: Server, url: str) -> None:
     async with polling(url) as wire:
         await enter(wire)
         poll = asyncio.create_task(wire.get())
-        await until(lambda: all(connection.transport.writable for connection in io.connections.values()))
+        await until(lambda: all(connection.transport.writable for connection in io._core.sessions.table.values()))
         poll.cancel()
 
 

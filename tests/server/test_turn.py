@@ -8,8 +8,8 @@ from functools import partial
 import pytest
 
 from iogate import Server
-from iogate.server.handshake import Handshake
-from iogate.server.turn import Turn
+from iogate.server.session.handshake import Handshake
+from iogate.server.session.turn import Turn
 
 
 @pytest.fixture
@@ -85,14 +85,14 @@ async def test_work_that_is_asked_for_at_the_end_is_done_at_the_end_of_the_next_
 
 async def test_a_new_connection_does_not_lose_what_others_wait_for() -> None:
     io = Server(auth=None)
-    io.open(Handshake(address="192.0.2.1"))
+    io._core.open(Handshake(address="192.0.2.1"))
     done: list[str] = []
-    io.turn.add(partial(done.append, "done"))
-    io.open(Handshake(address="192.0.2.1"))
-    io.turn.add(partial(done.append, "too"))
+    io._core.sessions.turn.add(partial(done.append, "done"))
+    io._core.open(Handshake(address="192.0.2.1"))
+    io._core.sessions.turn.add(partial(done.append, "too"))
     await asyncio.sleep(0)
     assert done == ["done", "too"]
-    io._deadlines.stop()
+    io._core.sessions.deadlines.stop()
 
 
 def test_it_serves_a_second_event_loop() -> None:

@@ -44,7 +44,7 @@ async def test_the_handshake_is_what_the_server_said() -> None:
     async with InMemoryClient(io) as client:
         assert client.handshake is not None
         assert client.handshake.ping_interval == 7000
-        assert client.handshake.sid in io.connections
+        assert client.handshake.sid in io._core.sessions.table
 
 
 @pytest.mark.parametrize("kind", list(TOKENS.bad()))
@@ -259,7 +259,7 @@ async def test_leaving_a_namespace_and_the_transport_reach_the_server() -> None:
         assert reasons == ["client namespace disconnect"]
         await client.connect()
     assert reasons == ["client namespace disconnect", "transport close"]
-    assert not io.connections
+    assert not io._core.sessions.table
 
 
 async def test_the_client_sees_no_disconnect_when_it_goes_by_itself() -> None:

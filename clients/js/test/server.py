@@ -22,7 +22,7 @@ from joserfc import jwt
 from joserfc.jwk import OctKey
 
 from iogate import JWTAuth, Refused, Server, Socket
-from iogate.server.reasons import CloseReason
+from iogate.server.session.reasons import CloseReason
 
 PACKAGE = Path(__file__).parents[1]
 SECRET = "a-secret-for-the-tests-that-is-long-enough"  # noqa: S105

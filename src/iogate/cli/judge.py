@@ -24,8 +24,8 @@ from iogate.keys.fetch import Network
 from iogate.keys.remote import Remote
 from iogate.printable import escape
 from iogate.revocation import MemoryRevocations, Revocation, Revocations, SQLiteRevocations
-from iogate.server.gate import proven
-from iogate.server.server import Server
+from iogate.server.gate.gate import verify_token
+from iogate.server.server import Server, core_of
 
 _READY_WITHIN = 30.0
 
@@ -79,7 +79,7 @@ class Judge(NamedTuple):
         """Return the gate's verdict on a token."""
         with Heard() as log:
             try:
-                principal: Any = await proven(token, self.auth, self.revocations)
+                principal: Any = await verify_token(token, self.auth, self.revocations)
             except (AuthUnavailable, AuthTimeout) as error:
                 return Verdict(unknown=error.reason, log=log)
             except Refused as refusal:
@@ -138,7 +138,7 @@ def of_app(name: str, app_dir: str) -> Judge:
         raise CannotTell(f"iogate refuses this configuration, so that the server does not start: {error}") from None
     if target.auth is None:
         raise CannotTell(f"{name} has auth=None: everybody may connect, and no token is looked at")
-    store: Revocations = target.server.revocations if target.server is not None else MemoryRevocations()
+    store: Revocations = core_of(target.server).revocations if target.server is not None else MemoryRevocations()
     if isinstance(store, SQLiteRevocations) and not store.path.exists():
         # Opening the store would create the file, perhaps as a user whose files the server must not write.
         store = MemoryRevocations()

@@ -19,6 +19,7 @@ from iogate.cli.report import Report
 from iogate.clock import SYSTEM
 from iogate.errors import RevokedToken
 from iogate.revocation import MemoryRevocations, SQLiteRevocations
+from iogate.server.server import core_of
 
 _NO_KEY = (
     "without a key the signature is NOT checked, and anybody can have made this token. Give --app MODULE:APP,"
@@ -104,7 +105,7 @@ def _revoked(judge: Judge, verdict: Verdict) -> Line | None:
         return None
     if judge.server is None:
         return Line("not checked", "revoked", f"{judge.name} is no Server: name that, for its revocations")
-    store = judge.server.revocations
+    store = core_of(judge.server).revocations
     if isinstance(store, MemoryRevocations):
         return Line("not checked", "revoked", "that is in the memory of the server that runs, and not seen from here")
     if isinstance(store, SQLiteRevocations):

@@ -15,7 +15,7 @@ from iogate.asgi import SocketIOApp
 from iogate.auth import Auth
 from iogate.auth.interface import is_auth
 from iogate.errors import ConfigurationError
-from iogate.server.server import Server
+from iogate.server.server import Server, core_of
 from iogate.serving.target import NoTarget, named
 
 _DEPTH = 8
@@ -73,7 +73,7 @@ def load(name: str, app_dir: str) -> Target:
     server = next(_servers_in(found), None)
     if server is None:
         raise CannotLoad(f"no Server of iogate was found in {name}{_candidates(module, attribute)}")
-    return Target(server, server.auth)
+    return Target(server, core_of(server).auth)
 
 
 def _servers_in(found: Any, depth: int = _DEPTH) -> Iterator[Server]:

@@ -12,7 +12,7 @@ from iogate.http.guard import WEBSOCKET, Admitted, Guard, HTTPRequest, guard_of
 from iogate.http.streams import STREAM, Stream, StreamMiddleware
 from iogate.http.users import Credentials, TokenUser
 from iogate.printable import TOKEN_NAMES
-from iogate.server.handshake import Handshake, hidden_from_log, hide, hide_parameters
+from iogate.server.session.handshake import Handshake, hidden_from_log, hide, hide_parameters
 
 
 class JWTMiddleware:

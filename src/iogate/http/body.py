@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 
 from iogate.auth import jws
 from iogate.errors import AuthError, CredentialsBadFormat, InvalidToken
-from iogate.server.handshake import Handshake
+from iogate.server.session.handshake import Handshake
 
 FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"

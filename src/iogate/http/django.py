@@ -18,7 +18,7 @@ from iogate.http.body import fields_of
 from iogate.http.guard import Admitted, Guard, HTTPRequest, guard_of
 from iogate.http.users import TokenUser
 from iogate.http.wsgi import check, handshake_of
-from iogate.server.scopes import Scopes, parse_scopes
+from iogate.server.namespaces.scopes import Scopes, parse_scopes
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -139,7 +139,9 @@ def _refusal(request: HttpRequest, needed: frozenset[str]) -> Refused | None:
     if principal is None:
         return CredentialsRequired()
     try:
-        guard().hold(principal)  # Code between the middleware and the view may have waited, so check again.
+        guard().ensure_still_valid(
+            principal
+        )  # Code between the middleware and the view may have waited, so check again.
     except AuthError as refusal:
         return refusal
     return None if needed <= principal.scopes else InsufficientScope(needed)

@@ -23,7 +23,7 @@ from iogate.http.asgi import ends_connection, handshake_of, method_of, replace_u
 from iogate.http.body import body_in_time, by_name, fields_of
 from iogate.http.guard import Guard, HTTPRequest, guard_of
 from iogate.http.streams import POLICY_VIOLATION, STREAM, Stream
-from iogate.server.handshake import Handshake
+from iogate.server.session.handshake import Handshake
 
 
 def require(auth: Any, **settings: Any) -> Callable[..., Coroutine[Any, Any, Any]]:

@@ -1,7 +1,7 @@
 """The gate for HTTP endpoints: finds the token of a request, verifies it, and checks the scopes.
 
-The same code verifies tokens of sockets (`proven` in `server/gate.py`). The integration with a framework (its requests,
-its responses, where it stores the identity) is in the module with its name.
+The same code verifies tokens of sockets (`verify_token` in `server/gate/gate.py`). The integration with a framework
+(its requests, its responses, where it stores the identity) is in the module with its name.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ from iogate.errors import (
 )
 from iogate.http.body import length_with_fields
 from iogate.http.refusals import RefusalLog, shown
-from iogate.server.attempts import CredentialRequest
-from iogate.server.gate import counts, hold, proven, tellable
-from iogate.server.handshake import Handshake
-from iogate.server.limits import Failures, Proxies
+from iogate.server.gate.attempts import CredentialRequest
+from iogate.server.gate.gate import ensure_still_valid, is_bad_credential, json_safe, verify_token
+from iogate.server.gate.limits import FailureLimiter
+from iogate.server.namespaces.scopes import Scopes, parse_scopes
 from iogate.server.origins import Origins
-from iogate.server.scopes import Scopes, parse_scopes
-from iogate.server.server import Server
+from iogate.server.server import Server, core_of
+from iogate.server.session.addresses import Proxies
+from iogate.server.session.handshake import Handshake
 
 SAFE = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
 """Methods that change nothing (RFC 9110, section 9.2.1), so another site gains nothing by sending such a request."""
@@ -153,11 +154,11 @@ class Guard:
         realm: str = "api",
         timeout: float = 10.0,
     ) -> None:
-        server = auth if isinstance(auth, Server) else None
-        found = server.auth if server is not None else auth
+        core = core_of(auth) if isinstance(auth, Server) else None
+        found = core.auth if core is not None else auth
         if not is_auth(found):
             raise ConfigurationError("a guard takes JWTAuth(...), or a Server that has one")
-        if server is None and not isinstance(found, JWTAuth):
+        if core is None and not isinstance(found, JWTAuth):
             raise ConfigurationError(
                 "give the Server that uses this gatekeeper: what was revoked there is to be refused here too"
             )
@@ -179,15 +180,15 @@ class Guard:
             raise ConfigurationError(
                 "AuthPayload is in the CONNECT of a socket, and requests have none: add sources=[BearerHeader()]"
             )
-        self._origins = Origins(origins) if origins or server is None else server.origins
+        self._origins = Origins(origins) if origins or core is None else core.origins
         self._csrf = csrf
-        own = server.revocations if server is not None else None
+        own = core.revocations if core is not None else None
         self._stores: list[Revoked] = [store for store in (revocations, own) if store is not None]
-        self._failures: Failures | None = server.failures if server is not None else None
-        self._proxies: Proxies | None = server.proxies if server is not None else None
+        self._failures: FailureLimiter | None = core.gate.failures if core is not None else None
+        self._proxies: Proxies | None = core.proxies if core is not None else None
         self._log = RefusalLog("requests", self.auth.clock)
         self._has_own_store = revocations is not None
-        self.watchers: set[Changed] = server.watchers if server is not None else self.auth.watchers  # type: ignore[attr-defined]
+        self.watchers: set[Changed] = core.watchers if core is not None else self.auth.watchers  # type: ignore[attr-defined]
         if any(isinstance(source, Cookie) for source in self.sources) and not (self._origins.listed or csrf):
             raise ConfigurationError(
                 "with a Cookie source any page could act for its visitor: say which pages may,"
@@ -226,12 +227,12 @@ class Guard:
             async with asyncio.timeout(self._timeout):
                 return await self._check(request, address)
         except Refused as refused:
-            refusal = tellable(refused)
+            refusal = json_safe(refused)
             code, reason = (
                 (refusal.code, refusal) if isinstance(refusal, AuthError) else ("refused", "by the application")
             )
             self._log.add(address, code, "%s %s of %s refused: %s", *where, shown(address), reason)
-            if self._failures is not None and counts(refusal):
+            if self._failures is not None and is_bad_credential(refusal):
                 self._failures.add(address)
             raise refusal from None
         except BaseException as error:
@@ -250,19 +251,19 @@ class Guard:
             if self.optional:
                 return None
             raise CredentialsRequired
-        verification = proven(token, self.auth, self)
+        verification = verify_token(token, self.auth, self)
         if self._failures is not None:
             principal = await self._failures.verified(address, verification)
         else:
             principal = await verification
-        self.hold(principal)  # An `auth` of the application may have waited after verifying, so check again.
+        self.ensure_still_valid(principal)  # An `auth` of the application may have waited.
         user = await self.auth.user_for(principal)
         if not self.scopes <= principal.scopes:
             raise InsufficientScope(self.scopes)
-        self.hold(principal)
+        self.ensure_still_valid(principal)
         return Admitted(principal, user)
 
-    def hold(self, principal: Principal) -> None:
+    def ensure_still_valid(self, principal: Principal) -> None:
         """Check an identity again, after a wait and before application code runs for it.
 
         Raises:
@@ -270,7 +271,7 @@ class Guard:
             InvalidToken: the token's key was removed, and `revoke_removed` is set.
             RevokedToken: the token was revoked.
         """
-        hold(principal, self.auth, self)
+        ensure_still_valid(principal, self.auth, self)
 
     def deadline(self, principal: Principal) -> float:
         """Return when a stream with this identity must end, in seconds of the monotonic clock; infinity for never."""

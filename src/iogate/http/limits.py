@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from iogate.clock import Clock
-from iogate.server.limits import source_of
+from iogate.server.session.addresses import source_of
 
 
 class Displaced(Exception):

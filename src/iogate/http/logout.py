@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -19,10 +19,8 @@ from iogate.http.refusals import RefusalLog, shown
 from iogate.keys.fixed import NO_KEY
 from iogate.keys.issuers import Issuers
 from iogate.keys.refreshed import Refreshed
-from iogate.server.handshake import Handshake
-
-if TYPE_CHECKING:
-    from iogate.server.server import Server
+from iogate.server.server import Server, core_of
+from iogate.server.session.handshake import Handshake
 
 logger = logging.getLogger("iogate")
 
@@ -112,12 +110,12 @@ class BackChannelLogout:
         leeway: float = 30,
         require_exp: bool = True,
     ) -> None:
-        found = auth if auth is not None else io.auth
+        found = auth if auth is not None else core_of(io).auth
         if not isinstance(found, JWTAuth):
             raise ConfigurationError(
                 "the server has no JWTAuth to check logout tokens with: give one, auth=JWTAuth(...)"
             )
-        known = getattr(io.auth, "issuers", None)
+        known = getattr(core_of(io).auth, "issuers", None)
         if known is not None and issuer not in known:
             raise ConfigurationError(
                 f"issuer is {issuer!r}, whose tokens the server does not accept: a logout there would end no socket"
@@ -151,7 +149,7 @@ class BackChannelLogout:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         client = scope.get("client")
-        address = self._io.proxies.client(client[0] if client else None, Handshake(scope["headers"]).headers)
+        address = core_of(self._io).proxies.client(client[0] if client else None, Handshake(scope["headers"]).headers)
         if scope["method"] != "POST":
             allow = (b"allow", b"POST")
             await self._reject(send, address, 405, "POST a logout token", "bad_method", allow)

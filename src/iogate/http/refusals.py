@@ -8,7 +8,7 @@ from typing import Any
 
 from iogate.clock import Clock
 from iogate.printable import printable
-from iogate.server.limits import source_of
+from iogate.server.session.addresses import source_of
 
 logger = logging.getLogger("iogate")
 

@@ -12,7 +12,7 @@ from iogate.errors import CredentialsBadFormat, Refused
 from iogate.http.answers import answer_to
 from iogate.http.body import fields_of
 from iogate.http.guard import Admitted, Guard, HTTPRequest, guard_of
-from iogate.server.handshake import Handshake
+from iogate.server.session.handshake import Handshake
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -60,7 +60,7 @@ def check(guard: Guard, request: HTTPRequest) -> Admitted | None:
     """
     admitted = background.run(guard.check(request))
     if admitted is not None:
-        guard.hold(admitted.principal)  # The thread may have resumed some time after the verdict, so check again.
+        guard.ensure_still_valid(admitted.principal)  # The thread may have resumed long after the verdict.
     return admitted
 
 

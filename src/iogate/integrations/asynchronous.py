@@ -15,10 +15,10 @@ from iogate.integrations.glue import Glue
 from iogate.integrations.incoming import content_length, read_payload
 from iogate.integrations.session import Session
 from iogate.protocol.socketio.packets import PacketType
-from iogate.server.handshake import hide
-from iogate.server.reasons import CloseReason
-from iogate.server.scopes import Scopes
+from iogate.server.namespaces.scopes import Scopes
 from iogate.server.server import Server
+from iogate.server.session.handshake import hide
+from iogate.server.session.reasons import CloseReason
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ class AsyncGlue(Glue):
 
         async def received() -> Message:
             try:
-                async with asyncio.timeout(self.io.settings.connect_timeout):
+                async with asyncio.timeout(self.core.settings.connect_timeout):
                     message = await receive()
             except TimeoutError:
                 raise _NoBody from None
@@ -68,7 +68,7 @@ class AsyncGlue(Glue):
             return message
 
         environ = await self._translate(scope, received if scope["type"] == "http" else receive, send)
-        hide(scope, self.io.hidden_parameters)
+        hide(scope, self.core.hidden_parameters)
         return environ
 
     async def _call(self, check: Callable[[], None], name: str, *args: Any) -> Any:
@@ -88,7 +88,7 @@ class AsyncGlue(Glue):
         self.sio.eio.sockets.pop(socket.sid, None)
 
     def _transport(self, session: Session, socket: Any) -> EngineTransport:
-        transport = EngineTransport(self.io, socket, self._end, _cut)
+        transport = EngineTransport(self.core, socket, self._end, _cut)
         poll, close, get, serve = socket.poll, socket.close, socket.handle_get_request, socket._websocket_handler
 
         async def taken() -> list[Any]:
@@ -125,7 +125,7 @@ class AsyncGlue(Glue):
 
         # The gate sends pings and waits for pongs. python-engineio would use one task per client for it.
         socket.last_ping = None
-        socket.schedule_ping = lambda: self.io.pong_received(session)
+        socket.schedule_ping = lambda: self.core.sessions.pong_received(session)
         socket.poll, socket.close = taken, closed
         socket.handle_get_request, socket.handle_post_request, socket._websocket_handler = got, posted, served
         return transport

@@ -14,9 +14,9 @@ from engineio.packet import Packet as EnginePacket
 
 from iogate.integrations.incoming import wants_websocket
 from iogate.protocol.engineio.packets import Encoded
-from iogate.server.handshake import Handshake
-from iogate.server.reasons import CloseReason
-from iogate.server.server import Server
+from iogate.server.core import Core
+from iogate.server.session.handshake import Handshake
+from iogate.server.session.reasons import CloseReason
 
 End = Callable[[Any], Coroutine[Any, Any, None]]
 """A function that ends an Engine.IO socket or a WebSocket."""
@@ -38,7 +38,7 @@ class EngineTransport:
     """
 
     __slots__ = (
-        *("_body", "_cut", "_end", "_leaving", "_limit", "_loop", "_most", "_posting", "_sent", "_served", "_server"),
+        *("_body", "_cut", "_end", "_leaving", "_limit", "_loop", "_most", "_posting", "_sent", "_served", "_core"),
         *("_socket", "_taken", "_websocket", "_writing", "lock"),
     )
 
@@ -48,8 +48,8 @@ class EngineTransport:
     writable = True
     congested = False
 
-    def __init__(self, server: Server, socket: Any, end: End, cut: End, limit: Limit | None = None) -> None:
-        self._server = server
+    def __init__(self, core: Core, socket: Any, end: End, cut: End, limit: Limit | None = None) -> None:
+        self._core = core
         self._socket = socket
         self._end = end
         self._cut = cut
@@ -142,7 +142,7 @@ class EngineTransport:
             self._limit_websocket()
             leaving = self._leaving
         if leaving:  # The session ended during the handshake of this WebSocket.
-            self._loop.call_soon_threadsafe(lambda: self._server.spawn(self._cut(websocket)))
+            self._loop.call_soon_threadsafe(lambda: self._core.sessions.spawn(self._cut(websocket)))
         try:
             yield
         finally:
@@ -192,9 +192,9 @@ class EngineTransport:
 
     def _finish(self) -> None:
         if self._websocket is None:  # With a WebSocket, the timer also limits the time for the client to close it.
-            self._server.linger_due.stop(self)
+            self._core.sessions.drain_timeout.stop(self)
         self._sent.set()
-        self._server.spawn(self._end(self._socket))
+        self._core.sessions.spawn(self._end(self._socket))
 
     # The transport interface of a connection.
 
@@ -210,7 +210,7 @@ class EngineTransport:
 
     def close(self, reason: CloseReason) -> None:
         """Send the queued packets and a close packet, and cut the connection if that takes over `LINGER` seconds."""
-        self._server.linger_due.start(self)
+        self._core.sessions.drain_timeout.start(self)
         with self.lock:
             self._leave()
             self._socket.queue.put_nowait(EnginePacket(CLOSE))
@@ -224,7 +224,7 @@ class EngineTransport:
             websocket, self._websocket = self._websocket, None
         self._socket.queue.put_nowait(None)
         if websocket is not None:
-            self._server.spawn(self._cut(websocket))
+            self._core.sessions.spawn(self._cut(websocket))
         self._finish()
 
     def _leave(self) -> None:

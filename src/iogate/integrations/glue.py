@@ -26,13 +26,13 @@ from iogate.integrations.layout import OF_ROOMS, SIGNATURES
 from iogate.integrations.session import Decision, Session
 from iogate.printable import printable
 from iogate.protocol.socketio.packets import ROOT, Packet
-from iogate.server.attempts import Entry
-from iogate.server.gate import hold
-from iogate.server.reasons import CloseReason
-from iogate.server.rooms import check_not_own
-from iogate.server.scopes import Scopes
-from iogate.server.server import Server
-from iogate.server.socket import Socket
+from iogate.server.gate.attempts import Admission
+from iogate.server.gate.gate import ensure_still_valid
+from iogate.server.namespaces.rooms import check_not_own
+from iogate.server.namespaces.scopes import Scopes
+from iogate.server.namespaces.socket import Socket
+from iogate.server.server import Server, core_of
+from iogate.server.session.reasons import CloseReason
 
 logger = logging.getLogger("iogate")
 
@@ -60,6 +60,7 @@ class Glue(ABC):
     def __init__(self, sio: Any, io: Server, scopes: Mapping[str, Scopes]) -> None:
         self.sio = sio
         self.io = io
+        self.core = core_of(io)
         self.sockets: dict[str, Socket] = {}
         """The sockets by id, from before the application's connect handler until after its disconnect handler."""
         self._sessions: dict[str, Session] = {}
@@ -149,18 +150,18 @@ class Glue(ABC):
                 raise ValueError
             if wants_websocket(environ) != (handshake.query.get("transport") == "websocket"):
                 raise ValueError
-            handshake.address = self.io.proxies.client(handshake.address, handshake.headers)
-            self.io.pending.check(handshake.address)
+            handshake.address = self.core.proxies.client(handshake.address, handshake.headers)
+            self.core.sessions.pending.check(handshake.address)
         except AuthError as refusal:
             return refusal.message
         except ValueError:
             return "Bad request"
-        session = Session(self.io, sid, handshake)
+        session = Session(self.core.gate, sid, handshake)
         session.transport = self._transport(session, self.sio.eio.sockets[sid])
         session.transport.limit(session.max_body)
         self._sessions[sid] = session
-        self.io.take(session)
-        self.io._ping_due.start(session)
+        self.core.gate.add(session)
+        self.core.sessions.ping_timer.start(session)
         return None
 
     @abstractmethod
@@ -218,12 +219,12 @@ class Glue(ABC):
         """
         session, name = _session(socket), socket.namespace.name
         attempt = session.attempts.get(name)
-        payload = attempt.payload if isinstance(attempt, Entry) else None  # The handler may read the token in it.
+        payload = attempt.payload if isinstance(attempt, Admission) else None  # The handler may read the token in it.
 
         def check() -> None:
             """Check, after everything was awaited, that the token is still valid. Set the id for python-socketio."""
-            if socket.authenticated and self.io.auth is not None:
-                hold(socket.principal, self.io.auth, self.io.revocations)
+            if socket.authenticated and self.core.auth is not None:
+                ensure_still_valid(socket.principal, self.core.auth, self.core.revocations)
             _ids.set([socket.id])
 
         if (gone := self._gone.get((session.sid, name))) is not None:
@@ -249,7 +250,7 @@ class Glue(ABC):
             del session.deciding[name]
         socket = session.sockets.get(name)
         if socket is None or socket.id != decision.socket_id:
-            self.io.spawn(self._clear(session, name, decision))
+            self.core.sessions.spawn(self._clear(session, name, decision))
         else:
             session.connecting.release()
 
@@ -285,7 +286,7 @@ class Glue(ABC):
         """Add a socket to the room of its user. A guest that has just authenticated joins it now."""
         if socket.authenticated and socket.principal.subject:
             name = socket.namespace.name
-            self.sio.manager.basic_enter_room(socket.id, name, self.io._room_of(socket.principal))
+            self.sio.manager.basic_enter_room(socket.id, name, self.core.users.room_of(socket.principal))
 
     async def _left(self, socket: Socket, reason: str) -> None:
         session, name = _session(socket), socket.namespace.name
@@ -346,7 +347,7 @@ class Glue(ABC):
     def _dismiss(self, session: Session, name: str) -> None:
         socket = session.sockets.get(name)
         if socket is not None:
-            session.dismiss(socket, CloseReason.SERVER_DISCONNECT)
+            session.leave_namespace(socket, CloseReason.SERVER_DISCONNECT)
 
     def _send(self, sid: str, packet: Any) -> None:
         """Send a Socket.IO packet of the server, if the gate allows it."""

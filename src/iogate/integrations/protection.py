@@ -18,12 +18,12 @@ from iogate.integrations.glue import Glue, current
 from iogate.integrations.layout import check
 from iogate.integrations.threaded import ThreadedGlue
 from iogate.revocation import Revocations
-from iogate.server.dispatch import forbid
-from iogate.server.limits import Limits
+from iogate.server.namespaces.dispatch import forbid
+from iogate.server.namespaces.scopes import Scopes, parse_scopes
+from iogate.server.namespaces.socket import Socket
 from iogate.server.origins import ANY
-from iogate.server.scopes import Scopes, parse_scopes
-from iogate.server.server import Server
-from iogate.server.socket import Socket
+from iogate.server.server import Server, core_of
+from iogate.server.settings import Limits
 
 logger = logging.getLogger("iogate")
 
@@ -217,7 +217,7 @@ def protect(
         trusted_proxies=trusted_proxies,
         clock=clock,
     )
-    io.revocations.open()  # Raise now if the revocations cannot be read.
+    core_of(io).revocations.open()  # Raise now if the revocations cannot be read.
     glue: Glue = (ThreadedGlue if threaded else AsyncGlue)(sio, io, scopes or {})
     if flask_extension:
         server.init_app = functools.partial(_init_app, server)

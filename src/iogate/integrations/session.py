@@ -20,11 +20,11 @@ from iogate.errors import ProtocolError, Refused
 from iogate.integrations.engine import EngineTransport, namespace_of
 from iogate.integrations.incoming import has_large_integer
 from iogate.protocol.socketio.packets import Packet, PacketType
-from iogate.server.connection import AUTHENTICATE, EVENT, Connection
-from iogate.server.handshake import Handshake
-from iogate.server.reasons import CloseReason
-from iogate.server.server import Server
-from iogate.server.socket import Socket
+from iogate.server.gate.connection import AUTHENTICATE, EVENT, Connection
+from iogate.server.gate.gate import Gate
+from iogate.server.namespaces.socket import Socket
+from iogate.server.session.handshake import Handshake
+from iogate.server.session.reasons import CloseReason
 
 MAX_HELD = 1000
 """The number of packets that are held for a client while the protected server's connect handler decides on it."""
@@ -70,7 +70,7 @@ class Session(Connection):
     """A connection to one client.
 
     Args:
-        server: iogate's server, which has the gate.
+        gate: the gate of iogate's server.
         sid: the id of the Engine.IO session.
         handshake: the request that opened the session.
     """
@@ -79,8 +79,8 @@ class Session(Connection):
 
     transport: EngineTransport
 
-    def __init__(self, server: Server, sid: str, handshake: Handshake) -> None:
-        super().__init__(server, sid, handshake)
+    def __init__(self, gate: Gate, sid: str, handshake: Handshake) -> None:
+        super().__init__(gate, sid, handshake)
         self.connecting = asyncio.Lock()  # One connect handler at a time, as in python-socketio.
         self.deciding: dict[str, Decision] = {}
         self._forwarded: Packet | None = None
@@ -103,13 +103,14 @@ class Session(Connection):
         packet, self._forwarded = self._forwarded, None
         return packet
 
-    def _choose_direct(self) -> None:
+    def update_fast_path(self) -> None:
         """Do nothing: the fast path is only for iogate's own handlers."""
 
-    def _handle(self, packet: Packet) -> None:
+    def handle(self, packet: Packet) -> None:
+        """Let the gate handle a packet, or keep it for the protected server."""
         event = packet.data[0] if packet.type is EVENT else None
         if packet.type not in {EVENT, PacketType.ACK} or packet.namespace not in self.sockets or event == AUTHENTICATE:
-            super()._handle(packet)
+            super().handle(packet)
         elif event == CATCH_ALL:
             raise ProtocolError("an event with the name of the handler of all events")
         elif has_large_integer(self._text, packet.data):
@@ -153,19 +154,19 @@ class Session(Connection):
         super().enter(socket)
         self.transport.limit(self.max_body)
 
-    def dismiss(self, socket: Socket, reason: CloseReason) -> None:
+    def leave_namespace(self, socket: Socket, reason: CloseReason) -> None:
         """Disconnect a socket from its namespace, and drop the messages that were queued for it."""
         name = socket.namespace.name
         with self.transport.lock:  # No other thread may queue a packet for the socket between the two calls.
             self.transport.drop(name)
-            super().dismiss(socket, reason)
+            super().leave_namespace(socket, reason)
 
-    def expel(self, refusal: Refused, reason: CloseReason) -> None:
+    def terminate(self, refusal: Refused, reason: CloseReason) -> None:
         """End the session of an admitted client, send it the reason, and drop the messages that were queued before."""
         with self.transport.lock:
             self.transport.drop()
-            super().expel(refusal, reason)
+            super().terminate(refusal, reason)
 
-    def leave(self) -> None:
-        """Keep the transport, unlike `Connection.leave`: the protected server may still send packets to be dropped."""
-        self.server.pending.discard(self)
+    def drop_transport(self) -> None:
+        """Keep the transport, to which the protected server may still send packets. They are dropped."""
+        self.sessions.pending.discard(self)

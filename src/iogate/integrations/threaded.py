@@ -21,9 +21,9 @@ from iogate.integrations.glue import Glue
 from iogate.integrations.incoming import content_length, read_payload
 from iogate.integrations.session import Session
 from iogate.protocol.socketio.packets import PacketType
-from iogate.server.reasons import CloseReason
-from iogate.server.scopes import Scopes
+from iogate.server.namespaces.scopes import Scopes
 from iogate.server.server import Server
+from iogate.server.session.reasons import CloseReason
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ class ThreadedGlue(Glue):
         self.sio.eio.sockets.pop(socket.sid, None)
 
     def _transport(self, session: Session, socket: Any) -> EngineTransport:
-        transport = EngineTransport(self.io, socket, self._end, _cut, _limit)
+        transport = EngineTransport(self.core, socket, self._end, _cut, _limit)
         poll, close, get, serve = socket.poll, socket.close, socket.handle_get_request, socket._websocket_handler
 
         def taken() -> list[Any]:
@@ -104,7 +104,7 @@ class ThreadedGlue(Glue):
 
         # The gate sends pings and waits for pongs. python-engineio would use one thread per client for it.
         socket.last_ping = None
-        socket.schedule_ping = lambda: self.at_the_gate(self.io.pong_received, session)
+        socket.schedule_ping = lambda: self.at_the_gate(self.core.sessions.pong_received, session)
         socket.poll, socket.close = taken, closed
         socket.handle_get_request, socket.handle_post_request, socket._websocket_handler = got, posted, served
         return transport

@@ -1,4 +1,4 @@
-"""Whom a connection belongs to."""
+"""The verified identity of a connection."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from iogate.printable import printable
 
 
 class Identity(msgspec.Struct, frozen=True, eq=False):
-    """The verified identity of a connection. All sockets of it share it, and a refresh puts another in its place.
+    """The verified identity of a connection. All its sockets share it, and a refresh replaces it.
 
     Args:
-        principal: from the token that was verified.
-        user: what the application's `load_user` made of it.
-        digest: the SHA-256 of that token, by which the same one is known again.
+        principal: the content of the verified token.
+        user: the user object that the application's `load_user` returned.
+        digest: the SHA-256 of the token, which identifies a repeated token.
     """
 
     principal: Principal
@@ -26,16 +26,19 @@ class Identity(msgspec.Struct, frozen=True, eq=False):
     digest: bytes
 
     def is_of(self, other: Principal) -> bool:
-        """Say whether this is the same person. Who has no subject is nobody else's equal."""
+        """Return True if a principal has the same issuer and subject. Without a subject, no two are the same."""
         mine = self.principal
         return bool(mine.subject) and (mine.issuer, mine.subject) == (other.issuer, other.subject)
 
-    def is_named_in(self, token: str) -> bool:
-        """Say whether a token is this one's, or names the same person; that it is good is NOT checked."""
-        return self.digest == digest_of(token) or named_in(token) == (self.principal.issuer, self.principal.subject)
+    def may_own(self, token: str) -> bool:
+        """Return True if a token is the one of this identity, or names its subject. The token is NOT verified."""
+        return self.digest == digest_of(token) or unverified_subject(token) == (
+            self.principal.issuer,
+            self.principal.subject,
+        )
 
     def is_older_than(self, other: Principal) -> bool:
-        """Say whether another token is at least as new as this one's."""
+        """Return True if the token of `other` is at least as new as the token of this identity."""
         mine = self.principal
         if mine.issued_at is not None and other.issued_at is not None:
             return mine.issued_at <= other.issued_at
@@ -47,8 +50,8 @@ class Identity(msgspec.Struct, frozen=True, eq=False):
         return f"<Identity of {printable(repr(self.principal.subject))}>"
 
 
-def named_in(token: str) -> tuple[object, object] | None:
-    """Return the issuer and the subject that a token names, NOT proven; None: it is no token that names anybody."""
+def unverified_subject(token: str) -> tuple[object, object] | None:
+    """Return the issuer and the subject in a token, NOT verified; None if the token cannot be parsed."""
     try:
         claims = jws.members(jws.split(token).payload, "claims")
     except InvalidToken:
@@ -57,5 +60,5 @@ def named_in(token: str) -> tuple[object, object] | None:
 
 
 def digest_of(token: str) -> bytes:
-    """Return what a token is known again by."""
+    """Return the SHA-256 of a token."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()

@@ -1,12 +1,11 @@
-"""What a request for the server's path may do, before a transport takes it: origin, grammar, whose session, limits.
+"""Checks a request for the server's path before a transport gets it: origin, grammar, session, limits.
 
-Every HTTP and WebSocket implementation asks here, so one place decides.
+All HTTP and WebSocket implementations call `admit_request`, so these rules are in one place.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -14,13 +13,11 @@ from iogate.asgi_types import Scope
 from iogate.auth import Auth
 from iogate.errors import AuthError
 from iogate.protocol.engineio.handshake import RequestError, check_request
-from iogate.server.attempts import CredentialRequest
-from iogate.server.handshake import Handshake, hide
-from iogate.server.identity import named_in
-
-if TYPE_CHECKING:
-    from iogate.server.connection import Connection
-    from iogate.server.server import Server
+from iogate.server.core import Core
+from iogate.server.gate.attempts import CredentialRequest
+from iogate.server.gate.connection import Connection
+from iogate.server.identity import unverified_subject
+from iogate.server.session.handshake import Handshake, hide
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -29,16 +26,16 @@ JSON = (b"content-type", b"application/json")
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~!$&'()*+,;=%-]+)(?::[0-9]*)?")
 """The name or address of a host, and perhaps its port (RFC 3986, section 3.2.2, and RFC 9110, section 7.2)."""
 RETRY_AFTER = 5
-"""Seconds after which a client may come again for which there was no room."""
+"""Seconds after which a client may retry if too many transports wait for a verdict."""
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """An HTTP answer that is known without a transport.
+    """An HTTP response to a request that no transport gets.
 
     Args:
-        status: the status.
+        status: the status code.
         body: the body.
-        headers: the header fields, as ASGI writes them.
+        headers: the header fields, in the format of ASGI.
     """
 
     status: int
@@ -47,45 +44,45 @@ class Answer(msgspec.Struct, frozen=True):
 
     @classmethod
     def to(cls, error: RequestError, headers: Headers | None = None) -> Answer:
-        """Return the answer to a request that breaks the rules of Engine.IO."""
+        """Return the response to a request that violates the rules of Engine.IO."""
         return cls(error.status, error.body, [JSON, *(headers or [])])
 
 
 class Request(msgspec.Struct, frozen=True):
-    """A request that a transport may take.
+    """A request that a transport may process.
 
     Args:
-        handshake: what the client said.
-        cors: the header fields that let a page of another origin read the answer.
+        handshake: the request's data.
+        cors: the header fields that allow a page of another origin to read the response.
     """
 
     handshake: Handshake
     cors: Headers
 
 
-def is_for(server: Server, scope: Scope) -> bool:
-    """Say whether a request is for the server's path, also where it is mounted below another."""
+def is_for(core: Core, scope: Scope) -> bool:
+    """Return True if a request is for the server's path, also if the application is mounted below another path."""
     path: str = scope["path"].removeprefix(scope.get("root_path", ""))
-    return path.removesuffix("/") == server.settings.path
+    return path.removesuffix("/") == core.settings.path
 
 
-def examine(server: Server, scope: Scope) -> Request | Answer:
-    """Return the request if a transport may take it, or else the answer to it.
+def admit_request(core: Core, scope: Scope) -> Request | Answer:
+    """Return the request if a transport may process it; otherwise the response to it.
 
     Args:
-        server: the server.
-        scope: of an HTTP request or a WebSocket (ASGI). Credentials in its query string are taken out, for whoever
-            logs it.
+        core: the parts of the server.
+        scope: an HTTP or WebSocket scope (ASGI). Credentials are removed from its query string, because the ASGI
+            server may log it.
     """
-    hide(scope, server.hidden_parameters)
+    hide(scope, core.hidden_parameters)
     try:
         handshake = Handshake.of_scope(scope)
     except ValueError:
         return Answer.to(RequestError.BAD_REQUEST)
     if not _has_one_host(handshake, scope.get("http_version", "1.1")):
         return Answer.to(RequestError.BAD_REQUEST)
-    handshake.address = server.proxies.client(handshake.address, handshake.headers)
-    cors = _cors(server, handshake)
+    handshake.address = core.proxies.client(handshake.address, handshake.headers)
+    cors = _cors(core, handshake)
     if cors is None:
         return Answer.to(RequestError.FORBIDDEN)
     if scope.get("method") == "OPTIONS":
@@ -93,9 +90,9 @@ def examine(server: Server, scope: Scope) -> Request | Answer:
     error = check_request(scope.get("method", "GET"), handshake.query, websocket=scope["type"] == "websocket")
     if error is not None:
         return Answer.to(error, cors)
-    if _is_of_somebody_else(server, handshake):
+    if _is_session_hijack(core, handshake):
         return Answer.to(RequestError.FORBIDDEN, cors)
-    return _no_room(server, handshake, cors) or Request(handshake, cors)
+    return _check_capacity(core, handshake, cors) or Request(handshake, cors)
 
 
 def _has_one_host(handshake: Handshake, version: str) -> bool:
@@ -104,65 +101,70 @@ def _has_one_host(handshake: Handshake, version: str) -> bool:
     return version == "1.0" if host is None else _HOST.fullmatch(host) is not None
 
 
-def upgrade_target(server: Server, handshake: Handshake) -> Connection | Answer | None:
-    """Return the session that a WebSocket is to take over; None if it begins one of its own."""
+def upgrade_target(core: Core, handshake: Handshake) -> Connection | Answer | None:
+    """Return the session that a WebSocket upgrades; None if the WebSocket opens a new session."""
     sid = handshake.query.get("sid")
     if sid is None:
         return None
-    connection = server.connections.get(sid)
+    connection = core.sessions.table.get(sid)
     if connection is None:
         return Answer.to(RequestError.UNKNOWN_SID)
     return connection if connection.transport.upgradable else Answer.to(RequestError.BAD_REQUEST)
 
 
-def _is_of_somebody_else(server: Server, handshake: Handshake) -> bool:
-    """Say whether a request for a session brings the credential of another person than whose session it is.
+def _is_session_hijack(core: Core, handshake: Handshake) -> bool:
+    """Return True if a request for a session has the credential of another user than the session's.
 
-    One that brings none is not refused: a browser sends no header with a WebSocket, and the session's id, which is
-    secret, is what it has. So nobody gains anything by a token that only names the right person: none is verified here.
+    A request without a credential is accepted: a browser sends no header with a WebSocket, so the session's id, which
+    is secret, is all that it has. Therefore no token is verified here: a token that only names the right user gains
+    nothing over no token.
     """
     sid = handshake.query.get("sid")
-    if sid is None or server.auth is None:
+    if sid is None or core.auth is None:
         return False
-    connection = server.connections.get(sid) or server.lingering.get(sid)
+    connection = core.sessions.find(sid)
     if connection is None:
         return False
-    shown, first = _shown(server.auth, handshake), _shown(server.auth, connection.handshake)
-    if shown is None or shown == first:
+    sent, first = _credential_of(core.auth, handshake), _credential_of(core.auth, connection.handshake)
+    if sent is None or sent == first:
         return False
     if connection.identity is not None:
-        return not (isinstance(shown, str) and connection.identity.is_named_in(shown))
-    return isinstance(first, str) and not (isinstance(shown, str) and named_in(shown) == named_in(first))
+        return not (isinstance(sent, str) and connection.identity.may_own(sent))
+    return isinstance(first, str) and not (
+        isinstance(sent, str) and unverified_subject(sent) == unverified_subject(first)
+    )
 
 
-def _shown(auth: Auth, handshake: Handshake) -> str | type[Exception] | None:
-    """Return the token of a request, or what is wrong with what it has in its place."""
+def _credential_of(auth: Auth, handshake: Handshake) -> str | type[Exception] | None:
+    """Return the token of a request, or the type of the error that its credential causes."""
     try:
         return auth.credential(CredentialRequest(handshake, None))
-    except Exception as error:  # A source may be a function of the application's; the gate will say what it thinks.
+    except Exception as error:  # A source may be a function of the application. The gate reports its error.
         return type(error)
 
 
-def _no_room(server: Server, handshake: Handshake, cors: Headers) -> Answer | None:
+def _check_capacity(core: Core, handshake: Handshake, cors: Headers) -> Answer | None:
+    """Return the response to a new transport if the server is shutting down, or too many transports wait."""
     if "sid" in handshake.query:
         return None
-    if server.closing:
+    if core.sessions.closing:
         return Answer(503, headers=cors)
     try:
-        server.pending.check(handshake.address)
+        core.sessions.pending.check(handshake.address)
     except AuthError as refusal:
         retry = (b"retry-after", b"%d" % RETRY_AFTER)
         return Answer(refusal.status, msgspec.json.encode(refusal.data), [JSON, retry, *cors])
     return None
 
 
-def _cors(server: Server, handshake: Handshake) -> Headers | None:
+def _cors(core: Core, handshake: Handshake) -> Headers | None:
+    """Return the CORS header fields of the response; None if the origin is not allowed."""
     origin = handshake.headers.get("origin")
     if origin is None:
         return []
-    if not server.origins.allow(origin, host=handshake.headers.get("host", ""), secure=handshake.secure):
+    if not core.origins.allow(origin, host=handshake.headers.get("host", ""), secure=handshake.secure):
         return None
-    if server.origins.any:
+    if core.origins.any:
         return [(b"access-control-allow-origin", b"*")]
     return [
         (b"access-control-allow-origin", origin.encode("latin-1")),

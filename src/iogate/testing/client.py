@@ -23,7 +23,7 @@ from iogate.protocol.engineio.packets import PONG, REVISION, Encoded, OpenPacket
 from iogate.protocol.socketio import connection as socketio
 from iogate.protocol.socketio import packets
 from iogate.protocol.socketio.json import encode
-from iogate.server.server import Server
+from iogate.server.server import Server, core_of
 from iogate.testing.time import settle
 
 _Handler = TypeVar("_Handler", bound=Callable[..., Any])
@@ -104,7 +104,7 @@ class InMemoryClient:
         """The close code of the WebSocket, after the server has closed it."""
         self._app: ASGIApp = app.asgi() if isinstance(app, Server) else app
         self._scope = _scope(
-            path or (app.settings.path if isinstance(app, Server) else "/socket.io"),
+            path or (core_of(app).settings.path if isinstance(app, Server) else "/socket.io"),
             headers or {},
             {"EIO": REVISION, "transport": "websocket", **(query or {})},
             address,

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from iogate.clock import Clock
 from iogate.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from iogate.server.server import Server
+from iogate.server.server import Server, core_of
 
 SETTLE = 30
 """Iterations of the event loop that `settle` waits. An event through all layers and back takes about ten."""
@@ -85,7 +82,7 @@ async def advance(io: Server, seconds: float) -> None:
         ConfigurationError: the clock of the server is not a `FakeClock`.
         ValueError: `seconds` is negative.
     """
-    deadlines = io._deadlines
+    deadlines = core_of(io).sessions.deadlines
     clock = deadlines.clock
     if not isinstance(clock, FakeClock):
         raise ConfigurationError("this server has a real clock: make it with Server(..., clock=FakeClock())")

@@ -10,10 +10,12 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from iogate.asgi import SocketIOApp
 from iogate.clock import SYSTEM
-from iogate.server.deadlines import Deadlines
-from iogate.server.heads import HEAD_TIMEOUT, Heads
-from iogate.server.limits import Limits, Pending, Proxies
-from iogate.server.server import Server
+from iogate.server.core import Core
+from iogate.server.session.addresses import Proxies
+from iogate.server.session.deadlines import Deadlines
+from iogate.server.session.heads import HEAD_TIMEOUT, Heads
+from iogate.server.session.pending import PendingLimiter
+from iogate.server.settings import Limits
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
@@ -31,7 +33,7 @@ def _code() -> tuple[object, ...]:
 _CODE = _code()
 
 
-Unwrapped = tuple[Server | None, ProxyHeadersMiddleware | None]
+Unwrapped = tuple[Core | None, ProxyHeadersMiddleware | None]
 
 
 def unwrapped(app: Any) -> Unwrapped:
@@ -49,7 +51,7 @@ def unwrapped(app: Any) -> Unwrapped:
             proxies = app
         app = app.app
     known = type(app) is SocketIOApp and _code() == _CODE
-    return (app.server if known else None), proxies
+    return (app.core if known else None), proxies
 
 
 def why_unknown(app: Any) -> str | None:
@@ -69,13 +71,13 @@ def heads(config: Config) -> Heads:
     return heads_of(unwrapped(config.loaded_app)[0], config)
 
 
-def heads_of(server: Server | None, config: Config) -> Heads:
+def heads_of(core: Core | None, config: Config) -> Heads:
     """Return the same where the server is known already."""
-    if server is not None:
-        return server.heads
+    if core is not None:
+        return core.heads
     found = _HEADS.get(config)
     if found is None:
-        found = _HEADS[config] = Heads(Pending(Limits()), Deadlines(SYSTEM), HEAD_TIMEOUT, Proxies(()))
+        found = _HEADS[config] = Heads(PendingLimiter(Limits()), Deadlines(SYSTEM), HEAD_TIMEOUT, Proxies(()))
     return found
 
 

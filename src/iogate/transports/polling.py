@@ -13,9 +13,9 @@ from iogate.asgi_types import Receive
 from iogate.errors import ProtocolError
 from iogate.protocol.engineio.packets import CLOSE, NOOP, Encoded
 from iogate.protocol.engineio.payload import decode_payload, encode_payload
-from iogate.server.connection import Connection
-from iogate.server.reasons import CloseReason
-from iogate.server.upgrade import Upgrade
+from iogate.server.gate.connection import Connection
+from iogate.server.session.reasons import CloseReason
+from iogate.server.session.upgrade import Upgrade
 
 logger = logging.getLogger("iogate")
 
@@ -57,7 +57,7 @@ class PollingTransport:
     @property
     def lingers(self) -> bool:
         """Whether something waits for a last GET."""
-        return self._connection.sid in self._connection.server.lingering
+        return self._connection.sid in self._connection.sessions.draining
 
     @property
     def writable(self) -> bool:
@@ -89,15 +89,15 @@ class PollingTransport:
         self._wake()
 
     def close(self, reason: CloseReason) -> None:
-        """Let the waiting GET carry the rest and a CLOSE, or the next one if it comes within `LINGER` seconds.
+        """Let the waiting GET carry the rest and a CLOSE, or the next one if it comes within `DRAIN_TIMEOUT` seconds.
 
         For a client that broke the rules nothing is kept.
         """
-        server, connection = self._connection.server, self._connection
+        connection = self._connection
         self._broken = reason.is_violation
         if not (self.writable or self._broken):
-            server.lingering[connection.sid] = connection
-            server.linger_due.start(self)
+            connection.sessions.draining[connection.sid] = connection
+            connection.sessions.drain_timeout.start(self)
         self._end()
 
     def abort(self) -> None:
@@ -178,13 +178,13 @@ class PollingTransport:
             if not connection.open:
                 break
             connection.receive(frame.data, binary=frame.binary)
-            await connection.ready()
+            await connection.wait_until_readable()
         return not self._broken
 
     def _linger_no_more(self) -> None:
         connection = self._connection
-        connection.server.lingering.pop(connection.sid, None)
-        connection.leave()
+        connection.sessions.draining.pop(connection.sid, None)
+        connection.drop_transport()
 
     def _wake(self) -> None:
         if self._poll is not None and not self._poll.done():
@@ -205,7 +205,7 @@ class PollingTransport:
             self._connection.sent(packet)
         if self._ended:
             self._linger_no_more()
-            self._connection.server.linger_due.stop(self)
+            self._connection.sessions.drain_timeout.stop(self)
             packets.append(CLOSE)
         return encode_payload(packets or [NOOP])
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from iogate.server.heads import MAX_FIELDS, MAX_HEAD, WITH_BODY
+from iogate.server.session.heads import MAX_FIELDS, MAX_HEAD, WITH_BODY
 from iogate.transports.application import heads, is_proxy
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class HTTPProtocol(HttpToolsProtocol):
         self._heads.wait(self.transport, self._peer, is_proxy=self._is_proxy)
 
     def _linger(self) -> None:
-        """Give a client `LINGER` seconds to read the rest, and in TLS to say that it has (`close_notify`)."""
+        """Give a client `DRAIN_TIMEOUT` seconds to read the rest, and in TLS to say that it has (`close_notify`)."""
         self._heads.linger(self.transport, self._peer, is_proxy=self._is_proxy)
 
     def data_received(self, data: bytes) -> None:

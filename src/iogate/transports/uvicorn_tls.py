@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from iogate.server.heads import LINGER, peer_of
+from iogate.server.session.addresses import peer_of
+from iogate.server.session.heads import LINGER
 from iogate.transports.application import heads, is_proxy
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from websockets.http11 import Request
 from websockets.protocol import State
 
 from iogate.asgi_types import MESSAGE_LIMIT
-from iogate.server.heads import LINGER, MAX_HEAD
-from iogate.server.reasons import CloseReason
+from iogate.server.session.heads import LINGER, MAX_HEAD
+from iogate.server.session.reasons import CloseReason
 from iogate.transports.application import heads, is_proxy
 from iogate.transports.websocket import MAX_FRAGMENTS
 

@@ -6,9 +6,9 @@ import asyncio
 
 from iogate.asgi_types import Message, Receive, Send
 from iogate.protocol.engineio.packets import PROBE_ANSWER, Encoded
-from iogate.server.connection import Connection
-from iogate.server.reasons import CloseReason
-from iogate.server.upgrade import Upgrade
+from iogate.server.gate.connection import Connection
+from iogate.server.session.reasons import CloseReason
+from iogate.server.session.upgrade import Upgrade
 
 MAX_FRAGMENTS = 1000
 """Frames of which one message may consist. Empty ones cost time and add nothing to its size."""
@@ -71,18 +71,18 @@ class WebSocketTransport:
         """Send what there is, in a task unless one is at it or `run` is about to."""
         begun = self._drains is not None and not self._drains.done()
         if not (self._reading or self._draining or begun):
-            self._drains = self._connection.server.spawn(self._drain())
+            self._drains = self._connection.sessions.spawn(self._drain())
 
     def close(self, reason: CloseReason) -> None:
-        """Send the rest and a close frame; a client that does not take it within `LINGER` seconds is cut off."""
+        """Send the rest and a close frame; a client that does not take it within `DRAIN_TIMEOUT` seconds is cut off."""
         self._close_code = self._close_code or reason.code
-        self._connection.server.linger_due.start(self)
+        self._connection.sessions.drain_timeout.start(self)
         self.flush()
 
     def abort(self) -> None:
         """End the task that serves the WebSocket; the ASGI server then closes it."""
         self._aborted = True
-        self._connection.server.linger_due.stop(self)
+        self._connection.sessions.drain_timeout.stop(self)
         if self._drained is not None:
             self._drained.set()
         tasks, self._drains = (self._task, self._drains), None  # Its exception refers to this: a reference cycle.
@@ -118,8 +118,8 @@ class WebSocketTransport:
             while True:
                 await self._drain()
                 self._reading = False
-                if connection.busy and self._upgrade is None:  # An upgrade need not wait for handlers.
-                    await connection.ready()
+                if connection.reading_paused and self._upgrade is None:  # An upgrade need not wait for handlers.
+                    await connection.wait_until_readable()
                 message = await receive()
                 self._reading = True
                 if message["type"] == "websocket.disconnect":
@@ -132,7 +132,7 @@ class WebSocketTransport:
             self._task = None
             if self._upgrade is None:
                 connection.close(CloseReason.TRANSPORT_CLOSE)
-                connection.leave()
+                connection.drop_transport()
             else:
                 self._upgrade.stop()
             self.abort()

@@ -10,35 +10,37 @@ from urllib.parse import urlsplit
 from iogate.auth import Auth
 from iogate.cli.checks.finding import Finding, listing, span
 from iogate.revocation import MemoryRevocations, SQLiteRevocations
-from iogate.server.server import Server
+from iogate.server.core import Core
+from iogate.server.server import Server, core_of
 
 _LONG_CONNECT = 60.0
 
 
 def of_server(server: Server) -> Iterator[Finding]:
     """Check a server, except its `auth`."""
-    if server.auth is None:
+    core = core_of(server)
+    if core.auth is None:
         yield Finding(
             "wrong",
             "auth",
             "auth=None: everybody may connect, and nobody is known",
             "auth=JWTAuth(...)",
         )
-    yield from _origins(server)
-    yield from _proxies(server)
-    if server.auth is not None:
-        yield from _revocations(server, server.auth)
-    if server.settings.connect_timeout > _LONG_CONNECT:
+    yield from _origins(core)
+    yield from _proxies(core)
+    if core.auth is not None:
+        yield from _revocations(core, core.auth)
+    if core.settings.connect_timeout > _LONG_CONNECT:
         yield Finding(
             "note",
             "connect_timeout",
-            f"a client that has shown nothing may stay for {span(server.settings.connect_timeout)}",
+            f"a client that has shown nothing may stay for {span(core.settings.connect_timeout)}",
             "connect_timeout=10, the default",
         )
 
 
-def _origins(server: Server) -> Iterator[Finding]:
-    origins = server.origins
+def _origins(core: Core) -> Iterator[Finding]:
+    origins = core.origins
     if origins.any:
         yield Finding(
             "weak",
@@ -77,8 +79,8 @@ def _is_this_machine(origin: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def _proxies(server: Server) -> Iterator[Finding]:
-    wide = [str(network) for network in server.proxies.networks if network.prefixlen == 0]
+def _proxies(core: Core) -> Iterator[Finding]:
+    wide = [str(network) for network in core.proxies.networks if network.prefixlen == 0]
     if wide:
         yield Finding(
             "weak",
@@ -88,8 +90,8 @@ def _proxies(server: Server) -> Iterator[Finding]:
         )
 
 
-def _revocations(server: Server, auth: Auth) -> Iterator[Finding]:
-    store = server.revocations
+def _revocations(core: Core, auth: Auth) -> Iterator[Finding]:
+    store = core.revocations
     if isinstance(store, MemoryRevocations):
         yield Finding(
             "note",

@@ -13,7 +13,8 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from iogate.server.heads import MAX_FIELDS, MAX_HEAD, peer_of
+from iogate.server.session.addresses import peer_of
+from iogate.server.session.heads import MAX_FIELDS, MAX_HEAD
 from iogate.transports.application import heads_of, is_proxy, unwrapped
 from iogate.transports.picows.upgrade import PicowsProtocol
 from iogate.transports.uvicorn_http import HTTPProtocol
@@ -97,10 +98,10 @@ class PicowsHTTP(asyncio.Protocol):
         self._transport.close()
 
     def _is_for_picows(self, data: bytes) -> bool:
-        server = self._known[0]
-        if server is None or self._config.ws_protocol_class is not PicowsProtocol:
+        core = self._known[0]
+        if core is None or self._config.ws_protocol_class is not PicowsProtocol:
             return False
-        path = server.settings.path.encode()
+        path = core.settings.path.encode()
         return (
             len(data) <= MAX_HEAD
             and data.startswith((b"GET %b?" % path, b"GET %b/?" % path))

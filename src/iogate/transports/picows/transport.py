@@ -9,11 +9,11 @@ from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
 from iogate.protocol.engineio.packets import PROBE_ANSWER, Encoded
 from iogate.protocol.websocket import frames
-from iogate.server.connection import Connection
-from iogate.server.handshake import Handshake
-from iogate.server.reasons import CloseReason
-from iogate.server.server import Server
-from iogate.server.upgrade import Upgrade
+from iogate.server.core import Core
+from iogate.server.gate.connection import Connection
+from iogate.server.session.handshake import Handshake
+from iogate.server.session.reasons import CloseReason
+from iogate.server.session.upgrade import Upgrade
 from iogate.transports.websocket import MAX_FRAGMENTS
 
 MAX_PENDING = 64
@@ -29,7 +29,7 @@ class PicowsTransport(WSListener):
     """The transport of a session on picows, or of one that may be upgraded to it.
 
     Args:
-        server: the server.
+        core: the parts of the server.
         handshake: the request.
         target: the session that the WebSocket is to take over; None for one of its own.
     """
@@ -39,6 +39,7 @@ class PicowsTransport(WSListener):
         "_close_code",
         "_closing",
         "_connection",
+        "_core",
         "_count",
         "_fragmented",
         "_fragments",
@@ -47,7 +48,6 @@ class PicowsTransport(WSListener):
         "_held",
         "_pending",
         "_ping",
-        "_server",
         "_upgrade",
         "_write",
         "_ws",
@@ -58,8 +58,8 @@ class PicowsTransport(WSListener):
     upgradable = False
     lingers = True
 
-    def __init__(self, server: Server, handshake: Handshake, target: Connection | None) -> None:
-        self._server = server
+    def __init__(self, core: Core, handshake: Handshake, target: Connection | None) -> None:
+        self._core = core
         self._handshake = handshake
         self._connection = target
         self._upgrade: Upgrade | None = None  # Until it has taken the session over.
@@ -85,7 +85,7 @@ class PicowsTransport(WSListener):
     @property
     def max_frame(self) -> int:
         """Bytes that a message of the client may have now."""
-        return self._connection.max_frame if self._connection is not None else self._server.max_unverified
+        return self._connection.max_frame if self._connection is not None else self._core.settings.max_unverified
 
     @property
     def writable(self) -> bool:
@@ -102,7 +102,7 @@ class PicowsTransport(WSListener):
         data = frames(packet)
         pending.append(data)
         if len(pending) == 1:
-            self._server.turn.add(self._write_pending)
+            self._core.sessions.turn.add(self._write_pending)
         if len(pending) > MAX_PENDING or len(data) > LARGE:
             if self._ws.underlying_transport.is_closing():
                 self._write = _drop  # It broke in this turn, and asyncio would log each further attempt.
@@ -117,9 +117,9 @@ class PicowsTransport(WSListener):
             connection.sent(packet)
 
     def close(self, reason: CloseReason) -> None:
-        """Send the rest and a close frame; a client that does not take it within `LINGER` seconds is cut off."""
+        """Send the rest and a close frame; a client that does not take it within `DRAIN_TIMEOUT` seconds is cut off."""
         self._close_code = self._close_code or reason.code
-        self._server.linger_due.start(self)
+        self._core.sessions.drain_timeout.start(self)
         self.flush()
         self._write_pending()
         if not self._full:
@@ -127,7 +127,7 @@ class PicowsTransport(WSListener):
 
     def abort(self) -> None:
         """Cut the connection."""
-        self._server.linger_due.stop(self)
+        self._core.sessions.drain_timeout.stop(self)
         self._pending.clear()
         self._write = _drop
         self._ws.disconnect(graceful=False)
@@ -147,7 +147,7 @@ class PicowsTransport(WSListener):
         # Not `transport.send`, which frames anew for every recipient and makes a system call for every frame.
         self._write = transport.underlying_transport.write
         if self._connection is None:
-            self._connection = self._server.open(self._handshake)
+            self._connection = self._core.open(self._handshake)
             self._connection.begin(self)
         else:
             self._upgrade = Upgrade(self._connection, self)
@@ -160,11 +160,11 @@ class PicowsTransport(WSListener):
         elif type_ is TEXT and frame.fin and self._upgrade is None and self._fragments is None and not self._held:
             connection = self._connection
             connection.receive(frame.get_payload_as_bytes())  # type: ignore[union-attr]
-            if connection.busy:  # type: ignore[union-attr]
+            if connection.reading_paused:  # type: ignore[union-attr]
                 self._hold()
         elif type_ is PING_FRAME:
             if self._ping is None:
-                self._server.turn.add(self._write_pong)
+                self._core.sessions.turn.add(self._write_pong)
             self._ping = frame.get_payload_as_bytes()
         elif type_ is CLOSE:
             self._closed_by_peer()
@@ -175,12 +175,12 @@ class PicowsTransport(WSListener):
         """Take note that the client has gone."""
         self._write = _drop
         self._closing = True
-        self._server.linger_due.stop(self)
+        self._core.sessions.drain_timeout.stop(self)
         if self._upgrade is not None:
             self._upgrade.stop()
         elif self._connection is not None:
             self._connection.close(CloseReason.TRANSPORT_CLOSE)
-            self._connection.leave()
+            self._connection.drop_transport()
 
     def pause_writing(self) -> None:
         """Keep what is to be sent from here on."""
@@ -266,7 +266,7 @@ class PicowsTransport(WSListener):
             self._upgrade.receive(message, binary=binary)
             return
         connection.receive(message, binary=binary)
-        if connection.busy:
+        if connection.reading_paused:
             self._hold()
 
     def _fail(self, reason: CloseReason) -> None:
@@ -282,15 +282,15 @@ class PicowsTransport(WSListener):
         self._held = True
         self._ws.underlying_transport.pause_reading()
         assert self._connection is not None  # noqa: S101
-        self._server.spawn(self._read_on(self._connection))
+        self._core.sessions.spawn(self._read_on(self._connection))
 
     async def _read_on(self, connection: Connection) -> None:
-        await connection.ready()
+        await connection.wait_until_readable()
         # What had been read when reading was paused comes first.
         for message, binary in self._backlog:
             connection.receive(message, binary=binary)
-            if connection.busy:
-                await connection.ready()
+            if connection.reading_paused:
+                await connection.wait_until_readable()
         self._backlog.clear()
         self._held = False
         if not self._ws.underlying_transport.is_closing():
@@ -302,7 +302,7 @@ class PicowsTransport(WSListener):
         self._closing = True
         self._write_pending()
         self._write = _drop  # Nothing follows a close frame (RFC 6455, section 5.5.1).
-        self._server.linger_due.start(self)
+        self._core.sessions.drain_timeout.start(self)
         self._ws.send_close(WSCloseCode(code))
 
     def _closed_by_peer(self) -> None:

@@ -20,10 +20,11 @@ from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-de
 from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string, is_ssl
 
 from iogate.printable import printable
-from iogate.server.heads import WITH_BODY, peer_of
-from iogate.server.reasons import CloseReason
-from iogate.server.requests import Answer, Headers, examine, is_for, upgrade_target
-from iogate.server.server import Server
+from iogate.server.core import Core
+from iogate.server.requests import Answer, Headers, admit_request, is_for, upgrade_target
+from iogate.server.session.addresses import peer_of
+from iogate.server.session.heads import WITH_BODY
+from iogate.server.session.reasons import CloseReason
 from iogate.transports.application import Unwrapped, is_proxy, unwrapped
 from iogate.transports.picows.transport import PicowsTransport
 from iogate.transports.uvicorn_websocket import WebSocketProtocol
@@ -300,12 +301,12 @@ class _Verdict:
         return WSUpgradeResponseWithListener(response, None)
 
 
-def _decide(server: Server, scope: Scope) -> PicowsTransport | Answer:
-    request = examine(server, scope)
+def _decide(core: Core, scope: Scope) -> PicowsTransport | Answer:
+    request = admit_request(core, scope)
     if isinstance(request, Answer):
         return request
-    target = upgrade_target(server, request.handshake)
-    return target if isinstance(target, Answer) else PicowsTransport(server, request.handshake, target)
+    target = upgrade_target(core, request.handshake)
+    return target if isinstance(target, Answer) else PicowsTransport(core, request.handshake, target)
 
 
 async def _nothing(*_: Any) -> None:

@@ -12,40 +12,52 @@ from iogate.auth import Principal
 from iogate.errors import ConfigurationError
 from iogate.printable import printable
 from iogate.protocol.socketio.packets import MAX_NAMESPACE, Encode
-from iogate.server.adapter import Adapter, Adapters
-from iogate.server.emitter import Broadcast, Emitter
-from iogate.server.handlers import Handlers, Registers
+from iogate.server.namespaces.adapter import Adapter, Adapters
+from iogate.server.namespaces.emitter import Broadcast, Emitter
+from iogate.server.namespaces.handlers import Handlers, Registers
+from iogate.server.namespaces.users import Users
 
 if TYPE_CHECKING:
-    from iogate.server.socket import Socket
+    from iogate.server.namespaces.socket import Socket
 
 Predicate = Callable[[str], bool]
 
 
 class Namespace(Registers, Emitter):
-    """One namespace: its handlers, its middleware, its sockets.
+    """One namespace: its handlers, middleware and sockets.
 
     Args:
         name: with its leading slash.
         registry: the namespaces of the server.
-        pattern: the dynamic namespace that it was made by, whose handlers it has.
+        pattern: the dynamic namespace that created it, whose handlers it has.
     """
 
-    __slots__ = ("_everybody", "adapter", "encode", "handlers", "name", "pattern", "scopes", "visitors")
+    __slots__ = (
+        "_everybody",
+        "adapter",
+        "encode",
+        "handlers",
+        "name",
+        "pattern",
+        "pending_connects",
+        "scopes",
+        "users",
+    )
 
     def __init__(self, name: str, registry: Namespaces, pattern: DynamicNamespace | None = None) -> None:
         self.name = name
         self.encode = registry.encode
+        self.users = registry.users
         self.adapter = registry.adapters.create(name, registry.encode)
         self._everybody = Broadcast(partial(registry.adapters_of, name))
         self.scopes: frozenset[str] = pattern.scopes if pattern is not None else frozenset()
         self.pattern = pattern
-        self.visitors = 0  # Connections that wait for the verdict on them.
+        self.pending_connects = 0  # Attempts whose verdict is pending.
         self.handlers = pattern.handlers if pattern is not None else Handlers(name)
 
     @property
     def sockets(self) -> Mapping[str, Socket]:
-        """The sockets in it, by their ids, to look at."""
+        """The sockets in it by id, read-only."""
         return MappingProxyType(self.adapter.sockets)
 
     @property
@@ -53,12 +65,12 @@ class Namespace(Registers, Emitter):
         return self._everybody
 
     def allows(self, principal: Principal | None) -> bool:
-        """Say whether this identity has the scopes that are needed here."""
+        """Return True if an identity has the scopes of this namespace."""
         return not self.scopes or (principal is not None and self.scopes <= principal.scopes)
 
-    def release(self) -> None:
-        """Let go of it if a pattern made it and nobody is there or at the door."""
-        if self.pattern is not None and not self.adapter.sockets and not self.visitors:
+    def remove_if_empty(self) -> None:
+        """Remove it if a pattern created it, and it has no sockets and no pending attempts."""
+        if self.pattern is not None and not self.adapter.sockets and not self.pending_connects:
             self.pattern.children.pop(self.name, None)
 
     def __repr__(self) -> str:
@@ -66,7 +78,7 @@ class Namespace(Registers, Emitter):
 
 
 class DynamicNamespace(Registers, Emitter):
-    """All namespaces whose names match. Each is made when it is asked for, and goes with its last socket.
+    """All namespaces whose names match. Each is created on demand, and removed with its last socket.
 
     Args:
         match: a pattern that the whole name must match, or a predicate that is given the name.
@@ -88,13 +100,13 @@ class DynamicNamespace(Registers, Emitter):
         return self._everybody
 
     def matches(self, name: str) -> bool:
-        """Say whether a name is one of its own. What a predicate raises passes through."""
+        """Return True if a name matches. Exceptions of a predicate are not caught."""
         if isinstance(self._match, re.Pattern):
             return self._match.fullmatch(name) is not None
         return self._match(name) is True
 
     def child(self, name: str) -> Namespace:
-        """Return the namespace of this name, made if it is not there."""
+        """Return the namespace with this name. Create it if it does not exist."""
         if name not in self.children:
             self.children[name] = Namespace(name, self._registry, self)
         return self.children[name]
@@ -104,23 +116,25 @@ class Namespaces:
     """All namespaces of a server.
 
     Args:
-        encode: how packets are written: what the server's parser has for it.
-        adapters: makes their adapters.
+        encode: encodes packets.
+        adapters: creates the adapters.
+        users: names the rooms of users.
     """
 
-    __slots__ = ("_dynamic", "_static", "adapters", "encode")
+    __slots__ = ("_dynamic", "_static", "adapters", "encode", "users")
 
-    def __init__(self, encode: Encode, adapters: Adapters) -> None:
+    def __init__(self, encode: Encode, adapters: Adapters, users: Users) -> None:
         self.encode = encode
         self.adapters = adapters
+        self.users = users
         self._static: dict[str, Namespace] = {}
         self._dynamic: list[DynamicNamespace] = []
 
     def of(self, name: str) -> Namespace:
-        """Return the namespace of this name, made if it is not there.
+        """Return the namespace with this name. Create it if it does not exist.
 
         Raises:
-            ConfigurationError: it cannot be the name of a namespace.
+            ConfigurationError: a namespace cannot have this name.
         """
         name = name if name.startswith("/") else f"/{name}"
         if "," in name or len(name.encode()) > MAX_NAMESPACE:
@@ -132,26 +146,26 @@ class Namespaces:
         return self._static[name]
 
     def matching(self, match: re.Pattern[str] | Predicate) -> DynamicNamespace:
-        """Return new namespaces on demand; those registered first are asked first."""
+        """Register a dynamic namespace. If several match a name, the one that was registered first is used."""
         dynamic = DynamicNamespace(match, self)
         self._dynamic.append(dynamic)
         return dynamic
 
     def find(self, name: str) -> Namespace | None:
-        """Return the namespace that a client asks for by this name, or None."""
+        """Return the namespace for a client's CONNECT, or None."""
         if name in self._static:
             return self._static[name]
         return next((dynamic.child(name) for dynamic in self._dynamic if dynamic.matches(name)), None)
 
     def adapters_of(self, name: str) -> list[Adapter]:
-        """Return the adapter of the namespace of this name, in a list; an empty list if there is none now."""
+        """Return a list with the adapter of the namespace with this name; an empty list if there is none."""
         found = self._static.get(name)
         if found is not None:
             return [found.adapter]
         return [dynamic.children[name].adapter for dynamic in self._dynamic if name in dynamic.children]
 
-    def release(self, name: str) -> None:
-        """Let go of the namespace of this name if a pattern made it and nobody is there or at the door."""
+    def remove_if_empty(self, name: str) -> None:
+        """Remove the namespace with this name if a pattern created it, and it has no sockets or pending attempts."""
         for dynamic in self._dynamic:
             if name in dynamic.children:
-                dynamic.children[name].release()
+                dynamic.children[name].remove_if_empty()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from iogate.protocol.engineio.packets import Encoded
-from iogate.server.reasons import CloseReason
+from iogate.server.session.reasons import CloseReason
 
 
 class Transport(Protocol):

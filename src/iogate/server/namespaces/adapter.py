@@ -15,11 +15,11 @@ import msgspec
 
 from iogate.protocol.engineio.packets import Encoded
 from iogate.protocol.socketio.packets import Encode, Packet, PacketType
-from iogate.server.rooms import Rooms
+from iogate.server.namespaces.rooms import Rooms
 
 if TYPE_CHECKING:
-    from iogate.server.remote import RemoteSocket
-    from iogate.server.socket import Socket
+    from iogate.server.namespaces.remote import RemoteSocket
+    from iogate.server.namespaces.socket import Socket
 
 
 class Selection(msgspec.Struct, frozen=True):

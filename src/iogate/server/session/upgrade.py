@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Protocol, cast
 from iogate.errors import ProtocolError
 from iogate.protocol.engineio.connection import Probe, Role
 from iogate.protocol.engineio.connection import Upgrade as ProbeState
-from iogate.server.reasons import CloseReason
-from iogate.server.transport import Transport
+from iogate.server.session.reasons import CloseReason
+from iogate.server.session.transport import Transport
 
 if TYPE_CHECKING:
-    from iogate.server.connection import Connection
+    from iogate.server.session.session import Session
 
 
 class UpgradingTransport(Transport, Protocol):
@@ -39,19 +39,19 @@ class Upgrade:
     """One attempt of a WebSocket to take over a session.
 
     Args:
-        connection: the session, whose transport is upgradable.
+        session: the session, whose transport is upgradable.
         websocket: the WebSocket.
     """
 
-    __slots__ = ("_connection", "_polling", "_probe", "_websocket")
+    __slots__ = ("_polling", "_probe", "_session", "_websocket")
 
-    def __init__(self, connection: Connection, websocket: UpgradingTransport) -> None:
-        self._connection = connection
-        self._polling = polling = cast("PolledTransport", connection.transport)
+    def __init__(self, session: Session, websocket: UpgradingTransport) -> None:
+        self._session = session
+        self._polling = polling = cast("PolledTransport", session.transport)
         self._websocket = websocket
         self._probe = ProbeState(Role.SERVER)
         polling.upgrade = self
-        connection.server.upgrade_due.start(self)
+        session.sessions.upgrade_timeout.start(self)
 
     def receive(self, message: bytes, *, binary: bool) -> None:
         """Handle a message of the client on the WebSocket. Messages after `stop` are ignored."""
@@ -67,12 +67,12 @@ class Upgrade:
             self._websocket.answer_probe()
             return
         self.stop()
-        connection = self._connection
-        if connection.open:
-            connection.transport = self._websocket
+        session = self._session
+        if session.open:
+            session.transport = self._websocket
         # A session that ended meanwhile sends its last packets here: its client polls no longer.
         self._websocket.take_over()
-        if not connection.open:
+        if not session.open:
             self._websocket.close(CloseReason.NOT_ADMITTED)
 
     def fail(self) -> None:
@@ -87,7 +87,7 @@ class Upgrade:
 
     def stop(self) -> None:
         """Leave the session to its polling."""
-        self._connection.server.upgrade_due.stop(self)
+        self._session.sessions.upgrade_timeout.stop(self)
         if self._polling.upgrade is self:
             self._polling.upgrade = None
             self._polling.upgrading = False

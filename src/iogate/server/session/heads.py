@@ -13,12 +13,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from iogate.clock import Clock
-from iogate.server.deadlines import Deadlines
-from iogate.server.limits import Pending, Proxies
-from iogate.server.reasons import CloseReason
+from iogate.server.session.addresses import Proxies, peer_of
+from iogate.server.session.deadlines import Deadlines
+from iogate.server.session.pending import PendingLimiter
+from iogate.server.session.reasons import CloseReason
 
 if TYPE_CHECKING:
-    from iogate.server.connection import Connection
+    from iogate.server.session.session import Session
 
 logger = logging.getLogger("iogate")
 
@@ -161,7 +162,7 @@ class Heads:
 
     def __init__(
         self,
-        pending: Pending,
+        pending: PendingLimiter,
         deadlines: Deadlines,
         timeout: float,
         proxies: Proxies,
@@ -179,7 +180,7 @@ class Heads:
         self._below: dict[asyncio.Transport, asyncio.Transport] = {}  # Of TLS: what is counted until the first head.
         self._log = BoundedLog(deadlines.clock)
         pending.evict = self._evicted
-        pending.evict_transport = self._evicted_transport
+        pending.evict_session = self._evicted_session
 
     def open(self, transport: asyncio.Transport, peer: str | None, *, is_proxy: bool = False) -> None:
         """Count a connection that has just been accepted, and start its deadline.
@@ -252,12 +253,12 @@ class Heads:
     def _evicted(self, transport: asyncio.Transport) -> None:
         self._drop(transport, "its place was needed, and it was the oldest without a request (Limits)")
 
-    def _evicted_transport(self, connection: Connection) -> None:
+    def _evicted_session(self, session: Session) -> None:
         self._log.info(
             "closed a transport of %s: its place was needed, and it was the oldest without a CONNECT (Limits)",
-            connection.handshake.address,
+            session.handshake.address,
         )
-        connection.close(CloseReason.EVICTED)
+        session.close(CloseReason.EVICTED)
 
     def _timed_out(self, transport: asyncio.Transport) -> None:
         self._drop(transport, f"no complete request head within {self.timeout:g} s")
@@ -274,12 +275,6 @@ class Heads:
         self._log.info("closed a connection from %s: %s", peer_of(transport), reason)
         self.close(transport)
         transport.abort()
-
-
-def peer_of(transport: asyncio.BaseTransport) -> str | None:
-    """Return the address of the other end of a connection; None for a Unix socket."""
-    peer = transport.get_extra_info("peername")
-    return peer[0] if isinstance(peer, tuple) else None
 
 
 def _abort(transport: asyncio.Transport) -> None:

@@ -10,13 +10,13 @@ import msgspec
 
 from iogate.errors import AckTimeout, ConfigurationError
 from iogate.protocol.socketio.packets import RESERVED_EVENTS
-from iogate.server.adapter import EVERYBODY, Adapter, Selection
-from iogate.server.handlers import GATE_EVENTS
-from iogate.server.rooms import check_joinable, check_names
+from iogate.server.namespaces.adapter import EVERYBODY, Adapter, Selection
+from iogate.server.namespaces.handlers import GATE_EVENTS
+from iogate.server.namespaces.rooms import check_joinable, check_names
 
 if TYPE_CHECKING:
-    from iogate.server.remote import RemoteSocket
-    from iogate.server.socket import Socket
+    from iogate.server.namespaces.remote import RemoteSocket
+    from iogate.server.namespaces.socket import Socket
 
 _NOT_YOURS = RESERVED_EVENTS | GATE_EVENTS
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from iogate.errors import ConfigurationError
 from iogate.printable import printable
 from iogate.protocol.socketio.packets import RESERVED_EVENTS
-from iogate.server.scopes import Scopes, parse_scopes
+from iogate.server.namespaces.scopes import Scopes, parse_scopes
 
 if TYPE_CHECKING:
-    from iogate.server.socket import Socket
+    from iogate.server.namespaces.socket import Socket
 
 CONNECT, DISCONNECT, REFRESH, ANY = "connect", "disconnect", "refresh", "*"
 

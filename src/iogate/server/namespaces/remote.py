@@ -7,9 +7,9 @@ from typing import Any
 
 from iogate.auth import Principal
 from iogate.errors import AckTimeout, Disconnected, NotAuthenticated
-from iogate.server.adapter import Adapter, Selection
-from iogate.server.emitter import ACK_TIMEOUT, event_data
-from iogate.server.rooms import check_joinable
+from iogate.server.namespaces.adapter import Adapter, Selection
+from iogate.server.namespaces.emitter import ACK_TIMEOUT, event_data
+from iogate.server.namespaces.rooms import check_joinable
 
 
 class RemoteSocket:

@@ -3,30 +3,57 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Coroutine, Mapping
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, Protocol
 
 from iogate.auth import Principal
 from iogate.errors import AckTimeout, Disconnected, InsufficientScope, NotAuthenticated
 from iogate.printable import printable
 from iogate.protocol.engineio.packets import Encoded
 from iogate.protocol.socketio.packets import Packet, PacketType
-from iogate.server.emitter import ACK_TIMEOUT, Broadcast, event_data
-from iogate.server.handshake import Handshake
 from iogate.server.identity import Identity
-from iogate.server.rooms import check_joinable
-from iogate.server.scopes import Scopes, parse_scopes
+from iogate.server.namespaces.emitter import ACK_TIMEOUT, Broadcast, event_data
+from iogate.server.namespaces.rooms import check_joinable
+from iogate.server.namespaces.scopes import Scopes, parse_scopes
+from iogate.server.session.eager import Rest
+from iogate.server.session.handshake import Handshake
+from iogate.server.session.sessions import Sessions
 
 if TYPE_CHECKING:
-    from iogate.server.connection import Connection
-    from iogate.server.namespace import Namespace
+    from iogate.server.namespaces.namespace import Namespace
+
+
+class SocketConnection(Protocol):
+    """What a socket and its handlers need of their connection."""
+
+    @property
+    def sessions(self) -> Sessions[Any]:
+        """The sessions of the server."""
+
+    @property
+    def context(self) -> Context:
+        """The context of the connection. Code for its client runs in copies of it."""
+
+    def send(self, packet: Encoded, *, volatile: bool = False) -> None:
+        """Send a packet."""
+
+    def send_event(self, namespace: str, event: str, payload: object) -> None:
+        """Send an event of the server itself."""
+
+    def resume(self, rest: Rest, work: Coroutine[Any, Any, None]) -> None:
+        """Continue a handler that waits."""
+
+    def disconnect(self, socket: Socket, *, close: bool) -> None:
+        """Disconnect a socket, or close the whole connection."""
 
 
 class Socket:
     """One client in one namespace.
 
-    Connect middleware sees it before it is let in: it can read everything and keep things in `data`, and rooms that
-    it joins count from the moment it is let in. What is emitted to it before is dropped, as it is after it has gone.
+    Connect middleware gets it before the client is admitted. Middleware can read its attributes, store values in
+    `data`, and join rooms, which takes effect on admission. Events that are emitted to it before admission, or after
+    its end, are dropped.
     """
 
     __slots__ = (
@@ -47,7 +74,7 @@ class Socket:
         self,
         id: str,  # noqa: A002
         namespace: Namespace,
-        connection: Connection,
+        connection: SocketConnection,
         handshake: Handshake,
         identity: Identity | None,
     ) -> None:
@@ -57,17 +84,17 @@ class Socket:
         self.handshake = handshake
         self.connected = False
         self._identity = identity
-        self._scoped: dict[str, frozenset[str]] | None = None  # The rooms that depend on scopes.
-        self._rooms: tuple[str, ...] = ()  # What was joined before it was let in.
+        self._scoped: dict[str, frozenset[str]] | None = None  # The rooms that require scopes.
+        self._rooms: tuple[str, ...] = ()  # The rooms that it joined before admission.
         self._data: dict[str, Any] | None = None
         self._acks: dict[int, asyncio.Future[Any]] | None = None
-        self._payload_size = 0  # Bytes of the CONNECT payload that is kept.
+        self._payload_size = 0  # Bytes of the CONNECT payload, which `handshake.auth` keeps.
 
-    # Who it is.
+    # The identity.
 
     @property
     def authenticated(self) -> bool:
-        """Whether it has an identity: False for a guest, and for everybody on a server without `auth`."""
+        """True if the socket has an identity. A guest has none, and no client of a server with `auth=None` has one."""
         return self._identity is not None
 
     @property
@@ -75,30 +102,30 @@ class Socket:
         """The verified identity.
 
         Raises:
-            NotAuthenticated: it has none; `authenticated` says so beforehand.
+            NotAuthenticated: the socket has no identity. Check `authenticated` first.
         """
         if self._identity is None:
-            raise NotAuthenticated("this socket has no identity: ask socket.authenticated first")
+            raise NotAuthenticated("this socket has no identity: check socket.authenticated first")
         return self._identity.principal
 
     @property
     def claims(self) -> Mapping[str, Any]:
-        """The claims of its token; none for a guest."""
+        """The claims of its token; empty for a guest."""
         return self._identity.principal.claims if self._identity is not None else {}
 
     @property
     def user(self) -> Any:
-        """What `load_user` made of the claims; None if there is no such function, and for a guest."""
+        """The user object that `load_user` returned for the claims; None without `load_user`, and for a guest."""
         return self._identity.user if self._identity is not None else None
 
     @property
     def scopes(self) -> frozenset[str]:
-        """The scopes of its token; none for a guest."""
+        """The scopes of its token; empty for a guest."""
         return self._identity.principal.scopes if self._identity is not None else frozenset()
 
     @property
     def data(self) -> dict[str, Any]:
-        """A place for what the application wants to keep with it."""
+        """A dict for values of the application, as long as the socket exists."""
         if self._data is None:
             self._data = {}
         return self._data
@@ -107,21 +134,21 @@ class Socket:
 
     @property
     def rooms(self) -> frozenset[str]:
-        """The rooms that it is in: that of its id, that of its user (`Server.user_room`), and those it joined."""
+        """Its rooms: the room of its id, the room of its user (`Server.user_room`), and the rooms that it joined."""
         return self.namespace.adapter.rooms_of(self)
 
     def join(self, *rooms: str, scopes: Scopes = ()) -> None:
-        """Enter rooms. Nothing happens once it has gone.
+        """Join rooms. This does nothing after the socket has disconnected.
 
         Args:
-            rooms: their names, of at most 256 characters. Rooms of users and ids of sockets cannot be joined, because
-                a name may come from a client that wants to listen in. A socket is always in its own.
-            scopes: scopes that its token must have, all of them, as long as it is there: a refresh that takes one
-                away takes it out of the rooms, and what was queued for them is not sent.
+            rooms: the names, of at most 256 characters. The rooms of users and of socket ids cannot be joined, because
+                a name may come from a client that wants to eavesdrop. A socket is always in its own.
+            scopes: scopes that its token must have as long as it is in the rooms. If a refresh removes one of them, the
+                socket leaves the rooms, and packets that are queued for these rooms are dropped.
 
         Raises:
-            ConfigurationError: one is not a string, is too long, or is reserved.
-            InsufficientScope: its token lacks one.
+            ConfigurationError: a name is not a string, is too long, or is reserved.
+            InsufficientScope: the token lacks a scope.
         """
         check_joinable(rooms)
         needed = parse_scopes(scopes)
@@ -138,7 +165,7 @@ class Socket:
         """Leave rooms.
 
         Raises:
-            ConfigurationError: one is not a string, is too long, or is reserved.
+            ConfigurationError: a name is not a string, is too long, or is reserved.
         """
         check_joinable(rooms)
         for room in rooms:
@@ -148,14 +175,14 @@ class Socket:
         else:
             self._rooms = tuple(room for room in self._rooms if room not in rooms)
 
-    # To itself.
+    # To this client.
 
     def emit(self, event: str, *args: Any) -> None:
         """Send an event to this client. It never waits.
 
         Raises:
             ConfigurationError: the name is reserved.
-            TypeError: an argument has no JSON.
+            TypeError: an argument cannot be encoded.
         """
         data = event_data(event, args)
         if self.connected:
@@ -169,13 +196,13 @@ class Socket:
         """Send an event and return what the client acknowledged: None, one value, or a tuple of several.
 
         Args:
-            event: its name.
+            event: the name of the event.
             args: its arguments.
             timeout: seconds to wait.
 
         Raises:
-            AckTimeout: no answer in time.
-            Disconnected: the client has gone, or went before it answered.
+            AckTimeout: the client did not acknowledge in time.
+            Disconnected: the client has disconnected, or disconnected before it acknowledged.
         """
         data = event_data(event, args)
         if not self.connected:
@@ -193,50 +220,51 @@ class Socket:
 
     @property
     def volatile(self) -> Broadcast:
-        """Only this client, but what is sent is dropped if it cannot take it at once."""
+        """Only this client; an event that it cannot take at once is dropped."""
         return self.namespace.to(self.id).volatile
 
-    # To the others.
+    # To other clients.
 
     @property
     def broadcast(self) -> Broadcast:
-        """Everybody in the namespace but this socket."""
+        """All sockets of the namespace except this one."""
         return self.namespace.except_(self.id)
 
     @property
     def local(self) -> Broadcast:
-        """Everybody in the namespace on this server but this socket."""
+        """All sockets of the namespace on this server except this one."""
         return self.broadcast.local
 
     def to(self, *rooms: str) -> Broadcast:
-        """Everybody in any of these rooms but this socket."""
+        """All sockets in any of these rooms except this one."""
         return self.broadcast.to(*rooms)
 
     def except_(self, *rooms: str) -> Broadcast:
-        """Everybody in none of these rooms, and not this socket."""
+        """All sockets of the namespace except this one and those in these rooms."""
         return self.broadcast.except_(*rooms)
 
     def disconnect(self, close: bool = False) -> None:
-        """Tell the client to leave the namespace; its handlers see the reason `server namespace disconnect`.
+        """Disconnect the client from the namespace. Its handlers get the reason `server namespace disconnect`.
 
         Args:
-            close: end the whole connection, with its sockets in other namespaces.
+            close: close the whole connection, with its sockets in other namespaces.
         """
         self._connection.disconnect(self, close=close)
 
-    # For the connection and the gate. Nothing here is public, because middleware has this object before the verdict.
+    # For the connection, the adapter and the gate. Middleware has this object before the verdict, so nothing here is
+    # public.
 
     def _enter(self, identity: Identity | None) -> None:
-        """Be let in, with the identity that the connection has now: appear in the namespace and in the rooms."""
+        """Join the namespace and the rooms, with the current identity of the connection."""
         self.connected = True
         self.namespace.adapter.add(self)
         self.namespace.adapter.join(self, self._rooms)
         self._rooms = ()
-        if identity is not None:  # It may be a newer one than middleware has seen, and give less.
+        if identity is not None:  # It may be newer than the identity that middleware saw, and have fewer scopes.
             self._set_identity(identity)
 
     def _set_identity(self, identity: Identity) -> bool:
-        """Take another identity, and leave the rooms that it does not give; say whether there were any."""
+        """Replace the identity, and leave the rooms that it does not allow. Return True if there were any."""
         self._identity = identity
         self.namespace.adapter.join(self, self._own_rooms())
         lost = [room for room, needed in (self._scoped or {}).items() if not needed <= identity.principal.scopes]
@@ -244,30 +272,30 @@ class Socket:
         return bool(lost)
 
     def _lost_access_to(self, packet: Encoded) -> bool:
-        """Say whether a packet was meant for rooms of which it is in none any more."""
+        """Return True if a packet was sent to rooms, and the socket is in none of them now."""
         return (
             packet.audience is not None and self._is_in_namespace_of(packet) and self.rooms.isdisjoint(packet.audience)
         )
 
     def _is_in_namespace_of(self, packet: Encoded) -> bool:
-        """Say whether a packet is for its namespace."""
+        """Return True if a packet is for the namespace of this socket."""
         return packet.namespace == self.namespace.name
 
     def _own_rooms(self) -> tuple[str, ...]:
         if self._identity is None or not self._identity.principal.subject:
             return ()
-        return (self._connection.server._room_of(self._identity.principal),)
+        return (self.namespace.users.room_of(self._identity.principal),)
 
     def _exit(self) -> None:
-        """Be gone: from the namespace, the rooms, and for whoever waits for an answer."""
+        """Leave the namespace and the rooms, and end the calls that wait for an acknowledgement."""
         self.connected = False
         self.namespace.adapter.remove(self)
         for answer in (self._acks or {}).values():
             if not answer.done():
-                answer.set_exception(Disconnected("the client went before it answered"))
+                answer.set_exception(Disconnected("the client disconnected before it acknowledged"))
 
     def _expect(self, id_: int) -> asyncio.Future[Any]:
-        """Return the answer to a packet with this id, when it comes. `_stop_expecting` must follow."""
+        """Return a future for the acknowledgement with this id. `_stop_expecting` must follow."""
         if self._acks is None:
             self._acks = {}
         answer = self._acks[id_] = asyncio.get_running_loop().create_future()
@@ -278,7 +306,7 @@ class Socket:
             self._acks.pop(id_, None)
 
     def _acknowledged(self, id_: int, args: list[Any]) -> None:
-        """Take the client's answer to a `call`. One that nobody waits for is dropped."""
+        """Handle an acknowledgement of the client. It is ignored if no call waits for it."""
         answer = self._acks.get(id_) if self._acks else None
         if answer is not None and not answer.done():
             answer.set_result(None if not args else args[0] if len(args) == 1 else tuple(args))

@@ -17,12 +17,12 @@ from iogate.auth import Principal
 from iogate.errors import Disconnected, InsufficientScope, Refused
 from iogate.protocol.socketio.json import decode_event
 from iogate.protocol.socketio.packets import Packet, PacketType
-from iogate.server.eager import Rest
-from iogate.server.handlers import CONNECT, DISCONNECT, REFRESH, CallNext, Event, EventMiddleware, Handler
-from iogate.server.reasons import CloseReason
+from iogate.server.namespaces.handlers import CONNECT, DISCONNECT, REFRESH, CallNext, Event, EventMiddleware, Handler
+from iogate.server.session.eager import Rest
+from iogate.server.session.reasons import CloseReason
 
 if TYPE_CHECKING:
-    from iogate.server.socket import Socket
+    from iogate.server.namespaces.socket import Socket
 
 logger = logging.getLogger("iogate")
 
@@ -34,7 +34,7 @@ BAD_ARGUMENTS = {"error": {"code": "bad_arguments", "message": "The event does n
 """The acknowledgement of an event with too few or too many arguments."""
 
 
-def direct(socket: Socket, frame: bytes) -> bool:
+def dispatch_fast(socket: Socket, frame: bytes) -> bool:
     """Handle an event of the root namespace in the shortest way there is.
 
     Nearly all events are such. `Connection.receive` and `dispatch` do the same by way of packets and states, for a
@@ -110,7 +110,7 @@ def _run(socket: Socket, event: str, args: tuple[Any, ...], on_failure: Callable
         on_failure()
     else:
         if result.__class__ is Rest:
-            socket._connection.go_on(result, _awaited(socket, handler, result, on_failure))
+            socket._connection.resume(result, _awaited(socket, handler, result, on_failure))
 
 
 async def _awaited(socket: Socket, handler: Handler, result: Awaitable[Any], on_failure: Callable[[], None]) -> None:
@@ -134,12 +134,12 @@ def _handle(socket: Socket, handler: Handler, args: list[Any], ack_id: int | Non
         else:  # What `_begin` does, without a call: nearly all plain handlers come here.
             result = socket._connection.context.copy().run(handler.function, *args)
             if result.__class__ is CoroutineType:
-                result = socket._connection.server.eager.begin(result, socket._connection.context)
+                result = socket._connection.sessions.eager.begin(result, socket._connection.context)
     except FAILURES as error:
         _failed(socket, ack_id, error)
     else:
         if result.__class__ is Rest:
-            socket._connection.go_on(result, _answered(socket, result, ack_id))
+            socket._connection.resume(result, _answered(socket, result, ack_id))
         elif ack_id is not None:
             _acknowledge(socket, ack_id, result)
 
@@ -148,10 +148,10 @@ def _begin(socket: Socket, handler: Handler, args: list[Any]) -> Any:
     """Call a handler; return its result, or a `Rest` if it has to wait."""
     connection = socket._connection
     if handler.is_async:
-        return connection.server.eager.begin(_coroutine(handler.function(*args)), connection.context)
+        return connection.sessions.eager.begin(_coroutine(handler.function(*args)), connection.context)
     result = connection.context.copy().run(handler.function, *args)
     if result.__class__ is CoroutineType:  # Some return a coroutine without `async def`, for example a lambda.
-        return connection.server.eager.begin(result, connection.context)
+        return connection.sessions.eager.begin(result, connection.context)
     return result
 
 
@@ -242,7 +242,7 @@ class _Forbidden(InsufficientScope):
 def forbid(socket: Socket, event: str, required: frozenset[str]) -> dict[str, Any]:
     """Tell a client that its token does not allow an event, and return what the acknowledgement is to say."""
     notice = {"event": event, "code": InsufficientScope.code, "required": sorted(required)}
-    socket._connection.tell(socket.namespace.name, "forbidden", notice)
+    socket._connection.send_event(socket.namespace.name, "forbidden", notice)
     return {"error": notice}
 
 

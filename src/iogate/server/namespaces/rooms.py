@@ -20,7 +20,7 @@ from iogate.errors import ConfigurationError
 from iogate.printable import printable
 
 if TYPE_CHECKING:
-    from iogate.server.socket import Socket
+    from iogate.server.namespaces.socket import Socket
 
 Names = Collection[str]
 
