@@ -242,7 +242,7 @@ class Gate:
     def _check_cost(self, attempt: Connect) -> None:
         """Reject a CONNECT if its connection holds too much already, or has abandoned too many verdicts."""
         connection = attempt.connection
-        most = HELD_FRAMES * self.sessions.settings.max_unverified
+        most = HELD_FRAMES * self.sessions.max_unverified
         if len(connection.attempts) + len(connection.waiting) + len(connection.sockets) > 1 and (
             connection.payload_bytes > most
         ):

@@ -83,7 +83,7 @@ class Session:
             engineio.Role.SERVER,
             parser=sessions.parser,
             max_attachments=settings.max_attachments,
-            max_connect=settings.max_unverified,
+            max_connect=sessions.max_unverified,
         )
         self._engine = engineio.Connection(engineio.Role.SERVER)
         self._outbox: deque[Encoded] | None = None  # Most sessions never need one.
@@ -154,8 +154,8 @@ class Session:
     @property
     def max_frame(self) -> int:
         """The maximum size of a frame of the client in bytes. It is small until the client is admitted."""
-        settings = self.sessions.settings
-        return settings.max_payload if self.socketio.admitted else settings.max_unverified
+        sessions = self.sessions
+        return sessions.settings.max_payload if self.socketio.admitted else sessions.max_unverified
 
     @property
     def max_body(self) -> int:

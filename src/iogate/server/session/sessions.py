@@ -49,6 +49,7 @@ class Sessions(Generic[S]):
         "drain_timeout",
         "draining",
         "eager",
+        "max_unverified",
         "parser",
         "pending",
         "ping_timer",
@@ -67,6 +68,7 @@ class Sessions(Generic[S]):
         started: Callable[[], None] = lambda: None,
     ) -> None:
         self.settings = settings
+        self.max_unverified = settings.max_unverified
         self.parser = parser
         self.table: dict[str, S] = {}  # Open sessions by id.
         self.draining: dict[str, S] = {}  # Closed sessions whose clients can still fetch packets.
